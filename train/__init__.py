@@ -1,0 +1,1 @@
+"""One rank's work: data order, step, loop, checkpoint, evaluation, prediction."""

@@ -1,0 +1,74 @@
+"""What the processes of ringtune promise each other; standard library only.
+
+Between a launcher, a batch job and the ranks there is nothing but argv, environment variables, one signal, exit
+codes and the run directory. Whatever both sides must spell alike is spelled here, once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+
+EXIT_FINISHED = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+#: Stopped on request with a checkpoint; the same command goes on from it. ``EX_TEMPFAIL`` of sysexits.h.
+EXIT_REQUEUE = 75
+
+#: Either one, on any rank, asks every rank to save and leave. SLURM sends SIGTERM before it kills; SIGUSR1 is the
+#: contract's own, for ``sbatch --signal``.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+# The run directory (DESIGN section 4).
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_DIR = "tensorboard"
+CHECKPOINT_PREFIX = "checkpoint-"
+BEST_LINK = "best"
+FINISHED_FILE = "finished.json"
+
+#: Where each launcher tells a process its rank and the number of processes, before Horovod or MPI have started.
+#: (Open MPI, Horovod's Gloo controller, MPICH's Hydra, SLURM.)
+RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+class UsageError(Exception):
+    """Something the user can mend: ends in one line and exit code 2, never in a traceback.
+
+    The line reads ``where: what is wrong, with the value; what is legal; what to do``.
+    """
+
+    def __init__(self, where: str, wrong: str, legal: str = "", todo: str = "") -> None:
+        super().__init__(where, wrong, legal, todo)
+        self.where, self.wrong, self.legal, self.todo = where, wrong, legal, todo
+
+    def __str__(self) -> str:
+        line = f"{self.where}: " + "; ".join(part for part in (self.wrong, self.legal, self.todo) if part)
+        return " ".join(line.split())
+
+
+class StopRequested(Exception):
+    """A stop was asked for: leave the work where it is, in an orderly way."""
+
+
+def first_integer(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:
+    """Return the first of the variables that is set, as an integer. **Pure.**"""
+    return next((int(environ[name]) for name in names if environ.get(name, "").isdigit()), None)
+
+
+def promised_rank(environ: Mapping[str, str] = os.environ) -> int:
+    """Return the rank the launcher gave this process, 0 without a launcher."""
+    return first_integer(RANK_VARIABLES, environ) or 0
+
+
+def promised_size(environ: Mapping[str, str] = os.environ) -> int:
+    """Return the number of processes the launcher started, 1 without a launcher."""
+    return first_integer(SIZE_VARIABLES, environ) or 1
+
+
+def signed(rank: int, size: int, message: str) -> str:
+    """Return the message as this rank's: ``rank R of N (host H): ...``."""
+    return f"rank {rank} of {size} (host {socket.gethostname()}): {message}"
