@@ -1,0 +1,147 @@
+"""The only module that imports Horovod: collectives with the traps taken out.
+
+Every collective is named, because Horovod pairs operations of different ranks by name. Model state never travels: all
+ranks read it from the same files.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from ringtune.train.contract import EXIT_FAILED, EXIT_USAGE, SIZE_VARIABLES, StopRequested, UsageError, first_integer
+from ringtune.train.stop import StopWatch
+
+T = TypeVar("T")
+
+
+class PeerFailed(Exception):
+    """Another rank failed and says why; this one leaves without a word, with the same exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+class Comm:
+    """The ranks of the job. Start one per process and close it."""
+
+    def __init__(self) -> None:
+        import horovod.torch as hvd
+        from horovod.common.exceptions import HorovodInternalError
+
+        self.hvd, self.Broken = hvd, HorovodInternalError
+        hvd.init()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self.cross_rank = hvd.cross_rank()
+        self.speaks = self.rank == 0  # whether this rank prints the error that ends the job
+        promised = first_integer(SIZE_VARIABLES, os.environ) or 1
+        if promised != self.size:
+            raise UsageError(
+                "launch",
+                f"the launcher promised {promised} ranks but Horovod found {self.size}; each would train alone",
+                "srun needs an MPI plugin that fits this Open MPI",
+                "use horovodrun, mpirun or ringtune-launch",
+            )
+
+    # Tensors
+
+    def add_async(self, tensor: torch.Tensor, name: str) -> Any:
+        """Start summing a tensor over the ranks in place. **Collective.** Finish it with `wait`."""
+        return self.hvd.allreduce_async_(tensor, op=self.hvd.Sum, name=name)
+
+    def wait(self, handle: Any) -> torch.Tensor:
+        """Finish an operation started by one of the ``_async`` methods and return its tensor."""
+        return self.hvd.synchronize(handle)
+
+    def maximum(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        """Return the element-wise maximum over the ranks. **Collective.**"""
+        return self.hvd.allreduce(tensor, op=self.hvd.Max, name=name)
+
+    def gather_async(self, tensor: torch.Tensor, name: str) -> Any:
+        """Start gathering tensors that may differ in their first dimension. **Collective.**"""
+        return self.hvd.allgather_async(tensor.contiguous(), name=name)
+
+    def gather(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        """Return the ranks' tensors joined along the first dimension, in rank order. **Collective.**"""
+        return self.wait(self.gather_async(tensor, name))
+
+    # Small objects
+
+    def share(self, value: T, name: str) -> T:
+        """Return rank 0's value on every rank. **Collective.** For small objects only (pickled, 66 ms/MB)."""
+        # The name is a must: without one, Horovod derives it from the object, which differs by rank, and deadlocks.
+        return self.hvd.broadcast_object(value, root_rank=0, name=name)
+
+    def gather_values(self, value: T, name: str) -> list[T]:
+        """Return every rank's value, in rank order. **Collective.** For small objects only."""
+        return self.hvd.allgather_object(value, name=name)
+
+    # Agreement
+
+    def any(self, flag: bool, name: str) -> bool:
+        """Return whether the flag is set on any rank. **Collective.**"""
+        return bool(self.maximum(torch.tensor([int(flag)]), name).item())
+
+    def work_together(self, work: Callable[[], T], stop: StopWatch, name: str) -> T:
+        """Run ``work`` on every rank at once and return its value, or leave on every rank at once. **Collective.**
+
+        The ranks compare notes every fifth of a second while the work runs in a thread, however long it takes: if some
+        fail, all leave (the first of them with its error, the others with PeerFailed); if one was asked to stop, all
+        set ``stop``, which the work watches, and raise StopRequested.
+        """
+        job = _Job(work, name)
+        while True:
+            busy = job.still_busy(wait_s=0.2)
+            code = job.exit_code()
+            everyone = self.gather(torch.tensor([[int(busy), code, int(stop.is_set() or job.stopped())]]), name)
+            if everyone[:, 2].any():
+                stop.set()
+            failed = everyone[:, 1].nonzero().flatten().tolist()
+            if failed:
+                self.speaks = failed[0] == self.rank
+                if self.speaks and job.error is not None:
+                    raise job.error
+                raise PeerFailed(int(everyone[failed[0], 1]))
+            if not everyone[:, 0].any():
+                if stop.is_set():
+                    raise StopRequested
+                return job.value
+
+    def close(self) -> None:
+        """Leave the job in step with the other ranks. **Collective.**"""
+        self.hvd.shutdown()
+
+
+class _Job:
+    """One piece of work in a thread of its own, and how it ended."""
+
+    def __init__(self, work: Callable[[], Any], name: str) -> None:
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.work = work
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.value = self.work()
+        except BaseException as error:  # carried to the main thread and raised there
+            self.error = error
+
+    def still_busy(self, wait_s: float) -> bool:
+        self.thread.join(timeout=wait_s)
+        return self.thread.is_alive()
+
+    def stopped(self) -> bool:
+        return isinstance(self.error, StopRequested)
+
+    def exit_code(self) -> int:
+        if self.error is None or self.stopped():
+            return 0
+        return EXIT_USAGE if isinstance(self.error, UsageError) else EXIT_FAILED

@@ -1,0 +1,114 @@
+"""Sum the gradients of all shards over all ranks, overlapped or order-free.
+
+Each shard's loss is already divided by the global count of the step, so gradients are summed, never averaged, and
+uneven shards are exact. Horovod's DistributedOptimizer is left out on purpose: it drops the state of the optimizer it
+wraps, reduces nothing that is unfrozen later, and races with clipping. Hooks on the parameters and named asynchronous
+allreduces do the same work and leave a plain torch optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ringtune.train import fixedpoint
+from ringtune.train.comm import Comm
+
+
+class Reducer(Protocol):
+    """What the step needs of a reduction: run backward for every local shard, then `finish`."""
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        """Add a shard's gradient; after the last one of this rank its sums may start to travel."""
+
+    def finish(self) -> None:
+        """Leave in every ``.grad`` the sum over all shards of all ranks. **Collective.**"""
+
+
+class OverlappedReducer:
+    """Ring-allreduce of each gradient as soon as backward has made it (``fast``)."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], comm: Comm, *, fp16: bool) -> None:
+        self.parameters, self.comm, self.fp16 = dict(parameters), comm, fp16
+        self.travelling: dict[str, Any] = {}
+        self.last = False
+        for name, parameter in self.parameters.items():
+            parameter.register_post_accumulate_grad_hook(lambda each, name=name: self._made(name, each))
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        self.last = last
+        loss.backward()
+
+    def _made(self, name: str, parameter: torch.Tensor) -> None:
+        if self.last and self.comm.size > 1:
+            self._send(name, parameter)
+
+    def _send(self, name: str, parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        # Horovod refuses tensors that are not contiguous; sums of already divided losses cannot overflow fp16 early.
+        wire = parameter.grad.half() if self.fp16 else parameter.grad.contiguous()
+        self.travelling[name] = self.comm.add_async(wire, f"gradient/{name}")
+
+    def finish(self) -> None:
+        if self.comm.size > 1:
+            for name, parameter in self.parameters.items():
+                if parameter.grad is None:  # this rank had no rows; the others wait for its zeros
+                    parameter.grad = torch.zeros_like(parameter)
+                if name not in self.travelling:
+                    self._send(name, parameter)
+            for name, handle in self.travelling.items():
+                summed = self.comm.wait(handle)
+                grad = self.parameters[name].grad
+                if grad is not None and grad.data_ptr() != summed.data_ptr():
+                    grad.copy_(summed)
+        self.travelling.clear()
+        self.last = False
+
+
+class OrderFreeReducer:
+    """Integer sums whose result no ring order, fusion or world size can change by one bit (``exact``).
+
+    Keeps the gradients of this rank's shards until the exponent is agreed: ``shards per rank x gradient size`` bytes.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], comm: Comm, num_shards: int) -> None:
+        self.parameters, self.comm, self.num_shards = dict(parameters), comm, num_shards
+        self.terms: list[list[torch.Tensor | None]] = []
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        loss.backward()
+        self.terms.append([each.grad for each in self.parameters.values()])
+        for each in self.parameters.values():
+            each.grad = None
+
+    def finish(self) -> None:
+        largest = self.comm.maximum(torch.tensor(self._largest(), dtype=torch.float64), "gradient/largest").tolist()
+        handles = []
+        for index, (name, parameter) in enumerate(self.parameters.items()):
+            if not 0 <= largest[index] < float("inf"):  # inf or NaN somewhere: no unit fits, and the step must not pass
+                parameter.grad = torch.full_like(parameter, float("nan"))
+                continue
+            exponent = fixedpoint.unit_exponent(largest[index], self.num_shards)
+            total = torch.zeros(parameter.shape, dtype=torch.int64, device=parameter.device)
+            for terms in self.terms:
+                term = terms[index]
+                if term is not None:
+                    total += fixedpoint.quantise(term, exponent)
+            handle = self.comm.add_async(total, f"gradient/{name}") if self.comm.size > 1 else total
+            handles.append((parameter, exponent, handle))
+        for parameter, exponent, handle in handles:
+            total = self.comm.wait(handle) if self.comm.size > 1 else handle
+            parameter.grad = fixedpoint.dequantise(total, exponent, parameter.dtype)
+        self.terms.clear()
+
+    def _largest(self) -> list[float]:
+        """Return each parameter's largest magnitude over this rank's shards; inf stands for anything not finite."""
+        result = []
+        for index in range(len(self.parameters)):
+            values = [terms[index].abs().max() for terms in self.terms if terms[index] is not None]  # type: ignore[union-attr]
+            value = float(torch.stack(values).max()) if values else 0.0
+            result.append(value if value == value else float("inf"))
+        return result

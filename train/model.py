@@ -1,0 +1,160 @@
+"""The model, its tokenizer and its optimizer, the same on every rank without a broadcast."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ringtune.train.config import TrainConfig
+from ringtune.train.contract import UsageError
+from ringtune.train.data import Task
+
+
+def load_tokenizer(name: str) -> Any:
+    """Return the tokenizer of a model, from its folder or the hub."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(name, "tokenizer", error) from None
+
+
+def load_model(config: TrainConfig, task: Task) -> nn.Module:
+    """Return the sequence classifier, fp32, on the CPU.
+
+    The new head is drawn from the seed, so all ranks get the same one. Every rank reads the same files; broadcasting
+    weights or optimizer state through Horovod is neither needed nor safe (its optimizer broadcast takes a real step).
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    names = dict(enumerate(task.label_names)) or {0: "value"}
+    settings: dict[str, Any] = {
+        "num_labels": task.num_labels,
+        "id2label": names,
+        "label2id": {name: index for index, name in names.items()},
+        "problem_type": "regression" if task.kind == "regression" else "single_label_classification",
+    }
+    try:
+        model_config = AutoConfig.from_pretrained(config.model_name_or_path, **settings)
+        if config.dropout is not None:
+            _set_dropout(model_config, config.dropout)
+        torch.manual_seed(config.seed)
+        return AutoModelForSequenceClassification.from_pretrained(
+            config.model_name_or_path, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(config.model_name_or_path, "model", error) from None
+    except Exception as error:  # a damaged safetensors file raises a class of its own, which is no OSError
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise _unusable(config.model_name_or_path, "model", error) from None
+
+
+def _unusable(name: str, what: str, error: Exception) -> UsageError:
+    where = f"--model_name_or_path {name}"
+    if Path(name).exists():
+        return UsageError(where, f"no {what} could be read from it: {str(error)[:300]}", "a folder written by "
+                          "save_pretrained() of a sequence model, with its tokenizer", "check the folder")  # fmt: skip
+    return UsageError(where, f"no such folder, and the hub gave no {what}", "a folder or a hub name", "check the name, "
+                      "or download the model where there is a network and name its folder")  # fmt: skip
+
+
+def _set_dropout(model_config: Any, rate: float) -> None:
+    """Set every dropout a BERT-family configuration knows: BERT's names, DistilBERT's and the classifier's."""
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout",
+                 "attention_dropout", "seq_classif_dropout", "embedding_dropout", "mlp_dropout"):  # fmt: skip
+        if hasattr(model_config, name):
+            setattr(model_config, name, rate)
+
+
+def freeze_unused(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> list[str]:
+    """Freeze the parameters that the loss does not reach and return their names.
+
+    One rank alone leaves their gradient unset and AdamW skips them; with several ranks the reduction would set zeros
+    and AdamW would decay them, so that N ranks would differ from one.
+    """
+    with torch.enable_grad():
+        model(**batch).logits.sum().backward()
+    unused = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
+    for name, each in model.named_parameters():
+        each.grad = None
+        if name in unused:
+            each.requires_grad_(False)
+    return unused
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name, in the model's order; a tied one once."""
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov & Hutter 2019) with bias correction; matrices decay, biases and norms (vectors) do not."""
+    parameters = trainable(model).values()
+    groups = [
+        {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=0.0, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon, fused=True
+    )
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return the optimizer's state as tensors named ``<parameter>/<exp_avg | exp_avg_sq | step>``."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in trainable(model).items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], where: str
+) -> None:
+    """Put saved state back; every rank does so from the same file. Raises UsageError if it is another model's."""
+    parameters = trainable(model)
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.rpartition("/")
+        if name not in parameters or (key != "step" and tensor.shape != parameters[name].shape):
+            raise UsageError(where, f"its optimizer state {full_name} {list(tensor.shape)} does not fit this model",
+                             "a checkpoint of the same model", "check --model_name_or_path")  # fmt: skip
+        # The step count stays where fused AdamW keeps it: beside its parameter.
+        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device).clone()
+
+
+def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Put saved weights back. Raises UsageError if they are another model's."""
+    own = model.state_dict()
+    wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
+    tied = {each.data_ptr() for name, each in own.items() if name in tensors}
+    wrong += [name for name, each in own.items() if name not in tensors and each.data_ptr() not in tied]
+    if wrong:
+        raise UsageError(where, f"it is a checkpoint of another model: {wrong[0]} does not fit ({len(wrong)} tensors)",
+                         "a checkpoint of the same model", "check --model_name_or_path")  # fmt: skip
+    model.load_state_dict(tensors, strict=False)
+
+
+def state_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return one sha256 over names and exact bytes of the tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def pretrained_files(model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
+    """Return what ``from_pretrained`` needs beside the weights: the configuration's and the tokenizer's files."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
+        tokenizer.save_pretrained(folder)
+        return {each.name: each.read_bytes() for each in sorted(Path(folder).iterdir()) if each.is_file()}

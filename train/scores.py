@@ -1,0 +1,73 @@
+"""Scores of predictions against labels, by scikit-learn and scipy, from all rows at once."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ringtune.train.contract import UsageError
+
+#: The score by which each GLUE task is ranked (Wang et al. 2019); the rest are ranked by accuracy or Spearman.
+GLUE_MAIN_SCORE = {"cola": "matthews_correlation", "stsb": "spearmanr", "mrpc": "f1", "qqp": "f1"}
+LOWER_IS_BETTER = ("loss", "mse", "mae")
+
+
+def classification_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return loss, accuracy, f1 and matthews_correlation. **Pure.** logits: float [N, C]; labels: int64 [N].
+
+    The loss is the mean of the rows' cross entropies in float64, so it does not depend on how rows were batched. F1 is
+    of class 1 where there are two classes, as in GLUE, and the mean over classes where there are more.
+    """
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    guesses = logits.argmax(axis=1)
+    scores = logits.astype(np.float64)
+    top = scores.max(axis=1, keepdims=True)
+    log_normaliser = top[:, 0] + np.log(np.exp(scores - top).sum(axis=1))
+    average = "binary" if logits.shape[1] == 2 else "macro"
+    return {
+        "loss": math.fsum(log_normaliser - scores[np.arange(len(labels)), labels]) / len(labels),
+        "accuracy": float(accuracy_score(labels, guesses)),
+        "f1": float(f1_score(labels, guesses, average=average, zero_division=0)),
+        "matthews_correlation": float(matthews_corrcoef(labels, guesses)),
+    }
+
+
+def regression_scores(values: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return loss (= mse), mae, pearson and spearmanr. **Pure.** values: float [N, 1]; labels: float [N].
+
+    A correlation with a constant is not defined and is given as 0.
+    """
+    from scipy.stats import pearsonr, spearmanr
+
+    guesses, targets = values[:, 0].astype(np.float64), labels.astype(np.float64)
+    error = guesses - targets
+    mse = math.fsum(error**2) / len(error)
+    constant = len(error) < 2 or np.ptp(guesses) == 0 or np.ptp(targets) == 0
+    return {
+        "loss": mse,
+        "mse": mse,
+        "mae": math.fsum(np.abs(error)) / len(error),
+        "pearson": 0.0 if constant else float(pearsonr(guesses, targets).statistic),
+        "spearmanr": 0.0 if constant else float(spearmanr(guesses, targets).statistic),
+    }
+
+
+def deciding_score(kind: str, task_name: str | None, asked: str | None) -> str:
+    """Return the name of the score that decides which model is best. Raises UsageError for one there is not. **Pure.**"""
+    legal = ("loss", "mse", "mae", "pearson", "spearmanr")
+    if kind == "classification":
+        legal = ("loss", "accuracy", "f1", "matthews_correlation")
+    default = "accuracy" if kind == "classification" else "spearmanr"
+    name = (asked or GLUE_MAIN_SCORE.get(task_name or "", default)).removeprefix("eval_")
+    if name not in legal:
+        raise UsageError("--metric_for_best_model", f"{name} is no score of {kind}", ", ".join(legal), "choose one")
+    return name
+
+
+def is_better(new: float, old: float | None, *, greater_is_better: bool, threshold: float = 0.0) -> bool:
+    """Return whether a score beats the best so far by more than the threshold. **Pure.**"""
+    if old is None:
+        return new == new  # a NaN is never the best
+    return new > old + threshold if greater_is_better else new < old - threshold

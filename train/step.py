@@ -1,0 +1,191 @@
+"""One optimizer update over the shards of one global batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ringtune.train.comm import Comm
+from ringtune.train.gradient import Reducer
+from ringtune.train.order import derive_seed
+from ringtune.train.tokens import TokenTable
+
+
+class NotFinite(Exception):
+    """The loss or the gradient of a step is not a finite number; the parameters are those from before the step."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where the arithmetic happens and in which format."""
+
+    device: torch.device
+    autocast: torch.dtype | None  # None: fp32 throughout
+
+    def context(self) -> AbstractContextManager[object]:
+        """Return the autocast context of one forward."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What this rank computes in one step."""
+
+    step: int  # 1-based number of the update
+    epoch: int
+    num_rows: int  # rows of the step over all ranks: what every loss is divided by
+    shards: Sequence[np.ndarray]  # this rank's shards, each an array of row numbers
+    first_shard: int  # number of shards[0] among all shards of the step
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What all ranks agree happened in a step."""
+
+    loss: float  # mean over the rows of the step, summed in shard order, float64
+    grad_norm: float  # before clipping
+    stop_requested: bool  # by a signal on any rank
+    num_tokens: int  # real tokens
+    num_padded_tokens: int  # tokens computed, padding included
+    balance: float  # mean over the ranks of the time spent computing / the largest, in (0, 1]
+    comm_s: float  # rank 0's wait for the reduction after its own backward
+    updated: bool  # False where loss scaling met an overflow and the update was left out
+
+
+def row_losses(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Return the loss of each row, fp32 [B]: cross entropy of logits [B, C], squared error of logits [B, 1]."""
+    if labels.is_floating_point():
+        return F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="none")
+    return F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)
+
+
+class Stepper:
+    """Takes steps; owns the order in which gradients are made, reduced, checked, clipped and applied."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        reducer: Reducer,
+        comm: Comm,
+        table: TokenTable,
+        precision: Precision,
+        *,
+        seed: int,
+        max_grad_norm: float,
+        label_smoothing: float,
+    ) -> None:
+        self.model, self.optimizer, self.reducer, self.comm = model, optimizer, reducer, comm
+        self.table, self.precision = table, precision
+        self.seed, self.max_grad_norm, self.label_smoothing = seed, max_grad_norm, label_smoothing
+        self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
+
+    def take(self, plan: Plan, stop_requested: bool) -> Outcome:
+        """Make one update, or none at all: raises NotFinite on every rank before the parameters are touched.
+
+        **Collective.** A crash inside leaves nothing on disk; the run goes on from its last checkpoint.
+        """
+        started = time.perf_counter()
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._compute(plan)
+        computed = time.perf_counter()
+        facts = self._exchange(plan, losses, computed - started, stop_requested)
+        self.reducer.finish()
+        comm_s = time.perf_counter() - computed
+        self._refuse_bad_loss(plan, facts)
+        grad_norm, updated = self._update(plan)
+        ranks_seconds = facts.seconds
+        return Outcome(
+            loss=float(sum(facts.losses)),
+            grad_norm=grad_norm,
+            stop_requested=facts.stop_requested,
+            num_tokens=facts.num_tokens,
+            num_padded_tokens=facts.num_padded_tokens,
+            balance=float(np.mean(ranks_seconds) / max(ranks_seconds)),
+            comm_s=comm_s,
+            updated=updated,
+        )
+
+    def _compute(self, plan: Plan) -> list[float]:
+        """Run forward and backward for this rank's shards and return their losses, each already a share of the mean."""
+        losses = []
+        filled = [index for index, rows in enumerate(plan.shards) if len(rows)]
+        for index, rows in enumerate(plan.shards):
+            if not len(rows):
+                losses.append(0.0)
+                continue
+            # Dropout depends on the step and the shard only: no generator state is saved, no rank is special.
+            torch.manual_seed(derive_seed("dropout", self.seed, plan.step, plan.first_shard + index))
+            batch = {
+                name: each.to(self.precision.device, non_blocking=True) for name, each in self.table.batch(rows).items()
+            }
+            labels = batch.pop("labels")
+            with self.precision.context():
+                logits = self.model(**batch).logits
+            loss = row_losses(logits, labels, self.label_smoothing).sum() / plan.num_rows
+            self.reducer.backward(self.scaler.scale(loss), last=index == filled[-1])
+            losses.append(loss.item())
+        return losses
+
+    def _exchange(self, plan: Plan, losses: list[float], seconds: float, stop_requested: bool) -> _Facts:
+        lengths = [self.table.lengths[rows] for rows in plan.shards]
+        padded = sum(len(each) * int(each.max()) for each in lengths if len(each))
+        mine = [float(stop_requested), seconds, float(sum(each.sum() for each in lengths)), float(padded), *losses]
+        everyone = self.comm.gather(torch.tensor([mine], dtype=torch.float64), "step/facts").numpy()
+        return _Facts(everyone)
+
+    def _refuse_bad_loss(self, plan: Plan, facts: _Facts) -> None:
+        """Raise NotFinite on all ranks alike, naming step, rank and rows, if any shard's loss is not finite."""
+        if np.isfinite(facts.losses).all():
+            return
+        bad = np.flatnonzero(~np.isfinite(facts.losses))
+        mine = {plan.first_shard + index: rows.tolist() for index, rows in enumerate(plan.shards)}
+        everyone = self.comm.gather_values({int(shard): mine[shard] for shard in bad if shard in mine}, "step/bad_rows")
+        where = "; ".join(
+            f"rank {rank}: {facts.losses[shard]} in the shard of rows {rows}"
+            for rank, shards in enumerate(everyone)
+            for shard, rows in shards.items()
+        )
+        raise NotFinite(
+            f"step {plan.step}: the loss is not finite; {where}; no parameter was changed; "
+            "look at these rows, or lower --learning_rate"
+        )
+
+    def _update(self, plan: Plan) -> tuple[float, bool]:
+        """Clip the reduced gradient and apply it. The gradient is the same on all ranks, and so is each decision here."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.learning_rate
+        self.scaler.unscale_(self.optimizer)
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        max_norm = self.max_grad_norm or float("inf")
+        grad_norm = float(nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True))
+        if not np.isfinite(grad_norm) and not self.scaler.is_enabled():
+            raise NotFinite(
+                f"step {plan.step}: the gradient is not finite though the loss is; no parameter was changed; "
+                "lower --learning_rate, or leave out --fp16_allreduce"
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return grad_norm, bool(np.isfinite(grad_norm))
+
+
+class _Facts:
+    """One row of numbers from each rank, float64 [world_size, 4 + shards per rank]."""
+
+    def __init__(self, everyone: np.ndarray) -> None:
+        self.stop_requested = bool(everyone[:, 0].any())
+        self.seconds = everyone[:, 1]
+        self.num_tokens = int(everyone[:, 2].sum())
+        self.num_padded_tokens = int(everyone[:, 3].sum())
+        self.losses = everyone[:, 4:].reshape(-1)  # ranks hold contiguous blocks: this is shard order

@@ -1,0 +1,34 @@
+"""Remember that a stop was asked for; what to do about it is decided where all ranks can agree."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+from ringtune.train.contract import STOP_SIGNALS
+
+
+class StopWatch:
+    """A flag that the contract's signals set.
+
+    Not a threading.Event: its lock is not reentrant, and a signal may arrive while the main thread holds it.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def listen(self) -> None:
+        """Catch the signals from now on. A second one changes nothing: the save under way is worth more."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._asked)
+
+    def is_set(self) -> bool:
+        """Return whether this rank knows of a request to stop."""
+        return self.requested
+
+    def set(self) -> None:
+        """Take over a request that another rank got."""
+        self.requested = True
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True

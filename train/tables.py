@@ -1,0 +1,104 @@
+"""From files to memory-mapped token tables: one rank of each node tokenises, the others wait for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringtune.train import data, tokens
+from ringtune.train.comm import Comm
+from ringtune.train.config import TrainConfig
+from ringtune.train.contract import UsageError
+from ringtune.train.progress import Progress
+from ringtune.train.stop import StopWatch
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tokenised rows of a run, read-only and memory-mapped on every rank."""
+
+    task: data.Task
+    train: tokens.TokenTable
+    validation: Mapping[str, tokens.TokenTable]  # by the suffix of its scores: "" or, for MNLI, "" and "mm"
+    test: tokens.TokenTable | None
+    digest: str  # of the rows as read
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What the tokenising rank of a node tells the others."""
+
+    task: data.Task
+    folder: str
+    names: tuple[str, ...]
+    digest: str
+
+
+def cache_folder(config: TrainConfig) -> Path:
+    """Return where ringtune keeps what can be made again."""
+    return Path(config.cache_dir or os.environ.get("RINGTUNE_CACHE") or Path.home() / ".cache" / "ringtune")
+
+
+def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopWatch) -> Tables:
+    """Return the run's tables; tokenises at most once per node and never again. **Collective.**
+
+    Raises UsageError for rows that cannot be used, StopRequested if one asked for it meanwhile; a killed tokeniser
+    leaves only a temporary folder that the next one replaces.
+    """
+
+    def work() -> _Prepared | None:
+        return _tokenise(config, tokenizer, stop, shown=comm.rank == 0) if comm.local_rank == 0 else None
+
+    mine = comm.work_together(work, stop, "tables/prepare")
+    everyone = [each for each in comm.gather_values(mine, "tables/prepared") if each is not None]
+    first = everyone[0]
+    for each in everyone:
+        if (each.digest, each.folder.rsplit("/", 1)[-1]) != (first.digest, first.folder.rsplit("/", 1)[-1]):
+            raise UsageError("data", "hosts read different rows under the same names", "the same files on every host",
+                             "copy the files, or put them on a shared file system")  # fmt: skip
+    opened = {name: tokens.TokenTable.open(Path(first.folder) / name) for name in first.names}
+    return Tables(
+        task=first.task,
+        train=opened["train"],
+        validation={name.removeprefix("validation"): each for name, each in opened.items() if name[0] == "v"},
+        test=opened.get("test"),
+        digest=first.digest,
+    )
+
+
+def _tokenise(config: TrainConfig, tokenizer: Any, stop: StopWatch, *, shown: bool) -> _Prepared:
+    source = data.DataSource(
+        task_name=config.task_name,
+        dataset_name=config.dataset_name,
+        dataset_config_name=config.dataset_config_name,
+        train_file=config.train_file,
+        validation_file=config.validation_file,
+        test_file=config.test_file,
+        text_column_names=config.text_column_names,
+        label_column_name=config.label_column_name,
+        max_train_samples=config.max_train_samples,
+        max_eval_samples=config.max_eval_samples,
+    )
+    cache = cache_folder(config)
+    raw = cache / "raw" / f"{os.getpid()}"
+    try:
+        splits, task = data.load(source, regression=config.regression, cache_dir=raw)
+        if splits.train is None:
+            raise UsageError("data", "there are no training rows", "--train_file or a data set with a train split",
+                             "name one")  # fmt: skip
+        folder = cache / "tokens" / tokens.token_key(splits, task, tokenizer, config.max_seq_length)
+        named = {"train": splits.train}
+        named |= {f"validation{suffix}": each for suffix, each in splits.validation.items()}
+        if splits.test is not None:
+            named["test"] = splits.test
+        for name, rows in named.items():
+            bar = Progress(len(rows), f"tokenising {name}", shown=shown)
+            tokens.write(folder / name, rows, task, tokenizer, config.max_seq_length, stop.is_set, lambda done, _: bar.update(done))  # noqa: B023, E501
+            bar.close()
+        return _Prepared(task, str(folder), tuple(named), splits.digest)
+    finally:
+        shutil.rmtree(raw, ignore_errors=True)
