@@ -50,7 +50,7 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
     guard = rundir.RunLock(Path(config.output_dir)) if comm.rank == 0 else None
     try:
         opening = comm.share(
-            comm.work_together(lambda: _open(config, comm.size, guard, tell), stop, "run/open"), "run/opening"
+            comm.work_together(lambda: _open(config, comm.size, guard, tell, dry_run=dry_run), stop, "run/open"), "run/opening"
         )
         config = opening.config
         tokenizer = comm.work_together(lambda: model.load_tokenizer(config.model_name_or_path), stop, "run/tokenizer")
@@ -75,11 +75,19 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
         )
         _refuse_unequal_replicas(loop, comm)
         if guard is not None:
-            rundir.write_text(Path(config.output_dir) / CONFIG_FILE, to_yaml(config))
+            _sign(Path(config.output_dir), config, fresh=opening.checkpoint is None)
         return loop.run()
     finally:
         if guard is not None:
             guard.release()
+
+
+def _sign(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
+    """Make the folder this run's; only now, when nothing more can be wrong, does anything of an earlier run go."""
+    if fresh:
+        rundir.clear(folder)
+    (folder / FINISHED_FILE).unlink(missing_ok=True)
+    rundir.write_text(folder / CONFIG_FILE, to_yaml(config))
 
 
 def _silent(*words: object) -> None:
@@ -99,13 +107,16 @@ def _use_deterministic_kernels(config: TrainConfig) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def _open(config: TrainConfig, world_size: int, guard: rundir.RunLock | None, tell: Any) -> Opening | None:
+def _open(
+    config: TrainConfig, world_size: int, guard: rundir.RunLock | None, tell: Any, *, dry_run: bool
+) -> Opening | None:
     """Look into the output folder and settle what this run is. **Rank 0 only**; changes nothing but an overwrite."""
     if guard is None:
         return None
     folder = Path(config.output_dir)
     existing = rundir.inspect(folder, overwrite=config.overwrite_output_dir)
-    guard.acquire()
+    if not dry_run:
+        guard.acquire()
     found: Path | None = None
     saved: Mapping[str, Any] | None = None
     if config.resume_from_checkpoint not in (None, "latest"):

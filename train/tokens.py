@@ -1,0 +1,221 @@
+"""Tokenised rows on disk: written once, published by one rename, memory-mapped by every rank of the node.
+
+A table is a folder of flat arrays. Token ids of all rows stand one behind the other; ``offsets`` says where each begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from ringtune.train import data, disk
+from ringtune.train.contract import StopRequested, UsageError
+
+LAYOUT = 1  # raise it when the files below change their meaning
+ROWS_PER_BATCH = 1_000
+META_FILE = "table.json"  # written last: without it a table is not one
+
+
+@dataclass(frozen=True)
+class _Meta:
+    """What the arrays are; also the proof that all of them were written."""
+
+    num_rows: int
+    num_tokens: int
+    label_dtype: str | None
+    has_token_types: bool
+    pad_id: int
+    pad_type: int
+    padding_side: str
+    bytes: dict[str, int]
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return a sha256 of everything that decides how the tokenizer cuts and numbers text."""
+    digest = hashlib.sha256(type(tokenizer).__name__.encode())
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        # Truncation and padding are set by every call and say nothing of the tokenizer itself.
+        content = json.loads(backend.to_str())
+        content.pop("truncation", None)
+        content.pop("padding", None)
+        digest.update(json.dumps(content, sort_keys=True).encode())
+    else:
+        digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
+    digest.update(json.dumps({name: str(each) for name, each in tokenizer.special_tokens_map.items()}, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def token_key(splits: data.Splits, task: data.Task, tokenizer: Any, max_seq_length: int) -> str:
+    """Return the name under which the tokens of these rows are kept: everything they depend on, hashed. **Pure.**"""
+    parts = [LAYOUT, splits.digest, repr(task), tokenizer_digest(tokenizer), max_seq_length]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def write(
+    folder: Path,
+    rows: Any,
+    task: data.Task,
+    tokenizer: Any,
+    max_seq_length: int,
+    should_stop: Callable[[], bool],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Tokenise rows into ``folder`` unless a whole table is there already.
+
+    Survives a crash at any point: the table is written beside and renamed into place; of two writers the first wins.
+    Raises StopRequested between batches when ``should_stop()``, UsageError for a tokenizer that cannot pad or a length
+    that its model does not take.
+    """
+    if damage(folder) is None:
+        return
+    limit = min(tokenizer.model_max_length, 1 << 20)
+    if max_seq_length > limit:
+        raise UsageError("--max_seq_length", f"{max_seq_length} is more than the model takes", f"at most {limit}", "lower it")
+    if tokenizer.pad_token_id is None:
+        raise UsageError("tokenizer", "it has no padding token", "a tokenizer with one", "choose another model")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        _write_arrays(temporary, rows, task, tokenizer, max_seq_length, should_stop, progress)
+        _publish(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    if folder.exists() and damage(folder) is not None:
+        # Renamed away before it is deleted: nobody ever opens a half-deleted table under the good name.
+        shutil.rmtree(disk.rename(folder, temporary.with_name(temporary.name + ".damaged")))
+    try:
+        disk.rename(temporary, folder)
+    except OSError:
+        if damage(folder) is not None:  # not somebody else's whole table, but a real failure
+            raise
+
+
+def _write_arrays(
+    temporary: Path, rows: Any, task: data.Task, tokenizer: Any, max_seq_length: int,
+    should_stop: Callable[[], bool], progress: Callable[[int, int], None],
+) -> None:  # fmt: skip
+    labelled = task.label_column in rows.column_names
+    already_numbers = labelled and bool(getattr(rows.features[task.label_column], "names", None))
+    has_types = "token_type_ids" in tokenizer.model_input_names
+    num_tokens = done = 0
+    label_dtype = None
+    streams: dict[str, BinaryIO] = {name: (temporary / name).open("wb") for name in ("ids", "types", "offsets", "labels")}
+    streams["offsets"].write(np.zeros(1, dtype=np.int64).tobytes())
+    for batch in rows.with_format("arrow").iter(batch_size=ROWS_PER_BATCH):
+        if should_stop():
+            raise StopRequested
+        texts = [batch.column(name).to_pylist() for name in task.text_columns]
+        encoded = tokenizer(*texts, truncation=True, max_length=max_seq_length, padding=False,
+                            return_token_type_ids=has_types, return_attention_mask=False)  # fmt: skip
+        lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64)
+        streams["ids"].write(np.fromiter((t for row in encoded["input_ids"] for t in row), dtype=np.int32).tobytes())
+        if has_types:
+            streams["types"].write(np.fromiter((t for row in encoded["token_type_ids"] for t in row), dtype=np.int8).tobytes())
+        streams["offsets"].write((num_tokens + np.cumsum(lengths)).tobytes())
+        if labelled:
+            numbers = data.label_numbers(batch.column(task.label_column), task, already_numbers=already_numbers)
+            label_dtype = str(numbers.dtype)
+            streams["labels"].write(numbers.tobytes())
+        num_tokens += int(lengths.sum())
+        done += len(lengths)
+        progress(done, len(rows))
+    for stream in streams.values():
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
+    meta = _Meta(
+        num_rows=done,
+        num_tokens=num_tokens,
+        label_dtype=label_dtype,
+        has_token_types=has_types,
+        pad_id=int(tokenizer.pad_token_id),
+        pad_type=int(getattr(tokenizer, "pad_token_type_id", 0)),
+        padding_side=tokenizer.padding_side,
+        bytes={name: (temporary / name).stat().st_size for name in streams},
+    )
+    disk.write_bytes(temporary / META_FILE, json.dumps(asdict(meta)).encode())
+    disk.sync_folder(temporary)
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with a table, None if it is whole."""
+    try:
+        meta = _Meta(**json.loads((folder / META_FILE).read_text()))
+        for name, size in meta.bytes.items():
+            if (folder / name).stat().st_size != size:
+                return f"{name} has {(folder / name).stat().st_size} of {size} bytes"
+    except (OSError, ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+class TokenTable:
+    """Rows of token ids, read-only and memory-mapped: its memory is the kernel's page cache, shared by all ranks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.meta = _Meta(**json.loads((folder / META_FILE).read_text()))
+        self.num_rows = self.meta.num_rows
+        self._ids = self._map("ids", "int32")
+        self._types = self._map("types", "int8") if self.meta.has_token_types else None
+        self._offsets = self._map("offsets", "int64")
+        self.labels: np.ndarray | None = self._map("labels", self.meta.label_dtype) if self.meta.label_dtype else None
+        self.lengths: np.ndarray = np.diff(self._offsets).astype(np.int32)  # tokens of each row, int32 [num_rows]
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenTable:
+        """Return the table in a folder. Raises UsageError if it is not whole."""
+        reason = damage(folder)
+        if reason is not None:
+            raise UsageError(str(folder), f"the token table is damaged: {reason}", "a whole one", "delete it and start again")
+        return cls(folder)
+
+    def _map(self, name: str, dtype: str) -> np.ndarray:
+        if self.meta.bytes[name] == 0:
+            return np.empty(0, dtype=dtype)
+        return np.memmap(self.folder / name, dtype=dtype, mode="r")
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """Return input_ids, attention_mask, token_type_ids (if the model takes them), int64 [B, T], and labels [B].
+
+        T is the longest of the rows. Padding is the tokenizer's own, on its own side.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[rows]
+        width = int(lengths.max(initial=0))
+        columns = np.arange(width)
+        if self.meta.padding_side == "left":
+            columns = columns - (width - lengths)[:, None]
+            mask = columns >= 0
+        else:
+            mask = columns < lengths[:, None]
+        where = (self._offsets[rows][:, None] + columns)[mask]  # row by row, so values land in their own places
+        result = {
+            "input_ids": self._fill(mask, self._ids, where, self.meta.pad_id),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        }
+        if self._types is not None:
+            result["token_type_ids"] = self._fill(mask, self._types, where, self.meta.pad_type)
+        if self.labels is not None:
+            result["labels"] = torch.from_numpy(np.array(self.labels[rows]))
+        return result
+
+    @staticmethod
+    def _fill(mask: np.ndarray, values: np.ndarray, where: np.ndarray, padding: int) -> torch.Tensor:
+        filled = np.full(mask.shape, padding, dtype=np.int64)
+        filled[mask] = values[where]
+        return torch.from_numpy(filled)
