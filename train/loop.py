@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Loop:
             self.total_steps, "training", initial=self.step, shown=self.is_writer and not self.config.disable_tqdm
         )
         try:
-            if self.step and self._evaluation_due():
+            if self._evaluation_left_over():
                 self._evaluate()
             while self.step < self.total_steps and not self._out_of_patience():
                 plan = self.plan(self.step)
@@ -154,6 +155,13 @@ class Loop:
         if not self.config.do_eval or not self.tables.validation:
             return False
         return self.step == self.total_steps or self._at(self.config.eval_strategy, self.config.eval_steps)
+
+    def _evaluation_left_over(self) -> bool:
+        """Return whether the checkpoint gone on from was written before an evaluation of its step, whose result is lost
+        with the process. What was then the last step need not be so now."""
+        if self.state is None or not self.config.do_eval or not self.tables.validation:
+            return False
+        return self._evaluation_due() or self.step == self.state["total_steps"]
 
     def _save_due(self) -> bool:
         return (
@@ -352,7 +360,5 @@ def _short(value: float | None) -> str:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
     names = ("ringtune", "torch", "transformers", "horovod", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
