@@ -1,0 +1,157 @@
+"""What the tests share: a tiny real model, real rows, and a way to start real ranks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ringtune.launch.horovod import rank_environment
+
+FAULTS = Path(__file__).parent / "faults.py"
+RANKS_LIMIT_S = 240
+WORDS = "a an the film plot cast story scene is was not very good great fine bad dull awful slow warm odd deft".split()
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    output: str  # stdout and stderr as they came
+
+
+def run_command(command: Sequence[str], *, limit_s: int = RANKS_LIMIT_S, env: dict[str, str] | None = None) -> Done:
+    """Run a command in a process group of its own, which is killed when the time is up."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env={**rank_environment(os.environ), "OMP_NUM_THREADS": "1", **(env or {})},
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"no end after {limit_s} s: {' '.join(command)}\n{output}")
+    return Done(process.returncode, output)
+
+
+def script(name: str) -> str:
+    """Return the path of one of the environment's commands."""
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+def ranks(size: int, *words: str, limit_s: int = RANKS_LIMIT_S, env: dict[str, str] | None = None) -> Done:
+    """Run a Python program on ``size`` ranks under mpirun; size 0 means without any launcher."""
+    launcher = [script("mpirun"), "-np", str(size), "--bind-to", "none"] if size else []
+    return run_command([*launcher, sys.executable, *words], limit_s=limit_s, env=env)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A tiny model and rows to train it on, and the command that does."""
+
+    model: Path
+    rows: Path
+    dev: Path
+    cache: Path
+
+    def arguments(self, output_dir: Path, **changes: object) -> list[str]:
+        """Return the flags of a small run; keywords change or add some, None takes one out."""
+        flags: dict[str, object] = {
+            "model_name_or_path": self.model, "train_file": self.rows, "validation_file": self.dev, "output_dir": output_dir,
+            "cache_dir": self.cache, "global_batch_size": 12, "learning_rate": 1e-3, "max_steps": 12, "logging_steps": 1,
+            "max_seq_length": 32, "report_to": "none", "log_row_ids": "true", "num_threads": 1, "save_total_limit": None,
+            **changes,
+        }  # fmt: skip
+        return [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+
+    def train(
+        self, size: int, output_dir: Path, *, kill_at: int | None = None, fault: Sequence[str] = (), **changes: object
+    ) -> Done:
+        """Train on ``size`` ranks; ``kill_at`` makes every rank SIGKILL itself once that many steps are done."""
+        faults = [*fault, *(["kill", str(kill_at)] if kill_at is not None else [])]
+        return ranks(size, str(FAULTS), *faults, "--", *self.arguments(output_dir, **changes))
+
+
+def records(output_dir: Path, event: str) -> list[dict]:
+    """Return a run's metrics of one kind, without those that measure time."""
+    clocks = ("samples_per_s", "tokens_per_s", "rank_balance", "comm_s")
+    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in each.items() if k not in clocks} for each in lines if each["event"] == event]
+
+
+def digests(output_dir: Path, step: int) -> dict[str, str]:
+    """Return the sha256 of all parameters and of all moments in a checkpoint."""
+    manifest = json.loads((output_dir / f"checkpoint-{step}" / "manifest.json").read_text())
+    return {name: manifest[name]["sha256"] for name in ("model.safetensors", "optimizer.safetensors")}
+
+
+def write_rows(path: Path, num_rows: int, seed: int) -> Path:
+    """Write sentences of random words whose label follows from the words."""
+    draw = random.Random(seed)
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("text", "label"))
+        for _ in range(num_rows):
+            words = draw.choices(WORDS, k=draw.randint(2, 24))
+            mood = sum(word in ("good", "great", "fine", "warm", "deft") for word in words)
+            mood -= sum(word in ("bad", "dull", "awful", "slow", "odd") for word in words)
+            writer.writerow((" ".join(words), "up" if mood > 0 else "down"))
+    return path
+
+
+def make_tokenizer(folder: Path):
+    """Return a real WordPiece tokenizer over a small vocabulary, saved in a folder."""
+    from transformers import BertTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghijklmnopqrstuvwxyz",
+                  *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]  # fmt: skip
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
+    tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("workshop")
+    tokenizer = make_tokenizer(folder / "model")
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                        intermediate_size=64, max_position_embeddings=64)  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder / "model")
+    return Workshop(
+        folder / "model", write_rows(folder / "rows.csv", 101, 1), write_rows(folder / "dev.csv", 37, 2), folder / "cache"
+    )
+
+
+@pytest.fixture(scope="session")
+def reference(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that gives the folder of an uninterrupted run, made once for each set of flags."""
+    made: dict[str, Path] = {}
+
+    def run(size: int, **changes: object) -> Path:
+        key = json.dumps([size, changes], sort_keys=True, default=str)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("reference") / "run"
+            done = workshop.train(size, folder, **changes)
+            assert done.returncode == 0, done.output
+            made[key] = folder
+        return made[key]
+
+    return run

@@ -1,0 +1,55 @@
+"""N ranks compute what one rank computes."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import digests, records
+
+pytestmark = pytest.mark.parallel
+
+
+def rows_by_step(folder):
+    return [sorted(each["rows"]) for each in records(folder, "rows")]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_rows_of_every_step_and_the_loss_curve_are_those_of_one_rank(reference, size):
+    one, many = reference(1, num_shards=6), reference(size, num_shards=6)
+    assert rows_by_step(one) == rows_by_step(many)
+    losses = [[each["loss"] for each in records(folder, "train")] for folder in (one, many)]
+    assert len(losses[0]) == 12
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_without_dropout_the_sharding_does_not_show_in_the_loss_curve(reference):
+    one, many = reference(1, dropout=0.0), reference(3, dropout=0.0, gradient_accumulation_steps=2)
+    losses = [[each["loss"] for each in records(folder, "train")] for folder in (one, many)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_every_row_of_an_epoch_is_consumed_once(reference):
+    rows = [row for rows in rows_by_step(reference(2, num_shards=6))[:9] for row in rows]  # 101 rows: 9 steps of 12
+    assert sorted(rows) == list(range(101))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_exact_parameters_and_moments_are_bitwise_those_of_one_rank(reference, size):
+    one, many = reference(1, mode="exact", max_steps=20), reference(size, mode="exact", max_steps=20)
+    assert digests(one, 20) == digests(many, 20)
+
+
+def test_exact_mode_is_not_equal_by_accident_of_a_constant(reference):
+    assert digests(reference(1, mode="exact", max_steps=20), 20) != digests(reference(1), 12)
+
+
+def test_evaluation_on_three_ranks_is_that_on_one_to_the_last_digit(reference):
+    """37 rows: neither a multiple of 3 ranks nor of the batches of 5. The model is the same by exact mode."""
+    scores = [
+        records(reference(size, mode="exact", num_shards=6, per_device_eval_batch_size=5), "eval")[-1] for size in (1, 3)
+    ]
+    assert scores[0]["eval_num_rows"] == 37
+    assert scores[0] == scores[1]
+
+
+def test_no_launcher_means_one_rank_and_the_same_bits(reference):
+    assert digests(reference(0), 12) == digests(reference(1), 12)

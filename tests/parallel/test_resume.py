@@ -1,0 +1,61 @@
+"""A killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from conftest import digests, records
+
+pytestmark = pytest.mark.parallel
+
+
+def test_sigkill_after_every_single_step_changes_not_one_bit(workshop, reference, tmp_path):
+    """Each start is killed one step later than the last, so every step is once the last before a kill."""
+    settings = {"save_steps": 1, "eval_steps": 4}
+    whole = reference(2, **settings)
+    for step in range(12):
+        done = workshop.train(2, tmp_path / "run", kill_at=step, **settings)
+        assert done.returncode != 0, done.output
+    done = workshop.train(2, tmp_path / "run", **settings)
+    assert done.returncode == 0, done.output
+    assert digests(tmp_path / "run", 12) == digests(whole, 12)
+    for event in ("rows", "train", "eval"):
+        assert records(tmp_path / "run", event) == records(whole, event)
+
+
+@pytest.mark.parametrize("sizes", [(2, 1), (4, 1, 2, 4)], ids=["one kill", "three kills"])
+def test_exact_runs_survive_kills_and_moves_between_world_sizes_bitwise(workshop, reference, tmp_path, sizes):
+    settings = {"mode": "exact", "max_steps": 20}
+    draw = random.Random(len(sizes))
+    kills = sorted(draw.sample(range(3, 19), len(sizes) - 1))
+    for size, kill_at in zip(sizes, [*kills, None], strict=True):
+        done = workshop.train(size, tmp_path / "run", kill_at=kill_at, save_steps=2, **settings)
+        assert (done.returncode == 0) == (kill_at is None), done.output
+    whole = reference(1, **settings)
+    assert digests(tmp_path / "run", 20) == digests(whole, 20)
+    assert [sorted(each["rows"]) for each in records(tmp_path / "run", "rows")] == [
+        sorted(each["rows"]) for each in records(whole, "rows")
+    ]
+
+
+def test_a_stop_on_any_rank_saves_on_all_exits_75_and_goes_on(workshop, reference, tmp_path):
+    done = workshop.train(2, tmp_path / "run", fault=("stop", "5", "1"))
+    assert "stopped on request after step 5 of 12" in done.output
+    assert done.returncode == 75, done.output
+    assert workshop.train(2, tmp_path / "run").returncode == 0
+    assert digests(tmp_path / "run", 12) == digests(reference(2), 12)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(workshop, reference, tmp_path):
+    workshop.train(2, tmp_path / "run", kill_at=8, save_steps=2)
+    with (tmp_path / "run" / "checkpoint-6" / "model.safetensors").open("r+b") as stream:
+        stream.truncate(100)
+    (tmp_path / "run" / "checkpoint-8").mkdir(exist_ok=True)
+    (tmp_path / "run" / "checkpoint-8" / "manifest.json").unlink(missing_ok=True)
+    done = workshop.train(2, tmp_path / "run", save_steps=2)
+    assert done.returncode == 0, done.output
+    assert "checkpoint-6: model.safetensors has 100 of" in done.output
+    assert "checkpoint-8: it has no manifest.json" in done.output
+    assert "going on from" in done.output and "checkpoint-4" in done.output
+    assert digests(tmp_path / "run", 12) == digests(reference(2), 12)
