@@ -7,13 +7,11 @@ import os
 import signal
 import sys
 
-import torch
-
 from ringtune.train import cli, step
 from ringtune.train.tokens import TokenTable
 
 words, flags = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
-original_take, original_batch = step.Stepper.take, TokenTable.batch
+original_take, original_batch, original_losses = step.Stepper.take, TokenTable.batch, step.row_losses
 
 
 def take(self, plan, stop_requested):
@@ -27,12 +25,17 @@ def take(self, plan, stop_requested):
 
 
 def batch(self, rows):
-    result = original_batch(self, rows)
-    if words[:1] == ["nan"] and int(words[1]) in list(rows):
-        result["labels"] = torch.full(result["labels"].shape, float("nan"))
-    return result
+    tainted.clear()
+    tainted.extend(row for row in rows if words[:1] == ["nan"] and row == int(words[1]))
+    return original_batch(self, rows)
 
 
+def row_losses(*arguments):
+    return original_losses(*arguments) * (float("nan") if tainted else 1.0)
+
+
+tainted: list[int] = []  # the rows of the latest batch whose loss is to be no number
+step.row_losses = row_losses
 step.Stepper.take = take
 TokenTable.batch = batch
 cli.main(flags)

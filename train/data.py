@@ -129,8 +129,12 @@ def _from_files(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any], di
         digest.update(key.encode())
         found[key] = _read(path, cache_dir)
         if not len(found[key]):
-            raise UsageError(str(path), "there are no rows in it", "a header and at least one row", "check the file")
+            raise _no_rows(path)
     return found, {key: str(path) for key, path in files.items()}, digest
+
+
+def _no_rows(path: Path) -> UsageError:
+    return UsageError(str(path), "there are no rows in it", "a header and at least one row", "check the file")
 
 
 def _require_readable(path: Path, where: str) -> None:
@@ -172,6 +176,8 @@ def _read(path: Path, cache_dir: Path) -> Any:
     except Exception as error:  # the parsers of pandas and pyarrow raise many kinds, wrapped by datasets
         cause = error.__cause__ or error
         words = " ".join(str(cause).split())[:200]
+        if "corresponds to no data" in words:
+            raise _no_rows(path) from None
         raise UsageError(str(path), f"it cannot be read as {kind}: {words}", "rows that all have the header's columns",
                          "mend the file") from None  # fmt: skip
 
@@ -271,7 +277,17 @@ def _require_text(rows: Any, column: str, where: str) -> None:
 
 
 def _is_float(rows: Any, column: str) -> bool:
-    return getattr(rows.features[column], "dtype", "") in ("float32", "float64", "double", "float16")
+    """Return whether a column holds ratings: floats, or strings of which any is a decimal fraction.
+
+    One "nan" or "n/a" among the ratings of a CSV file turns its column into strings; without the second rule it would be
+    trained on as a class.
+    """
+    dtype = getattr(rows.features[column], "dtype", "")
+    if dtype not in ("string", "large_string"):
+        return dtype in ("float32", "float64", "double", "float16")
+    is_fraction = r"^\s*[-+]?\d*\.\d+\s*$"
+    return _first_row(rows, column, lambda values: pc.fill_null(
+        pc.match_substring_regex(values, is_fraction), False)) is not None  # fmt: skip
 
 
 def _require_numbers(rows: Any, column: str, where: str) -> None:

@@ -1,0 +1,216 @@
+"""The commands, started as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Workshop, ranks, run_command, script, write_rows
+
+pytestmark = pytest.mark.system
+
+CLI = ("-m", "ringtune.train.cli")
+
+
+def usage_error(done) -> str:
+    """Return the one line of a usage error, after checking that it is all there is."""
+    assert done.returncode == 2, done.output
+    assert "Traceback" not in done.output
+    lines = [line for line in done.output.splitlines() if "ringtune-train: " in line]
+    assert len(lines) == 1, done.output
+    return lines[0]
+
+
+def test_horovodrun_trains_over_mpi_and_over_gloo_with_the_same_bits(workshop: Workshop, tmp_path):
+    found = []
+    for controller in ("--mpi", "--gloo"):
+        folder = tmp_path / controller
+        command = [script("horovodrun"), controller, "-np", "2", script("ringtune-train")]
+        done = run_command([*command, *workshop.arguments(folder, mode="exact", max_steps=4)])
+        assert done.returncode == 0, done.output
+        assert "best accuracy" in done.output and "samples/s" in done.output
+        found.append(json.loads((folder / "checkpoint-4" / "manifest.json").read_text())["model.safetensors"])
+    assert found[0] == found[1]
+
+
+def test_the_final_folder_and_each_checkpoint_load_and_agree_with_the_model(workshop: Workshop, reference):
+    code = (
+        "import sys, torch; from transformers import AutoModelForSequenceClassification as A, AutoTokenizer as T\n"
+        "for f in sys.argv[1:]:\n"
+        "    m = A.from_pretrained(f).eval(); t = T.from_pretrained(f)\n"
+        "    print(m(**t('the film was good', return_tensors='pt')).logits.tolist(), m.config.id2label)"
+    )
+    folder = reference(1)
+    done = subprocess.run([sys.executable, "-c", code, folder, folder / "checkpoint-12"], capture_output=True, text=True, check=True)
+    final, last = done.stdout.splitlines()
+    assert final == last
+    assert "{0: 'down', 1: 'up'}" in final
+
+
+def test_the_logits_of_a_reloaded_checkpoint_are_those_the_run_scored(workshop: Workshop, reference):
+    """The evaluation of the last step, repeated by a plain transformers loop over the dev file."""
+    import csv
+
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = reference(1)
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    with workshop.dev.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with torch.inference_mode():
+        logits = torch.cat([model(**tokenizer(row["text"], truncation=True, max_length=32, return_tensors="pt")).logits for row in rows])
+    labels = torch.tensor([model.config.label2id[row["label"]] for row in rows])
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    last = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if '"eval"' in line][-1]
+    assert last["eval_loss"] == pytest.approx(loss, abs=1e-5)
+    assert last["eval_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), abs=1e-7)
+
+
+def test_bad_rows_end_in_one_line_on_many_ranks_and_nothing_is_written(workshop: Workshop, tmp_path):
+    bad = tmp_path / "bad.csv"
+    bad.write_text("text,label\nfine,0.5\nbad,nan\n")
+    done = ranks(2, *CLI, *workshop.arguments(tmp_path / "run", train_file=bad, validation_file=None))
+    assert "bad.csv: row 2: the rating in column 'label' is 'nan'" in usage_error(done)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_batch_sizes_that_do_not_multiply_out_are_refused_with_the_nearest(workshop: Workshop, tmp_path):
+    arguments = workshop.arguments(tmp_path / "run", global_batch_size=30, per_device_train_batch_size=8)
+    assert "nearest legal --global_batch_size: 16 or 32" in usage_error(ranks(2, *CLI, *arguments))
+
+
+def test_an_output_folder_of_something_else_is_left_alone(workshop: Workshop, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    done = ranks(0, *CLI, *workshop.arguments(tmp_path / "run", overwrite_output_dir="true"))
+    assert "holds thesis.tex" in usage_error(done)
+    assert [each.name for each in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_rerun_with_other_mathematics_or_another_model_or_other_rows_is_refused(workshop: Workshop, reference, tmp_path):
+    folder = reference(1)
+    before = {each: each.stat().st_mtime_ns for each in folder.rglob("*") if each.name[0] != "."}
+    assert "--learning_rate" in usage_error(ranks(0, *CLI, *workshop.arguments(folder, learning_rate=0.5)))
+    assert "--model_name_or_path" in usage_error(ranks(0, *CLI, *workshop.arguments(folder, model_name_or_path=tmp_path)))
+    other = workshop.model.parent / "rows.csv"
+    content = other.read_text()
+    try:
+        write_rows(other, 101, 99)
+        done = ranks(0, *CLI, *workshop.arguments(folder, max_steps=14))
+    finally:
+        other.write_text(content)
+    assert "the data is not what it was" in usage_error(done)
+    assert before == {each: each.stat().st_mtime_ns for each in folder.rglob("*") if each.name[0] != "."}
+
+
+def test_a_checkpoint_of_another_model_is_refused(workshop: Workshop, reference, tmp_path):
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    other = tmp_path / "other"
+    AutoTokenizer.from_pretrained(workshop.model).save_pretrained(other)
+    config = BertConfig.from_pretrained(workshop.model)
+    config.hidden_size = 48
+    BertForSequenceClassification(config).save_pretrained(other)
+    state = reference(1) / "checkpoint-12"
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for each in state.iterdir():
+        (copy / each.name).write_bytes(each.read_bytes())
+    done = ranks(0, *CLI, *workshop.arguments(tmp_path / "run", model_name_or_path=other, resume_from_checkpoint=copy))
+    assert "--model_name_or_path" in usage_error(done)
+
+
+def test_an_unknown_flag_is_told_once_by_many_ranks(workshop: Workshop, tmp_path):
+    done = ranks(2, *CLI, *workshop.arguments(tmp_path / "run", learing_rate=1))
+    assert "nearest is learning_rate" in usage_error(done)
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(workshop: Workshop, tmp_path):
+    done = ranks(2, *CLI, *workshop.arguments(tmp_path / "run"), "--dry_run")
+    assert done.returncode == 0, done.output
+    assert "12 steps of 12 rows in 2 shards over 2 rank(s)" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_says_so_and_more_epochs_go_on_from_it(workshop: Workshop, tmp_path):
+    arguments = workshop.arguments(tmp_path / "run", max_steps=4)
+    assert ranks(0, *CLI, *arguments).returncode == 0
+    assert "finished already at step 4" in ranks(0, *CLI, *arguments).output
+    done = ranks(0, *CLI, *workshop.arguments(tmp_path / "run", max_steps=6))
+    assert done.returncode == 0 and "checkpoint-4" in done.output
+
+
+def test_regression_bf16_and_fp16_with_loss_scaling_train_and_resume(workshop: Workshop, tmp_path):
+    ratings = tmp_path / "ratings.csv"
+    lines = workshop.rows.read_text().splitlines()[1:]
+    ratings.write_text("text,label\n" + "\n".join(f"{line.split(',')[0]},{0.25 * (len(line) % 7)}" for line in lines) + "\n")
+    for precision in ("bf16", "fp16"):
+        changes = {precision: "true", "train_file": ratings, "validation_file": ratings, "save_steps": 3}
+        done = workshop.train(2, tmp_path / precision, kill_at=5, **changes)
+        assert done.returncode != 0
+        done = workshop.train(2, tmp_path / precision, **changes)
+        assert done.returncode == 0, done.output
+        assert "eval_spearmanr" in done.output and "going on from" in done.output
+
+
+@pytest.mark.parametrize("moment", ["tokenising", "evaluating"])
+def test_a_stop_while_tokenising_or_evaluating_is_agreed_on(workshop: Workshop, tmp_path, moment):
+    """SIGTERM to rank 1 only: it neither tokenises nor leads."""
+    patch = tmp_path / "patch.py"
+    patch.write_text(
+        "import os, signal, sys, time\nfrom ringtune.train import cli, evaluate, tokens\n"
+        "rank = int(os.environ['OMPI_COMM_WORLD_RANK'])\n"
+        "def stop(): os.kill(os.getpid(), signal.SIGTERM)\n"
+        + {
+            # Rank 0 tokenises until it hears of the stop that only rank 1 was asked for.
+            "tokenising": "import ringtune.train.comm as comm\nwork = comm.Comm.work_together\n"
+            "def together(self, job, flag, name):\n"
+            "    def slow():\n"
+            "        while not flag.is_set(): time.sleep(0.01)\n"
+            "        return job()\n"
+            "    if name != 'tables/prepare': return work(self, job, flag, name)\n"
+            "    if rank == 1: stop()\n"
+            "    return work(self, slow if rank == 0 else job, flag, name)\n"
+            "comm.Comm.work_together = together\n",
+            "evaluating": "import ringtune.train.loop as loop\npredict = loop.predict_table\n"
+            "def stopped(*a, **k):\n"
+            "    if rank == 1: stop()\n"
+            "    return predict(*a, **k)\n"
+            "loop.predict_table = stopped\n",
+        }[moment]
+        + "cli.main(sys.argv[1:])\n"
+    )
+    cache = tmp_path / "cache"  # its own: the tokens are not there yet
+    done = ranks(2, str(patch), *workshop.arguments(tmp_path / "run", cache_dir=cache, eval_steps=5))
+    assert done.returncode == 75, done.output
+    assert "stopped on request" in done.output
+    assert ranks(2, *CLI, *workshop.arguments(tmp_path / "run", cache_dir=cache, eval_steps=5)).returncode == 0
+
+
+def test_early_stopping_and_the_best_model_are_one_agreed_decision(workshop: Workshop, tmp_path):
+    changes = {"eval_steps": 1, "early_stopping_patience": 2, "load_best_model_at_end": "true", "save_total_limit": 1,
+               "learning_rate": 1e-9, "max_steps": 12}  # fmt: skip
+    done = ranks(2, *CLI, *workshop.arguments(tmp_path / "run", **changes))
+    assert done.returncode == 0, done.output
+    finished = json.loads((tmp_path / "run" / "finished.json").read_text())
+    assert (finished["stopped_at"], finished["best"]["step"]) == (3, 1)  # nothing is learnt at this rate
+    assert os.readlink(tmp_path / "run" / "best") == "checkpoint-1"
+    assert sorted(each.name for each in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
+
+
+def test_what_the_readme_says_of_flags_and_targets_exists():
+    import re
+
+    from ringtune.train.config import FIELDS
+
+    root = Path(__file__).parents[2]
+    text = (root / "README.md").read_text()
+    flags = set(re.findall(r"--([a-z_0-9]+)\b", text)) - {"config", "print_config", "dry_run", "print_shtab", "help"}
+    assert flags and flags <= set(FIELDS)
+    makefile = (root / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"make ([a-z-]+)", text) if target != "and")

@@ -1,0 +1,176 @@
+"""A crash anywhere leaves a whole checkpoint to go on from.
+
+The disk is faked at one place only: the operations of ``ringtune.train.disk`` stop at a chosen one, because no real crash
+can be made to hit each of them. What they wrote until then is really there.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import torch
+
+from ringtune.train import checkpoint, disk
+from ringtune.train.contract import UsageError
+
+
+def snapshot(step: int) -> checkpoint.Snapshot:
+    return checkpoint.Snapshot(
+        step, {"w/exp_avg": torch.full((4,), float(step))}, {"step": step}, {"w": torch.full((4,), float(step))},
+        {"config.json": b"{}"},
+    )  # fmt: skip
+
+
+class Crash(BaseException):
+    """The machine stops here."""
+
+
+class CrashingDisk:
+    """Lets a number of writes, flushes and renames through, tears the next one and stops."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+        self.left, self.real_write = allowed, disk.write_bytes
+        self.real_fsync, self.real_rename = disk.os.fsync, disk.os.rename
+        monkeypatch.setattr(disk, "write_bytes", self.write)
+        monkeypatch.setattr(disk.os, "fsync", self.guarded(self.real_fsync))
+        monkeypatch.setattr(disk.os, "rename", self.guarded(self.real_rename))
+
+    def spend(self) -> None:
+        if self.left == 0:
+            raise Crash
+        self.left -= 1
+
+    def guarded(self, real):
+        def operation(*arguments):
+            self.spend()
+            return real(*arguments)
+
+        return operation
+
+    def write(self, path, content):
+        try:
+            self.spend()
+        except Crash:
+            path.write_bytes(content[: len(content) // 2])
+            raise
+        self.real_write(path, content)
+
+
+def count_operations(tmp_path, monkeypatch, work) -> int:
+    """Return how many operations the work takes."""
+    with monkeypatch.context() as patch:
+        counting = CrashingDisk(patch, 10_000)
+        work(tmp_path / "count")
+        return 10_000 - counting.left
+
+
+def test_a_crash_at_every_write_flush_and_rename_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    def two_saves(folder):
+        checkpoint.write_checkpoint(folder, snapshot(1))
+        path = checkpoint.write_checkpoint(folder, snapshot(2))
+        checkpoint.point_best(folder, path)
+        checkpoint.rotate(folder, 1, [path])
+
+    operations = count_operations(tmp_path, monkeypatch, two_saves)
+    first = count_operations(tmp_path / "one", monkeypatch, lambda f: checkpoint.write_checkpoint(f, snapshot(1)))
+    assert operations > 2 * first > 20
+    for allowed in range(first, operations):
+        folder = tmp_path / str(allowed)
+        with monkeypatch.context() as patch:
+            CrashingDisk(patch, allowed)
+            with pytest.raises(Crash):
+                two_saves(folder)
+        found, stepped_over = checkpoint.find_latest(folder)
+        assert found is not None
+        loaded = checkpoint.load_checkpoint(found)
+        assert loaded.model["w"].tolist() == [float(loaded.step)] * 4
+        assert all(each.reason for each in stepped_over)
+        checkpoint.clean_stale(folder)
+        two_saves(folder)  # and the run goes on
+        assert checkpoint.find_latest(folder) == (folder / "checkpoint-2", [])
+
+
+def spoil_by_truncation(path):
+    file = path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def spoil_by_a_flipped_bit(path):
+    content = bytearray((path / "optimizer.safetensors").read_bytes())
+    content[-1] ^= 1
+    (path / "optimizer.safetensors").write_bytes(content)
+
+
+def spoil_by_a_missing_file(path):
+    (path / "state.json").unlink()
+
+
+def spoil_by_a_missing_manifest(path):
+    (path / "manifest.json").unlink()
+
+
+def spoil_the_manifest(path):
+    (path / "manifest.json").write_text("[1")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (spoil_by_truncation, "model.safetensors has"),
+        (spoil_by_a_flipped_bit, "optimizer.safetensors is not what was written"),
+        (spoil_by_a_missing_file, "state.json is missing"),
+        (spoil_by_a_missing_manifest, "it has no manifest.json"),
+        (spoil_the_manifest, "manifest.json cannot be read"),
+    ],
+)
+def test_a_spoilt_checkpoint_is_named_and_stepped_over(tmp_path, spoil, reason):
+    checkpoint.write_checkpoint(tmp_path, snapshot(1))
+    spoil(checkpoint.write_checkpoint(tmp_path, snapshot(2)))
+    found, stepped_over = checkpoint.find_latest(tmp_path)
+    assert found == tmp_path / "checkpoint-1"
+    assert [each.path.name for each in stepped_over] == ["checkpoint-2"]
+    assert reason in stepped_over[0].reason
+    with pytest.raises(UsageError, match="not a whole checkpoint.*beside it: checkpoint-1"):
+        checkpoint.load_checkpoint(tmp_path / "checkpoint-2")
+
+
+def test_a_stale_temporary_folder_is_named_and_removed(tmp_path):
+    (tmp_path / ".checkpoint-3.host.1.abc.tmp").mkdir()
+    assert checkpoint.find_latest(tmp_path)[1][0].reason == "its writing never ended"
+    checkpoint.clean_stale(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rotation_keeps_the_newest_and_the_best(tmp_path):
+    paths = [checkpoint.write_checkpoint(tmp_path, snapshot(step)) for step in range(1, 6)]
+    checkpoint.rotate(tmp_path, 2, [paths[0]])
+    assert [step for step, _ in checkpoint.list_checkpoints(tmp_path)] == [5, 4, 1]
+
+
+def test_a_full_disk_is_said_in_one_line_and_costs_nothing(tmp_path, monkeypatch):
+    checkpoint.write_checkpoint(tmp_path, snapshot(1))
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk, "write_bytes", full)
+    with pytest.raises(UsageError, match=r"checkpoint-2: the disk is full: \d+ bytes needed"):
+        checkpoint.write_checkpoint(tmp_path, snapshot(2))
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_a_failed_save_in_the_thread_is_raised_not_lost(tmp_path):
+    (tmp_path / "file").write_text("")
+    writer = checkpoint.AsyncWriter(tmp_path / "file")
+    writer.submit(snapshot(1), lambda path: None)
+    with pytest.raises(OSError):
+        writer.wait()
+
+
+def test_a_snapshot_does_not_follow_the_parameters_and_keeps_tied_ones_once():
+    weight = torch.ones(3)
+    host = checkpoint.to_host({"a": weight, "tied": weight, "b": torch.zeros(2)})
+    weight.add_(1)
+    assert set(host) == {"a", "b"}
+    assert host["a"].tolist() == [1.0] * 3

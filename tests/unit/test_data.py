@@ -1,0 +1,124 @@
+"""Rows are read as they are or refused in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import make_tokenizer
+
+from ringtune.train import data, tokens
+from ringtune.train.contract import StopRequested, UsageError
+
+
+def load(tmp_path, train, dev=None, name="train.csv", **settings):
+    (tmp_path / name).write_bytes(train if isinstance(train, bytes) else train.encode())
+    files = {"train_file": str(tmp_path / name)}
+    if dev is not None:
+        (tmp_path / f"dev_{name}").write_text(dev)
+        files["validation_file"] = str(tmp_path / f"dev_{name}")
+    regression = settings.pop("regression", None)
+    return data.load(data.DataSource(**files, **settings), regression=regression, cache_dir=tmp_path / "cache")
+
+
+GOOD = "text,label\nfine,up\nbad,down\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "settings", "message"),
+    [
+        ("text,lable\nfine,up\n", None, {}, "no column 'label'; it has text, lable; the nearest is lable"),
+        ("", None, {}, "the file is empty"),
+        ("text,label\n", None, {}, "there are no rows"),
+        (GOOD, "text,label\nfine,up\nodd,sideways\n", {}, "row 2: the label 'sideways' does not occur"),
+        ("text,label\n1,up\n2,down\n", None, {}, "column 'text' holds int64, not text; row 1 has 1"),
+        (b"text,label\nfine,up\nb\xe4d,down\n", None, {}, "train.csv:3: byte 2 of the line, 0xe4, is not UTF-8"),
+        ("text,label\nfine,0.5\nbad,nan\n", None, {}, "row 2: the rating in column 'label' is 'nan'"),
+        ("text,label\nfine,0.5\nbad,inf\n", None, {}, "row 2: the rating in column 'label' is inf"),
+        ("text,label\nfine,up\nbad,\n", None, {}, "row 2: the label in column 'label' is ''"),
+        ("text,label\nfine,up\nbad,up\n", None, {}, "all rows have the label 'up'"),
+        ("text,label\nfine,0.5\nbad,1\n", None, {"regression": False}, "holds numbers such as 0.5, not classes"),
+        ('text,label\n"fine,up\nbad,down,more\nx', None, {}, "it cannot be read as csv"),
+        (GOOD, None, {"text_column_names": "a,b,c"}, "names 3 columns"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_refused_in_one_line(tmp_path, train, dev, settings, message):
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, train, dev, **settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_nan_rating_in_json_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="row 2: the rating in column 'label' is None"):
+        load(tmp_path, '{"text": "a", "label": 0.5}\n{"text": "b", "label": null}\n', name="t.jsonl")
+
+
+def test_texts_that_look_like_missing_values_stay_texts(tmp_path):
+    splits, _ = load(tmp_path, "text,label\nNA,up\nnull,down\nNone,up\n")
+    assert splits.train["text"][:] == ["NA", "null", "None"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "sentence1,sentence2,label\na,b,0\nc,d,1\n"),
+        ("t.tsv", "sentence1\tsentence2\tlabel\na\tb\t0\nc\td\t1\n"),
+        ("t.jsonl", '{"sentence1":"a","sentence2":"b","label":0}\n{"sentence1":"c","sentence2":"d","label":1}\n'),
+    ],
+)
+def test_every_format_gives_the_same_task(tmp_path, name, content):
+    _, task = load(tmp_path, content, name=name)
+    assert task == data.Task("classification", ("0", "1"), ("sentence1", "sentence2"), "label")
+
+
+def test_parquet_and_boolean_labels_work(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [True, False]}), tmp_path / "t.parquet")
+    _, task = load(tmp_path, (tmp_path / "t.parquet").read_bytes(), name="t.parquet")
+    assert task.label_names == ("False", "True")
+
+
+def test_changed_content_under_the_same_name_is_read_anew(tmp_path):
+    first, _ = load(tmp_path, GOOD)
+    second, _ = load(tmp_path, GOOD + "deft,up\n")
+    assert (len(first.train), len(second.train)) == (2, 3)
+    assert first.digest != second.digest
+
+
+def table(tmp_path, texts, labels=None, **settings):
+    tokenizer = make_tokenizer(tmp_path / "model")
+    rows = "".join(f"{text},{label}\n" for text, label in zip(texts, labels or ["up", "down"] * len(texts), strict=False))
+    splits, task = load(tmp_path, "text,label\n" + rows)
+    tokens.write(tmp_path / "table", splits.train, task, tokenizer, 16, settings.get("stop", lambda: False), lambda a, b: None)
+    return tokens.TokenTable.open(tmp_path / "table"), tokenizer
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_batches_are_those_of_the_tokenizers_own_padding(tmp_path, side, monkeypatch):
+    texts = ["the film", "a very good story " * 6, "odd", "great scene was warm"]
+    monkeypatch.setattr("transformers.BertTokenizerFast.padding_side", side)
+    found, tokenizer = table(tmp_path, texts)
+    for rows in ([0], [2, 0], [3, 1, 2, 0], [1, 1]):
+        expected = tokenizer([texts[row].strip() for row in rows], truncation=True, max_length=16, padding=True, return_tensors="pt")
+        batch = found.batch(rows)
+        for name in ("input_ids", "attention_mask", "token_type_ids"):
+            assert batch[name].tolist() == expected[name].tolist()
+    assert found.batch([0, 1])["labels"].tolist() == [1, 0]
+
+
+def test_a_stop_while_tokenising_leaves_no_table(tmp_path):
+    with pytest.raises(StopRequested):
+        table(tmp_path, ["a film", "odd"], stop=lambda: True)
+    assert not (tmp_path / "table").exists()
+    assert not list(tmp_path.glob(".table*"))
+
+
+def test_a_damaged_table_is_noticed_and_made_again(tmp_path):
+    found, _ = table(tmp_path, ["a film", "odd"])
+    ids = found.batch([0, 1])["input_ids"].numpy().copy()
+    (tmp_path / "table" / "ids").write_bytes(b"")
+    assert "ids has 0 of" in str(tokens.damage(tmp_path / "table"))
+    again, _ = table(tmp_path, ["a film", "odd"])
+    assert np.array_equal(again.batch([0, 1])["input_ids"].numpy(), ids)

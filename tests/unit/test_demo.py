@@ -1,0 +1,18 @@
+"""The demo's rows are what the README says."""
+
+from __future__ import annotations
+
+import csv
+
+from ringtune.train import demo
+
+
+def test_the_demo_has_9000_training_rows_and_1605_others_none_shared():
+    folder = demo.fetch(demo.cache_folder())
+    rows = {}
+    for name in ("train", "dev"):
+        with (folder / f"{name}.csv").open(newline="") as stream:
+            rows[name] = list(csv.reader(stream))[1:]
+    assert (len(rows["train"]), len(rows["dev"])) == (9_000, 1_605)
+    assert {label for _, label in rows["train"]} == {"positive", "negative"}
+    assert (folder / "model" / "model.safetensors").exists()

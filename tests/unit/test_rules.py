@@ -1,0 +1,166 @@
+"""The rules: pure functions, tested without MPI."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringtune.train import batching, config, fixedpoint, schedule, scores
+from ringtune.train.contract import UsageError
+from ringtune.train.evaluate import plan_batches
+from ringtune.train.order import DataOrder, derive_seed
+from ringtune.train.shards import deal, padded_tokens, shards_of_rank
+
+lengths_of_rows = st.lists(st.integers(1, 128), min_size=1, max_size=64).map(np.array)
+
+
+@given(lengths_of_rows, st.integers(1, 12))
+def test_dealing_gives_every_row_to_one_shard(lengths, num_shards):
+    rows = np.arange(len(lengths)) * 7
+    shards = deal(rows, lengths, num_shards)
+    assert len(shards) == num_shards
+    assert sorted(np.concatenate(shards)) == sorted(rows)
+    assert sum(len(each) > 0 for each in shards) == min(num_shards, len(rows))
+
+
+@given(lengths_of_rows, st.integers(1, 12))
+def test_no_contiguous_dealing_has_a_cheaper_largest_shard_than_an_even_one(lengths, num_shards):
+    rows = np.arange(len(lengths))
+    worst = max(padded_tokens(lengths[each]) for each in deal(rows, lengths, num_shards))
+    even = max(padded_tokens(each) for each in np.array_split(np.sort(lengths)[::-1], num_shards))
+    assert worst <= even
+
+
+def test_ranks_hold_contiguous_blocks_that_cover_all_shards():
+    assert [list(shards_of_rank(6, rank, 3)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5]]
+
+
+@given(st.integers(0, 1000), st.integers(1, 300), st.integers(1, 50))
+def test_an_epoch_visits_every_row_once(seed, num_rows, batch):
+    order = DataOrder(seed, num_rows, batch)
+    rows = np.concatenate([order.rows(step) for step in range(order.steps_per_epoch, 2 * order.steps_per_epoch)])
+    assert sorted(rows) == list(range(num_rows))
+
+
+def test_epochs_and_seeds_differ_in_order():
+    first = DataOrder(1, 100, 100)
+    assert not np.array_equal(first.rows(0), first.rows(1))
+    assert not np.array_equal(first.rows(0), DataOrder(2, 100, 100).rows(0))
+
+
+def test_seeds_depend_on_every_part_and_its_place():
+    assert len({derive_seed("a", 1, 2), derive_seed("a", 2, 1), derive_seed("b", 1, 2), derive_seed("a", 12)}) == 4
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=16), st.integers(0, 1000))
+def test_fixed_point_sums_do_not_depend_on_order_and_are_near_the_true_sum(values, seed):
+    largest = max(map(abs, values))
+    exponent = fixedpoint.unit_exponent(largest, len(values))
+    shuffled = random.Random(seed).sample(values, len(values))
+    sums = [
+        fixedpoint.dequantise(
+            sum(fixedpoint.quantise(torch.tensor([value]), exponent) for value in order), exponent, torch.float64
+        ).item()
+        for order in (values, shuffled)
+    ]
+    assert sums[0] == sums[1]
+    assert sums[0] == pytest.approx(math.fsum(values), abs=largest * 1e-15 * len(values) + 1e-300)
+
+
+def test_the_largest_sum_stays_within_int64():
+    value = torch.full((1,), 3.4e38)
+    exponent = fixedpoint.unit_exponent(3.4e38, 8)
+    total = sum(fixedpoint.quantise(value, exponent) for _ in range(8))
+    assert fixedpoint.dequantise(total, exponent, torch.float64).item() == pytest.approx(8 * value.double().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "middle"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])
+def test_schedules_rise_from_zero_and_end_where_they_should(name, middle):
+    factor = [schedule.learning_rate_factor(name, step, 10, 110) for step in range(111)]
+    assert factor[0] == 0 and factor[5] == 0.5 and factor[10] == 1
+    assert factor[60] == pytest.approx(middle)
+    assert factor[110] == pytest.approx(0 if name != "constant" else 1, abs=1e-12)
+
+
+def test_given_batch_sizes_must_multiply_out():
+    assert batching.resolve(2, "fast", 32, 8, 2, None) == batching.Batching(32, 4)
+    assert batching.resolve(2, "fast", 32, 8, None, None) == batching.Batching(32, 4)
+    assert batching.resolve(2, "fast", None, 8, None, None) == batching.Batching(16, 2)
+    assert batching.resolve(3, "exact", None, None, None, None) == batching.Batching(32, 24)
+    with pytest.raises(UsageError, match="30 is not per_device.*8 .*2 x world size 2.*nearest legal.*32"):
+        batching.resolve(2, "fast", 30, 8, 2, None)
+    with pytest.raises(UsageError, match="nearest legal --global_batch_size: 16 or 32"):
+        batching.resolve(2, "fast", 30, 8, None, None)
+    with pytest.raises(UsageError, match="8 shards cannot be dealt evenly to 3 ranks.*6 or 9"):
+        batching.resolve(3, "exact", None, None, None, 8)
+
+
+def test_evaluation_batches_hold_every_row_once_like_lengths_together():
+    lengths = np.array([3, 9, 1, 9, 4])
+    assert [each.tolist() for each in plan_batches(lengths, 2)] == [[1, 3], [4, 0], [2]]
+
+
+def test_scores_are_those_of_textbooks():
+    logits = np.array([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0]], dtype=np.float32)
+    found = scores.classification_scores(logits, np.array([0, 1, 0, 0]))
+    assert found["accuracy"] == 0.75
+    assert found["f1"] == pytest.approx(2 / 3)
+    assert found["loss"] == pytest.approx((3 * math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 4)
+    line = scores.regression_scores(np.array([[1.0], [2.0], [4.0]]), np.array([2.0, 4.0, 8.0]))
+    assert (line["pearson"], line["spearmanr"]) == (pytest.approx(1), pytest.approx(1))
+
+
+ENOUGH = ["--model_name_or_path", "m", "--train_file", "x.csv"]
+
+
+def test_a_run_glue_command_line_is_understood():
+    words = [*ENOUGH, "--do_train", "--do_eval", "--fp16", "--per-device-train-batch-size", "8", "--overwrite_output_dir",
+             "--learning_rate=2e-5", "--num_train_epochs", "3", "--max_seq_length", "128"]  # fmt: skip
+    found, _ = config.parse(words)
+    assert (found.fp16, found.per_device_train_batch_size, found.overwrite_output_dir) == (True, 8, True)
+
+
+def test_flags_win_over_the_config_file_and_what_is_written_reads_back(tmp_path):
+    found, _ = config.parse([*ENOUGH, "--seed", "7"])
+    (tmp_path / "c.yaml").write_text(config.to_yaml(found))
+    assert config.parse(["--config", str(tmp_path / "c.yaml")])[0] == found
+    assert config.parse(["--config", str(tmp_path / "c.yaml"), "--seed", "8"])[0].seed == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learing_rate", "1"], "no such flag; nearest is learning_rate"),
+        (["--seed", "x"], "seed"),
+        (["--mode", "slow"], "mode"),
+        (["--warmup_ratio", "1.5"], "--warmup_ratio: 1.5 is out of range"),
+        (["--bf16", "--fp16"], "both are set"),
+        (["--mode", "exact", "--fp16_allreduce"], "exact mode sums integers"),
+        (["--config", "none.yaml"], "none.yaml: No such file"),
+    ],
+)
+def test_wrong_settings_are_named_in_one_line(words, message):
+    with pytest.raises(UsageError) as caught:
+        config.parse([*ENOUGH, *words])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_in_the_file_names_the_nearest(tmp_path):
+    (tmp_path / "c.yaml").write_text("learningrate: 1\n")
+    with pytest.raises(UsageError, match="learningrate: unknown key; nearest is learning_rate"):
+        config.parse(["--config", str(tmp_path / "c.yaml")])
+
+
+def test_a_resumed_run_may_change_its_cadence_but_not_its_mathematics():
+    found, _ = config.parse(ENOUGH)
+    saved = {name: getattr(found, name) for name in config.FIELDS}
+    config.refuse_changes({**saved, "save_steps": 5, "num_train_epochs": 1.0}, found)
+    with pytest.raises(UsageError, match="--learning_rate: 5e-05 is not what the run to be resumed has, 0.1"):
+        config.refuse_changes({**saved, "learning_rate": 0.1}, found)

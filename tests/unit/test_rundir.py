@@ -1,0 +1,50 @@
+"""The run directory is one run's, and nothing foreign in it is touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ringtune.train import rundir
+from ringtune.train.contract import UsageError
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="holds thesis.tex and no config.yaml"):
+        rundir.inspect(tmp_path, overwrite=True)
+
+
+def test_clearing_removes_what_is_ours_and_nothing_else(tmp_path):
+    for name in ("config.yaml", "metrics.jsonl", "notes.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "checkpoint-1").mkdir()
+    rundir.clear(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_second_run_in_a_folder_is_refused_naming_the_first_which_may_die_by_sigkill(tmp_path):
+    code = f"from ringtune.train.rundir import *; lock = RunLock(Path({str(tmp_path)!r})); lock.acquire(); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"a run is alive in it: host .*, pid {holder.pid}"):
+            rundir.RunLock(tmp_path).acquire()
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    lock = rundir.RunLock(tmp_path)
+    lock.acquire()
+    lock.release()
+
+
+def test_metrics_are_cut_back_to_the_checkpoint_without_the_evaluation_after_it(tmp_path):
+    log = rundir.MetricsLog(tmp_path / "metrics.jsonl")
+    for event, step in (("train", 1), ("train", 2), ("eval", 2), ("train", 3)):
+        log.write({"event": event, "step": step})
+    with log.path.open("a") as stream:
+        stream.write('{"event": "tra')  # torn by a crash
+    log.truncate_after(2)
+    assert [(each["event"], each["step"]) for each in rundir.read_records(log.path)] == [("train", 1), ("train", 2)]
