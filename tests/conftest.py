@@ -15,12 +15,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from ringtune.launch.horovod import rank_environment
 
 FAULTS = Path(__file__).parent / "faults.py"
 RANKS_LIMIT_S = 240
-WORDS = "a an the film plot cast story scene is was not very good great fine bad dull awful slow warm odd deft".split()
+WORDS = [
+    "a",
+    "an",
+    "the",
+    "film",
+    "plot",
+    "cast",
+    "story",
+    "scene",
+    "is",
+    "was",
+    "not",
+    "very",
+    "good",
+    "great",
+    "fine",
+    "bad",
+    "dull",
+    "awful",
+    "slow",
+    "warm",
+    "odd",
+    "deft",
+]
 
 
 @dataclass(frozen=True)
@@ -136,7 +158,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
                         intermediate_size=64, max_position_embeddings=64)  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(folder / "model")
     return Workshop(
-        folder / "model", write_rows(folder / "rows.csv", 101, 1), write_rows(folder / "dev.csv", 37, 2), folder / "cache"
+        folder / "model",
+        write_rows(folder / "rows.csv", 101, 1),
+        write_rows(folder / "dev.csv", 37, 2),
+        folder / "cache",
     )
 
 

@@ -59,9 +59,7 @@ def resolve(
                 f"nearest legal --global_batch_size: {nearest}",
                 "change one of the numbers or leave one out",
             )
-    return Batching(
-        global_batch_size or DEFAULT_GLOBAL_BATCH_SIZE, _shards(world_size, mode, accumulation, num_shards)
-    )
+    return Batching(global_batch_size or DEFAULT_GLOBAL_BATCH_SIZE, _shards(world_size, mode, accumulation, num_shards))
 
 
 def _shards(world_size: int, mode: str, accumulation: int, num_shards: int | None) -> int:

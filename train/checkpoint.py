@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as tensor_bytes
-
 from ringtune.train import disk
 from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, UsageError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensor_bytes
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -196,7 +195,9 @@ def _require_whole(path: Path) -> None:
 
 
 def _temporaries(output_dir: Path) -> list[Path]:
-    return sorted(each for each in output_dir.iterdir() if _TEMPORARY.fullmatch(each.name)) if output_dir.is_dir() else []
+    return (
+        sorted(each for each in output_dir.iterdir() if _TEMPORARY.fullmatch(each.name)) if output_dir.is_dir() else []
+    )
 
 
 def clean_stale(output_dir: Path) -> list[Path]:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-
 from ringtune.train.contract import EXIT_FAILED, EXIT_USAGE, SIZE_VARIABLES, StopRequested, UsageError, first_integer
 from ringtune.train.stop import StopWatch
 
@@ -73,8 +72,8 @@ class Comm:
 
     # Small objects
 
-    def share(self, value: T, name: str) -> T:
-        """Return rank 0's value on every rank. **Collective.** For small objects only (pickled, 66 ms/MB)."""
+    def share(self, value: T | None, name: str) -> T:
+        """Return rank 0's value on every rank; what the others give is ignored. **Collective.** For small objects only (pickled, 66 ms/MB)."""
         # The name is a must: without one, Horovod derives it from the object, which differs by rank, and deadlocks.
         return self.hvd.broadcast_object(value, root_rank=0, name=name)
 

@@ -261,7 +261,9 @@ def check(config: TrainConfig) -> None:
     positive = ("max_seq_length", "learning_rate", "logging_steps", "per_device_eval_batch_size", "adam_epsilon")
     for name in positive:
         if getattr(config, name) <= 0:
-            raise UsageError(f"--{name}", f"{getattr(config, name)} is not positive", "a number above 0", "give another")
+            raise UsageError(
+                f"--{name}", f"{getattr(config, name)} is not positive", "a number above 0", "give another"
+            )
     counts = ("eval_steps", "save_steps", "save_total_limit", "num_threads", "max_train_samples", "max_eval_samples",
               "early_stopping_patience")  # fmt: skip
     for name in counts:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from ringtune.train.contract import UsageError
 
 #: Columns of the GLUE tasks (Wang et al. 2019), as the data set `nyu-mll/glue` names them.
@@ -332,7 +331,9 @@ def _label_names(train: Any, column: str, where: str) -> tuple[str, ...]:
     unique = {each for batch in train.with_format("arrow").iter(batch_size=10_000)
               for each in pc.unique(batch.column(column)).to_pylist()}  # fmt: skip
     if len(unique) < 2:
-        raise UsageError(where, f"all rows have the label {next(iter(unique))!r}", "two classes or more", "check the column")
+        raise UsageError(
+            where, f"all rows have the label {next(iter(unique))!r}", "two classes or more", "check the column"
+        )
     return tuple(str(each) for each in sorted(unique))
 
 
@@ -343,7 +344,9 @@ def _require_known_labels(rows: Any, task: Task, where: str) -> None:
             pc.and_(pc.greater_equal(values, 0), pc.less(values, task.num_labels))))  # fmt: skip
     else:
         known = pa.array(task.label_names)
-        bad = _first_row(rows, task.label_column, lambda values: pc.invert(pc.is_in(_names_of(values), value_set=known)))
+        bad = _first_row(
+            rows, task.label_column, lambda values: pc.invert(pc.is_in(_names_of(values), value_set=known))
+        )
     if bad is not None:
         raise UsageError(f"{where}: row {bad[0]}", f"the label {bad[1]!r} does not occur in the training rows",
                          f"{', '.join(task.label_names[:20])}", "mend the row, or train on rows that have it")  # fmt: skip
@@ -363,4 +366,6 @@ def label_numbers(values: pa.ChunkedArray | pa.Array, task: Task, *, already_num
                                   pa.float32()).to_numpy())  # fmt: skip
     if already_numbers:
         return np.asarray(pc.cast(values, pa.int64()).to_numpy())
-    return np.asarray(pc.cast(pc.index_in(_names_of(values), value_set=pa.array(task.label_names)), pa.int64()).to_numpy())
+    return np.asarray(
+        pc.cast(pc.index_in(_names_of(values), value_set=pa.array(task.label_names)), pa.int64()).to_numpy()
+    )

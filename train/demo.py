@@ -70,7 +70,9 @@ def download(pin: str, folder: Path, *, source: bool) -> Path:
     files = [each for each in folder.iterdir() if each != requirements]
     if done.returncode or len(files) != 1:
         words = " ".join(line for line in done.stderr.splitlines() if "ERROR" in line)[:300]
-        raise UsageError(pin.split()[0], f"pip could not get it: {words}", "a package registry within reach", "try again")
+        raise UsageError(
+            pin.split()[0], f"pip could not get it: {words}", "a package registry within reach", "try again"
+        )
     return files[0]
 
 

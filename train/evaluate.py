@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
-
 from ringtune.train.comm import Comm
 from ringtune.train.contract import StopRequested
 from ringtune.train.scores import classification_scores, regression_scores
 from ringtune.train.step import Precision
 from ringtune.train.tokens import TokenTable
+from torch import nn
 
 ROUNDS_BETWEEN_QUESTIONS = 8  # how often the ranks ask each other whether to stop
 

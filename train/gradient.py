@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import nn
-
 from ringtune.train import fixedpoint
 from ringtune.train.comm import Comm
+from torch import nn
 
 
 class Reducer(Protocol):

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-
 from ringtune.train import checkpoint, model, rundir
 from ringtune.train.batching import Batching
 from ringtune.train.comm import Comm
@@ -44,6 +42,7 @@ from ringtune.train.step import Outcome, Plan, Precision, Stepper
 from ringtune.train.stop import StopWatch
 from ringtune.train.tables import Tables
 from ringtune.train.tokens import tokenizer_digest
+from torch import nn
 
 
 @dataclass
@@ -123,7 +122,9 @@ class Loop:
             return self._finish()
         except StopRequested:
             self._settle()
-            self._tell(f"stopped on request after step {self.step} of {self.total_steps}; the same command goes on from there")
+            self._tell(
+                f"stopped on request after step {self.step} of {self.total_steps}; the same command goes on from there"
+            )
             return EXIT_REQUEUE
         finally:
             bar.close()
@@ -281,7 +282,10 @@ class Loop:
         scores = self.comm.share(scores, "loop/scores")
         value = scores[f"eval_{self.score}"]
         if is_better(
-            value, self.best.score, greater_is_better=self.greater_is_better, threshold=self.config.early_stopping_threshold
+            value,
+            self.best.score,
+            greater_is_better=self.greater_is_better,
+            threshold=self.config.early_stopping_threshold,
         ):
             self.best = Best(value, self.step)
             self._settle()
@@ -340,13 +344,17 @@ class Loop:
         rundir.write_text(self.folder / "predict_results.txt", "\n".join(["index\tprediction", *lines, ""]))
 
     def _farewell(self) -> str:
-        best = f"best {self.score} {_short(self.best.score)} at step {self.best.step}\n" if self.best.score is not None else ""
+        best = (
+            f"best {self.score} {_short(self.best.score)} at step {self.best.step}\n"
+            if self.best.score is not None
+            else ""
+        )
         return (
             f"{best}model in {self.folder}\n"
             "try next:\n"
             f"  tensorboard --logdir {self.folder / TENSORBOARD_DIR}\n"
             f"  ringtune-train --config {self.folder / 'config.yaml'} --num_train_epochs {self.config.num_train_epochs + 1:g}\n"
-            "  python -c \"from transformers import pipeline; "
+            '  python -c "from transformers import pipeline; '
             f"print(pipeline('text-classification', '{self.folder}')('what a film'))\""
         )
 

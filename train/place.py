@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
-
 from ringtune.train.comm import Comm
 from ringtune.train.contract import UsageError
 

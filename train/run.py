@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from ringtune.train import batching, checkpoint, model, rundir
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig, refuse_changes, to_yaml
@@ -50,7 +49,8 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
     guard = rundir.RunLock(Path(config.output_dir)) if comm.rank == 0 else None
     try:
         opening = comm.share(
-            comm.work_together(lambda: _open(config, comm.size, guard, tell, dry_run=dry_run), stop, "run/open"), "run/opening"
+            comm.work_together(lambda: _open(config, comm.size, guard, tell, dry_run=dry_run), stop, "run/open"),
+            "run/opening",
         )
         config = opening.config
         tokenizer = comm.work_together(lambda: model.load_tokenizer(config.model_name_or_path), stop, "run/tokenizer")
@@ -71,7 +71,9 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
             return EXIT_FINISHED
 
         loop = comm.work_together(
-            lambda: _assemble(config, opening, tables, tokenizer, order, total_steps, comm, stop, device), stop, "run/model"
+            lambda: _assemble(config, opening, tables, tokenizer, order, total_steps, comm, stop, device),
+            stop,
+            "run/model",
         )
         _refuse_unequal_replicas(loop, comm)
         if guard is not None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-
 from ringtune.train import checkpoint, disk
 from ringtune.train.contract import (
     BEST_LINK,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
 from ringtune.train.contract import UsageError
 
 #: The score by which each GLUE task is ranked (Wang et al. 2019); the rest are ranked by accuracy or Spearman.
@@ -56,7 +55,7 @@ def regression_scores(values: np.ndarray, labels: np.ndarray) -> dict[str, float
 
 def deciding_score(kind: str, task_name: str | None, asked: str | None) -> str:
     """Return the name of the score that decides which model is best. Raises UsageError for one there is not. **Pure.**"""
-    legal = ("loss", "mse", "mae", "pearson", "spearmanr")
+    legal: tuple[str, ...] = ("loss", "mse", "mae", "pearson", "spearmanr")
     if kind == "classification":
         legal = ("loss", "accuracy", "f1", "matthews_correlation")
     default = "accuracy" if kind == "classification" else "spearmanr"

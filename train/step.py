@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from ringtune.train.comm import Comm
 from ringtune.train.gradient import Reducer
 from ringtune.train.order import derive_seed
 from ringtune.train.tokens import TokenTable
+from torch import nn
 
 
 class NotFinite(Exception):
@@ -149,9 +148,9 @@ class Stepper:
         """Raise NotFinite on all ranks alike, naming step, rank and rows, if any shard's loss is not finite."""
         if np.isfinite(facts.losses).all():
             return
-        bad = np.flatnonzero(~np.isfinite(facts.losses))
+        bad = np.flatnonzero(~np.isfinite(facts.losses)).tolist()
         mine = {plan.first_shard + index: rows.tolist() for index, rows in enumerate(plan.shards)}
-        everyone = self.comm.gather_values({int(shard): mine[shard] for shard in bad if shard in mine}, "step/bad_rows")
+        everyone = self.comm.gather_values({shard: mine[shard] for shard in bad if shard in mine}, "step/bad_rows")
         where = "; ".join(
             f"rank {rank}: {facts.losses[shard]} in the shard of rows {rows}"
             for rank, shards in enumerate(everyone)

@@ -97,7 +97,7 @@ def _tokenise(config: TrainConfig, tokenizer: Any, stop: StopWatch, *, shown: bo
             named["test"] = splits.test
         for name, rows in named.items():
             bar = Progress(len(rows), f"tokenising {name}", shown=shown)
-            tokens.write(folder / name, rows, task, tokenizer, config.max_seq_length, stop.is_set, lambda done, _: bar.update(done))  # noqa: B023, E501
+            tokens.write(folder / name, rows, task, tokenizer, config.max_seq_length, stop.is_set, bar.update)
             bar.close()
         return _Prepared(task, str(folder), tuple(named), splits.digest)
     finally:

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-
 from ringtune.train import data, disk
 from ringtune.train.contract import StopRequested, UsageError
 
@@ -52,7 +51,9 @@ def tokenizer_digest(tokenizer: Any) -> str:
         digest.update(json.dumps(content, sort_keys=True).encode())
     else:
         digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
-    digest.update(json.dumps({name: str(each) for name, each in tokenizer.special_tokens_map.items()}, sort_keys=True).encode())
+    digest.update(
+        json.dumps({name: str(each) for name, each in tokenizer.special_tokens_map.items()}, sort_keys=True).encode()
+    )
     return digest.hexdigest()
 
 
@@ -69,7 +70,7 @@ def write(
     tokenizer: Any,
     max_seq_length: int,
     should_stop: Callable[[], bool],
-    progress: Callable[[int, int], None],
+    progress: Callable[[int], None],
 ) -> None:
     """Tokenise rows into ``folder`` unless a whole table is there already.
 
@@ -81,7 +82,9 @@ def write(
         return
     limit = min(tokenizer.model_max_length, 1 << 20)
     if max_seq_length > limit:
-        raise UsageError("--max_seq_length", f"{max_seq_length} is more than the model takes", f"at most {limit}", "lower it")
+        raise UsageError(
+            "--max_seq_length", f"{max_seq_length} is more than the model takes", f"at most {limit}", "lower it"
+        )
     if tokenizer.pad_token_id is None:
         raise UsageError("tokenizer", "it has no padding token", "a tokenizer with one", "choose another model")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -106,14 +109,16 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 def _write_arrays(
     temporary: Path, rows: Any, task: data.Task, tokenizer: Any, max_seq_length: int,
-    should_stop: Callable[[], bool], progress: Callable[[int, int], None],
+    should_stop: Callable[[], bool], progress: Callable[[int], None],
 ) -> None:  # fmt: skip
     labelled = task.label_column in rows.column_names
     already_numbers = labelled and bool(getattr(rows.features[task.label_column], "names", None))
     has_types = "token_type_ids" in tokenizer.model_input_names
     num_tokens = done = 0
     label_dtype = None
-    streams: dict[str, BinaryIO] = {name: (temporary / name).open("wb") for name in ("ids", "types", "offsets", "labels")}
+    streams: dict[str, BinaryIO] = {
+        name: (temporary / name).open("wb") for name in ("ids", "types", "offsets", "labels")
+    }
     streams["offsets"].write(np.zeros(1, dtype=np.int64).tobytes())
     for batch in rows.with_format("arrow").iter(batch_size=ROWS_PER_BATCH):
         if should_stop():
@@ -124,7 +129,9 @@ def _write_arrays(
         lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64)
         streams["ids"].write(np.fromiter((t for row in encoded["input_ids"] for t in row), dtype=np.int32).tobytes())
         if has_types:
-            streams["types"].write(np.fromiter((t for row in encoded["token_type_ids"] for t in row), dtype=np.int8).tobytes())
+            streams["types"].write(
+                np.fromiter((t for row in encoded["token_type_ids"] for t in row), dtype=np.int8).tobytes()
+            )
         streams["offsets"].write((num_tokens + np.cumsum(lengths)).tobytes())
         if labelled:
             numbers = data.label_numbers(batch.column(task.label_column), task, already_numbers=already_numbers)
@@ -132,7 +139,7 @@ def _write_arrays(
             streams["labels"].write(numbers.tobytes())
         num_tokens += int(lengths.sum())
         done += len(lengths)
-        progress(done, len(rows))
+        progress(done)
     for stream in streams.values():
         stream.flush()
         os.fsync(stream.fileno())
@@ -181,7 +188,9 @@ class TokenTable:
         """Return the table in a folder. Raises UsageError if it is not whole."""
         reason = damage(folder)
         if reason is not None:
-            raise UsageError(str(folder), f"the token table is damaged: {reason}", "a whole one", "delete it and start again")
+            raise UsageError(
+                str(folder), f"the token table is damaged: {reason}", "a whole one", "delete it and start again"
+            )
         return cls(folder)
 
     def _map(self, name: str, dtype: str) -> np.ndarray:

@@ -45,7 +45,9 @@ def test_the_final_folder_and_each_checkpoint_load_and_agree_with_the_model(work
         "    print(m(**t('the film was good', return_tensors='pt')).logits.tolist(), m.config.id2label)"
     )
     folder = reference(1)
-    done = subprocess.run([sys.executable, "-c", code, folder, folder / "checkpoint-12"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder, folder / "checkpoint-12"], capture_output=True, text=True, check=True
+    )
     final, last = done.stdout.splitlines()
     assert final == last
     assert "{0: 'down', 1: 'up'}" in final
@@ -59,11 +61,19 @@ def test_the_logits_of_a_reloaded_checkpoint_are_those_the_run_scored(workshop: 
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = reference(1)
-    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     with workshop.dev.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     with torch.inference_mode():
-        logits = torch.cat([model(**tokenizer(row["text"], truncation=True, max_length=32, return_tensors="pt")).logits for row in rows])
+        logits = torch.cat(
+            [
+                model(**tokenizer(row["text"], truncation=True, max_length=32, return_tensors="pt")).logits
+                for row in rows
+            ]
+        )
     labels = torch.tensor([model.config.label2id[row["label"]] for row in rows])
     loss = torch.nn.functional.cross_entropy(logits, labels).item()
     last = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if '"eval"' in line][-1]
@@ -92,11 +102,15 @@ def test_an_output_folder_of_something_else_is_left_alone(workshop: Workshop, tm
     assert [each.name for each in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 
-def test_a_rerun_with_other_mathematics_or_another_model_or_other_rows_is_refused(workshop: Workshop, reference, tmp_path):
+def test_a_rerun_with_other_mathematics_or_another_model_or_other_rows_is_refused(
+    workshop: Workshop, reference, tmp_path
+):
     folder = reference(1)
     before = {each: each.stat().st_mtime_ns for each in folder.rglob("*") if each.name[0] != "."}
     assert "--learning_rate" in usage_error(ranks(0, *CLI, *workshop.arguments(folder, learning_rate=0.5)))
-    assert "--model_name_or_path" in usage_error(ranks(0, *CLI, *workshop.arguments(folder, model_name_or_path=tmp_path)))
+    assert "--model_name_or_path" in usage_error(
+        ranks(0, *CLI, *workshop.arguments(folder, model_name_or_path=tmp_path))
+    )
     other = workshop.model.parent / "rows.csv"
     content = other.read_text()
     try:
@@ -148,7 +162,9 @@ def test_a_finished_run_says_so_and_more_epochs_go_on_from_it(workshop: Workshop
 def test_regression_bf16_and_fp16_with_loss_scaling_train_and_resume(workshop: Workshop, tmp_path):
     ratings = tmp_path / "ratings.csv"
     lines = workshop.rows.read_text().splitlines()[1:]
-    ratings.write_text("text,label\n" + "\n".join(f"{line.split(',')[0]},{0.25 * (len(line) % 7)}" for line in lines) + "\n")
+    ratings.write_text(
+        "text,label\n" + "\n".join(f"{line.split(',')[0]},{0.25 * (len(line) % 7)}" for line in lines) + "\n"
+    )
     for precision in ("bf16", "fp16"):
         changes = {precision: "true", "train_file": ratings, "validation_file": ratings, "save_steps": 3}
         done = workshop.train(2, tmp_path / precision, kill_at=5, **changes)

@@ -10,7 +10,6 @@ import errno
 
 import pytest
 import torch
-
 from ringtune.train import checkpoint, disk
 from ringtune.train.contract import UsageError
 

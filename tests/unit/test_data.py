@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import make_tokenizer
-
 from ringtune.train import data, tokens
 from ringtune.train.contract import StopRequested, UsageError
 
@@ -89,9 +88,13 @@ def test_changed_content_under_the_same_name_is_read_anew(tmp_path):
 
 def table(tmp_path, texts, labels=None, **settings):
     tokenizer = make_tokenizer(tmp_path / "model")
-    rows = "".join(f"{text},{label}\n" for text, label in zip(texts, labels or ["up", "down"] * len(texts), strict=False))
+    rows = "".join(
+        f"{text},{label}\n" for text, label in zip(texts, labels or ["up", "down"] * len(texts), strict=False)
+    )
     splits, task = load(tmp_path, "text,label\n" + rows)
-    tokens.write(tmp_path / "table", splits.train, task, tokenizer, 16, settings.get("stop", lambda: False), lambda a, b: None)
+    tokens.write(
+        tmp_path / "table", splits.train, task, tokenizer, 16, settings.get("stop", lambda: False), lambda done: None
+    )
     return tokens.TokenTable.open(tmp_path / "table"), tokenizer
 
 
@@ -101,7 +104,9 @@ def test_batches_are_those_of_the_tokenizers_own_padding(tmp_path, side, monkeyp
     monkeypatch.setattr("transformers.BertTokenizerFast.padding_side", side)
     found, tokenizer = table(tmp_path, texts)
     for rows in ([0], [2, 0], [3, 1, 2, 0], [1, 1]):
-        expected = tokenizer([texts[row].strip() for row in rows], truncation=True, max_length=16, padding=True, return_tensors="pt")
+        expected = tokenizer(
+            [texts[row].strip() for row in rows], truncation=True, max_length=16, padding=True, return_tensors="pt"
+        )
         batch = found.batch(rows)
         for name in ("input_ids", "attention_mask", "token_type_ids"):
             assert batch[name].tolist() == expected[name].tolist()

@@ -12,7 +12,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from ringtune.launch import corrections, horovod, toolchain
 from ringtune.train.contract import UsageError
 
@@ -27,7 +26,9 @@ def test_the_key_changes_with_every_part_and_with_the_recipe():
 
 
 def test_cuda_is_built_for_where_torch_has_it():
-    tools = dataclasses.replace(TOOLS, torch_cuda="13.0", nvcc="/usr/local/cuda/bin/nvcc", nccl_home="/site/nvidia/nccl")
+    tools = dataclasses.replace(
+        TOOLS, torch_cuda="13.0", nvcc="/usr/local/cuda/bin/nvcc", nccl_home="/site/nvidia/nccl"
+    )
     found = horovod.environment(tools, Path("/w"), 2, {})
     assert (found["HOROVOD_GPU_OPERATIONS"], found["HOROVOD_CUDA_HOME"]) == ("NCCL", "/usr/local/cuda")
     assert found["HOROVOD_NCCL_HOME"] == "/site/nvidia/nccl"

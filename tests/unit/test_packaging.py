@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 def test_the_wheel_installs_exactly_one_top_level_name(tmp_path):
     pip = [sys.executable, "-m", "pip", "--quiet"]
     copy = tmp_path / "source"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in files.stdout.splitlines():  # a copy: setuptools leaves its build folder in the sources
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ringtune.train import batching, config, fixedpoint, schedule, scores
 from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import plan_batches
@@ -77,7 +76,9 @@ def test_the_largest_sum_stays_within_int64():
     value = torch.full((1,), 3.4e38)
     exponent = fixedpoint.unit_exponent(3.4e38, 8)
     total = sum(fixedpoint.quantise(value, exponent) for _ in range(8))
-    assert fixedpoint.dequantise(total, exponent, torch.float64).item() == pytest.approx(8 * value.double().item(), rel=1e-12)
+    assert fixedpoint.dequantise(total, exponent, torch.float64).item() == pytest.approx(
+        8 * value.double().item(), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(("name", "middle"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])

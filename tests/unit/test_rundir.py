@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-
 from ringtune.train import rundir
 from ringtune.train.contract import UsageError
 
@@ -29,7 +28,9 @@ def test_clearing_removes_what_is_ours_and_nothing_else(tmp_path):
 
 def test_a_second_run_in_a_folder_is_refused_naming_the_first_which_may_die_by_sigkill(tmp_path):
     code = f"from ringtune.train.rundir import *; lock = RunLock(Path({str(tmp_path)!r})); lock.acquire(); print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(UsageError, match=f"a run is alive in it: host .*, pid {holder.pid}"):
             rundir.RunLock(tmp_path).acquire()
