@@ -1,4 +1,4 @@
-"""Run ringtune-train with a planted fault: ``faults.py [kill K | nan ROW | stop K RANK | raise K RANK] -- FLAGS``.
+"""Run ringtune-train with a planted fault: ``faults.py [kill K | nan ROW | stop K RANK | raise K RANK | orphan | differ RANK] -- FLAGS``.
 
 The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they happen.
 """
@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 
-from ringtune.train import cli, step
+import torch
+from ringtune.train import cli, model, step
+from ringtune.train.contract import promised_rank
 from ringtune.train.tokens import TokenTable
 
 words, flags = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
@@ -36,6 +38,19 @@ def row_losses(*arguments):
 
 tainted: list[int] = []  # the rows of the latest batch whose loss is to be no number
 step.row_losses = row_losses
+
+
+def load_model(config, task):
+    network = original_load(config, task)
+    if words[:1] == ["orphan"]:
+        network.register_parameter("orphan", torch.nn.Parameter(torch.ones(2, 2)))
+    if words[:1] == ["differ"] and promised_rank() == int(words[1]):
+        with torch.no_grad():
+            next(network.parameters()).add_(1e-6)
+    return network
+
+
+original_load, model.load_model = model.load_model, load_model
 step.Stepper.take = take
 TokenTable.batch = batch
 cli.main(flags)

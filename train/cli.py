@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ from ringtune.train.contract import (
     signed,
 )
 
+SPEAKING_GRACE_S = 10.0
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ringtune-train`` and leave the process with its exit code."""
@@ -27,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UsageError as error:
         if promised_rank() == 0:
             print(f"ringtune-train: {error}", file=sys.stderr)
+        else:
+            # All ranks fail alike here, before they can talk. The launcher ends the job at the first exit: let it be the
+            # rank that speaks, whose exit then ends this wait.
+            time.sleep(SPEAKING_GRACE_S)
         sys.exit(EXIT_USAGE)
     _quieten_libraries()
     leave(_train(config, dry_run=dry_run))

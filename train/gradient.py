@@ -48,7 +48,7 @@ class OverlappedReducer:
     def _send(self, name: str, parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
         # Horovod refuses tensors that are not contiguous; sums of already divided losses cannot overflow fp16 early.
-        wire = parameter.grad.half() if self.fp16 else parameter.grad.contiguous()
+        wire = (parameter.grad.half() if self.fp16 else parameter.grad).contiguous()
         self.travelling[name] = self.comm.add_async(wire, f"gradient/{name}")
 
     def finish(self) -> None:

@@ -1,0 +1,83 @@
+"""Global facts about the collectives, asserted on every rank; run under any number of ranks."""
+
+import os
+import signal
+import sys
+import time
+
+import torch
+from ringtune.train.comm import Comm, PeerFailed
+from ringtune.train.contract import StopRequested, UsageError
+from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer
+from ringtune.train.stop import StopWatch
+
+comm = Comm()
+rank, size = comm.rank, comm.size
+
+# An object that differs by rank must not deadlock (Horovod derives the name of an unnamed broadcast from the object).
+assert comm.share({"from": 0} if rank == 0 else None, "facts/share") == {"from": 0}
+assert comm.gather_values(rank, "facts/values") == list(range(size))
+assert comm.gather(torch.full((rank + 1,), rank), "facts/gather").tolist() == [
+    r for r in range(size) for _ in range(r + 1)
+]
+assert comm.any(rank == size - 1, "facts/any") and not comm.any(False, "facts/none")
+
+
+# Work that takes long on one rank is waited for by all.
+def slow() -> int:
+    time.sleep(1.0 if rank == 0 else 0.0)
+    return rank * 10
+
+
+assert comm.work_together(slow, StopWatch(), "facts/slow") == rank * 10
+
+
+# An error on the last rank ends the work of all: it speaks, the others leave with its exit code.
+def failing() -> None:
+    if rank == size - 1:
+        raise UsageError("here", "planted")
+
+
+try:
+    comm.work_together(failing, StopWatch(), "facts/failing")
+    raise SystemExit("the failure was not noticed")
+except UsageError:
+    assert rank == size - 1 and comm.speaks
+except PeerFailed as failed:
+    assert rank != size - 1 and failed.exit_code == 2 and not comm.speaks
+
+# A signal to the last rank alone stops the work of all.
+stop = StopWatch()
+stop.listen()
+if rank == size - 1:
+    os.kill(os.getpid(), signal.SIGUSR1)
+try:
+    comm.work_together(lambda: [time.sleep(0.01) for _ in iter(stop.is_set, True)], stop, "facts/stop")
+    raise SystemExit("the stop was not noticed")
+except StopRequested:
+    assert stop.is_set()
+
+# Gradients are sums over ranks, whether or not a rank had rows, in a layout Horovod takes or not.
+for make in (
+    lambda p: OverlappedReducer(p, comm, fp16=False),
+    lambda p: OverlappedReducer(p, comm, fp16=True),
+    lambda p: OrderFreeReducer(p, comm, size),
+):
+    weight = torch.nn.Parameter(torch.ones(3, 4).t())
+    reducer = make({"weight": weight})
+    if rank != 1:  # rank 1 has no rows
+        reducer.backward((weight * (rank + 1)).sum(), last=True)
+    reducer.finish()
+    expected = sum(r + 1 for r in range(size) if r != 1)
+    assert weight.grad is not None and (weight.grad == expected).all(), weight.grad
+
+# 40000 from each rank is beyond fp16 as a sum; what travels is already divided by the rows of the step.
+weight = torch.nn.Parameter(torch.ones(1))
+reducer = OverlappedReducer({"big": weight}, comm, fp16=True)
+reducer.backward((weight * 40000).sum() / size, last=True)
+reducer.finish()
+assert weight.grad is not None and abs(float(weight.grad) - 40000) < 40, weight.grad
+
+print(f"rank {rank} of {size}: all facts hold")
+sys.stdout.flush()
+comm.close()

@@ -1,0 +1,79 @@
+"""The traps of horovod.torch that this code could fall into, each with the guard that keeps it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ranks, records, run_command, script
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.parallel
+FACTS = str(Path(__file__).parent / "comm_facts.py")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_collectives_hold_on_every_rank_over_mpi(size):
+    done = ranks(size, FACTS, limit_s=120)
+    assert done.output.count("all facts hold") == size, done.output
+
+
+def test_collectives_hold_on_every_rank_over_gloo():
+    import sys
+
+    done = run_command([script("horovodrun"), "--gloo", "-np", "2", sys.executable, FACTS], limit_s=120)
+    assert done.output.count("all facts hold") == 2, done.output
+
+
+def test_clipping_waits_for_the_reduction(reference):
+    """Clipped hard: a rank that clipped its own part before the sum would scale it differently."""
+    one, many = (reference(size, num_shards=6, max_grad_norm=0.05, dropout=0.0) for size in (1, 2))
+    norms = [[each["grad_norm"] for each in records(folder, "train")] for folder in (one, many)]
+    assert sum(norm > 0.05 for norm in norms[0]) > 8  # clipping is at work
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    weights = [load_file(folder / "model.safetensors") for folder in (one, many)]
+    for name, tensor in weights[0].items():
+        assert torch.allclose(tensor, weights[1][name], atol=2e-4), name
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_parameter_that_the_loss_does_not_reach_is_never_decayed(workshop, tmp_path, size):
+    done = workshop.train(size, tmp_path / "run", fault=("orphan",), weight_decay=0.5, max_steps=4)
+    assert done.returncode == 0, done.output
+    assert "1 parameters do not reach the loss and stay as they are: orphan" in done.output
+    assert load_file(tmp_path / "run" / "model.safetensors")["orphan"].tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_replicas_that_differ_at_the_start_are_refused_naming_the_rank(workshop, tmp_path):
+    done = workshop.train(3, tmp_path / "run", fault=("differ", "1"))
+    assert done.returncode == 2, done.output
+    assert "rank(s) [1] start from other parameters than rank 0" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_resumed_optimizer_has_its_moments_on_every_rank_and_takes_no_step(workshop, reference, tmp_path):
+    """broadcast_optimizer_state would step; bitwise equality after a resume (test_resume) needs that nothing did. Here:
+    a resumed run that trains no further leaves the parameters alone."""
+    workshop.train(2, tmp_path / "run", max_steps=3)
+    before = load_file(tmp_path / "run" / "checkpoint-3" / "model.safetensors")
+    (tmp_path / "run" / "finished.json").unlink()
+    done = workshop.train(2, tmp_path / "run", max_steps=3)
+    assert "going on from" in done.output and done.returncode == 0, done.output
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_gradients_sent_as_fp16_give_nearly_the_same_curve(reference):
+    plain, half = (reference(2, num_shards=6, dropout=0.0, fp16_allreduce=value) for value in ("false", "true"))
+    losses = [[each["loss"] for each in records(folder, "train")] for folder in (plain, half)]
+    assert losses[0] == pytest.approx(losses[1], abs=5e-3)
+    assert losses[0] != losses[1]
+
+
+def test_a_launcher_that_started_lone_ranks_is_an_error_not_two_runs(workshop, tmp_path):
+    done = ranks(
+        0, "-m", "ringtune.train.cli", *workshop.arguments(tmp_path / "run"), env={"SLURM_STEP_NUM_TASKS": "2"}
+    )
+    assert done.returncode == 2
+    assert "the launcher promised 2 ranks but Horovod found 1" in done.output
