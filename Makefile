@@ -10,11 +10,12 @@ RANKS_ENV := OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLO
 	PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMP_NUM_THREADS=1
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" $(RANKS_ENV)
 
-.PHONY: help setup demo test test-unit test-parallel test-system lint type clean
+.PHONY: help setup demo test test-unit test-parallel test-system lint type bench clean
 help:
 	@echo "make demo           set up, then fine-tune a real model on real reviews with two ranks"
 	@echo "make test           set up, then run all tests (test-unit, test-parallel, test-system: a part)"
 	@echo "make lint type      ruff, mypy"
+	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds (about 20 minutes on two cores)"
 
 setup: $(VENV)/.horovod $(VENV)/.demo
 
@@ -61,6 +62,9 @@ type: $(VENV)/.installed
 	@# mypy does not see through an editable install's mapping; links spell it out.
 	mkdir -p .mypy_cache/src/ringtune && ln -sfn $(CURDIR)/train $(CURDIR)/launch .mypy_cache/src/ringtune/
 	MYPYPATH=.mypy_cache/src $(BIN)/mypy -p ringtune.train -p ringtune.launch
+
+bench: setup
+	$(RUN) $(BIN)/python benchmarks/accuracy.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs
