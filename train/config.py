@@ -152,14 +152,14 @@ class TrainConfig:
 
 
 FIELDS = {each.name: each for each in dataclasses.fields(TrainConfig)}
-_FLAGS_ONLY = ("config", "print_config", "help", "dry_run", "print_shtab")
+_FLAGS_ONLY = ("config", "print_config", "help", "dry_run", "print_completion")
 
 
 def parser() -> Any:
     """Return the jsonargparse parser of ``ringtune-train``."""
     from jsonargparse import ArgumentParser, set_parsing_settings
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
     result = ArgumentParser(
         prog="ringtune-train",
         description="Fine-tune a BERT-family model, alone or under horovodrun, mpirun or srun. "
@@ -289,6 +289,8 @@ def check(config: TrainConfig) -> None:
         raise UsageError("data", "nothing to train on", "--train_file, --task_name or --dataset_name", "give one")
     if "train_file" in sources and len(sources) > 1 and not (sources == ["task_name", "train_file"]):
         raise UsageError("data", f"both --{sources[0]} and --{sources[1]} are given", "one source of rows", "drop one")
+    if not config.do_train:
+        raise UsageError("--do_train", "false leaves nothing to do", "true", "leave the flag out")
     if config.load_best_model_at_end and not config.do_eval:
         raise UsageError("--load_best_model_at_end", "nothing is evaluated", "needs --do_eval true", "change one")
 

@@ -49,7 +49,7 @@ def predict_table(
     batch_size: int,
     *,
     stop_requested: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Predictions:
     """Return the model's logits for all rows, on every rank. **Collective.**
 
@@ -69,7 +69,7 @@ def predict_table(
             with torch.inference_mode(), precision.context():
                 logits.append(model(**batch).logits.float().cpu())
             rows.append(np.asarray(batch_rows, dtype=np.int64))
-        progress(min(start + comm.size, len(batches)), len(batches))
+        progress(min(start + comm.size, len(batches)))
     all_rows = comm.gather(torch.from_numpy(np.concatenate(rows)), "evaluate/rows").numpy()
     all_logits = comm.gather(torch.cat(logits), "evaluate/logits").numpy()
     return Predictions(all_logits[np.argsort(all_rows)], table.labels)

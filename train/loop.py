@@ -298,11 +298,16 @@ class Loop:
             self._tell(f"step {self.step}: " + ", ".join(f"{name} {_short(each)}" for name, each in scores.items()))
 
     def _predict(self, table: Any, what: str) -> Predictions:
-        bar = Progress(table.num_rows, what, shown=False)
-        return predict_table(
-            self.network, table, self.comm, self.precision, self.config.per_device_eval_batch_size,
-            stop_requested=self.stop.is_set, progress=lambda done, total: bar.update(done),
-        )  # fmt: skip
+        batch_size = self.config.per_device_eval_batch_size
+        shown = self.is_writer and not self.config.disable_tqdm
+        bar = Progress(-(-table.num_rows // batch_size), what, shown=shown)
+        try:
+            return predict_table(
+                self.network, table, self.comm, self.precision, batch_size,
+                stop_requested=self.stop.is_set, progress=bar.update,
+            )  # fmt: skip
+        finally:
+            bar.close()
 
     # The end
 

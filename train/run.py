@@ -41,6 +41,8 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
     _use_threads(config)
     _use_deterministic_kernels(config)
     device = comm.work_together(lambda: choose_device(comm), stop, "run/device")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL and Horovod's streams take the current one
     places = gather_places(comm, device)
     tell = print if comm.rank == 0 else _silent
     for place in places:
@@ -62,6 +64,11 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
             f"{tables.train.num_rows} training rows, {order.steps_per_epoch} steps per epoch, {total_steps} steps of "
             f"{order.global_batch_size} rows in {opening.batching.num_shards} shards over {comm.size} rank(s), {config.mode} mode"
         )
+        if config.do_eval and not tables.validation:
+            if config.load_best_model_at_end or config.early_stopping_patience:
+                raise UsageError("data", "there are no validation rows to choose the best model by",
+                                 "--validation_file or a data set with a validation split", "name one")  # fmt: skip
+            tell("no validation rows: nothing will be evaluated")
         if dry_run:
             tell("dry run: everything checked, nothing trained or written")
             return EXIT_FINISHED

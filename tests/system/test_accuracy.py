@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ranks
-
 from ringtune.train.demo import cache_folder, fetch
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]

@@ -226,7 +226,26 @@ def test_what_the_readme_says_of_flags_and_targets_exists():
 
     root = Path(__file__).parents[2]
     text = (root / "README.md").read_text()
-    flags = set(re.findall(r"--([a-z_0-9]+)\b", text)) - {"config", "print_config", "dry_run", "print_shtab", "help"}
+    flags = set(re.findall(r"--([a-z_0-9]+)\b", text)) - {
+        "config",
+        "print_config",
+        "dry_run",
+        "print_completion",
+        "help",
+    }
     assert flags and flags <= set(FIELDS)
     makefile = (root / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make ([a-z-]+)$", text, re.M))
+
+
+def test_help_completion_and_the_resolved_configuration_are_printed_at_once(workshop: Workshop, tmp_path):
+    train = script("ringtune-train")
+    assert "--per_device_train_batch_size" in run_command([train, "--help"]).output
+    assert "complete" in run_command([train, "--print_completion", "shtab-bash"]).output
+    printed = run_command([train, *workshop.arguments(tmp_path / "run"), "--print_config"]).output
+    assert "global_batch_size: 12" in printed
+
+
+def test_settings_that_leave_nothing_to_choose_the_best_by_are_refused(workshop: Workshop, tmp_path):
+    arguments = workshop.arguments(tmp_path / "run", validation_file=None, load_best_model_at_end="true")
+    assert "no validation rows to choose the best model by" in usage_error(ranks(2, *CLI, *arguments))
