@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from ringtune.train.comm import Comm
+from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 
 
@@ -28,6 +30,25 @@ class Place:
             f"rank {self.rank}  host {self.host}  local_rank {self.local_rank}  {self.device}  "
             f"{self.num_threads} thread(s)  pid {self.pid}"
         )
+
+
+def threads_of_rank(
+    config: TrainConfig, environ: Mapping[str, str], num_allowed: int, num_cores: int, local_size: int
+) -> int:
+    """Return how many CPU threads this rank computes with. **Pure.**
+
+    What the user says, ``OMP_NUM_THREADS``, or a fair share: of the cores a launcher bound the rank to, all; of a host
+    whose ranks are not bound, ``num_cores / local_size``. In exact mode 1 unless said, because the count is part of the
+    sums.
+    """
+    if config.num_threads:
+        return config.num_threads
+    if config.mode == "exact":
+        return 1
+    if environ.get("OMP_NUM_THREADS", "").isdigit():
+        return max(1, int(environ["OMP_NUM_THREADS"]))
+    is_bound = num_allowed < num_cores
+    return num_allowed if is_bound else max(1, num_cores // local_size)
 
 
 def choose_device(comm: Comm) -> torch.device:

@@ -18,7 +18,7 @@ from ringtune.train.config import TrainConfig, refuse_changes, to_yaml
 from ringtune.train.contract import CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, UsageError
 from ringtune.train.loop import Loop
 from ringtune.train.order import DataOrder
-from ringtune.train.place import choose_device, gather_places
+from ringtune.train.place import choose_device, gather_places, threads_of_rank
 from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.step import Precision
 from ringtune.train.stop import StopWatch
@@ -38,7 +38,9 @@ class Opening:
 
 def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = False) -> int:
     """Train as the configuration says and return the exit code. **Collective.**"""
-    _use_threads(config)
+    torch.set_num_threads(
+        threads_of_rank(config, os.environ, len(os.sched_getaffinity(0)), os.cpu_count() or 1, comm.local_size)
+    )
     _use_deterministic_kernels(config)
     device = comm.work_together(lambda: choose_device(comm), stop, "run/device")
     if device.type == "cuda":
@@ -101,12 +103,6 @@ def _sign(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
 
 def _silent(*words: object) -> None:
     """Say nothing: only rank 0 talks."""
-
-
-def _use_threads(config: TrainConfig) -> None:
-    threads = config.num_threads or (1 if config.mode == "exact" else None)
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def _use_deterministic_kernels(config: TrainConfig) -> None:

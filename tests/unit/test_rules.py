@@ -14,6 +14,7 @@ from ringtune.train import batching, config, fixedpoint, schedule, scores
 from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import plan_batches
 from ringtune.train.order import DataOrder, derive_seed
+from ringtune.train.place import threads_of_rank
 from ringtune.train.shards import deal, padded_tokens, shards_of_rank
 
 lengths_of_rows = st.lists(st.integers(1, 128), min_size=1, max_size=64).map(np.array)
@@ -165,3 +166,15 @@ def test_a_resumed_run_may_change_its_cadence_but_not_its_mathematics():
     config.refuse_changes({**saved, "save_steps": 5, "num_train_epochs": 1.0}, found)
     with pytest.raises(UsageError, match="--learning_rate: 5e-05 is not what the run to be resumed has, 0.1"):
         config.refuse_changes({**saved, "learning_rate": 0.1}, found)
+
+
+def test_ranks_share_the_cores_unless_told_otherwise():
+    fast, _ = config.parse(ENOUGH)
+    exact, _ = config.parse([*ENOUGH, "--mode", "exact"])
+    said, _ = config.parse([*ENOUGH, "--num_threads", "3"])
+    assert threads_of_rank(said, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 3
+    assert threads_of_rank(fast, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 2
+    assert threads_of_rank(fast, {}, 8, 8, 4) == 2
+    assert threads_of_rank(fast, {}, 2, 8, 4) == 2  # bound to two cores by the launcher
+    assert threads_of_rank(fast, {}, 2, 2, 4) == 1
+    assert threads_of_rank(exact, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 1
