@@ -30,12 +30,12 @@ $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml
 	$(BIN)/pip install --quiet --no-build-isolation -c constraints.txt -e '.[horovod,test,lint]'
 	touch $@
 
-$(VENV)/.horovod: $(VENV)/.installed launch/horovod.py launch/corrections.py launch/toolchain.py
+$(VENV)/.horovod: $(VENV)/.installed launch/horovod.py launch/corrections.py launch/packages.py launch/toolchain.py
 	$(BIN)/ringtune-launch horovod
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.installed train/demo.py
-	$(BIN)/python -m ringtune.train.demo
+$(VENV)/.demo: $(VENV)/.installed launch/demo.py launch/packages.py
+	$(BIN)/python -m ringtune.launch.demo
 	touch $@
 
 demo: setup

@@ -10,8 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ringtune.launch.demo import fetch
 from ringtune.launch.horovod import rank_environment
-from ringtune.train.demo import cache_folder, fetch
+from ringtune.train.contract import cache_folder
 
 CONFIG = Path(__file__).with_name("demo.yaml")
 

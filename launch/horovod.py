@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,15 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from filelock import FileLock
 from ringtune.launch import corrections, toolchain
+from ringtune.launch.packages import download
 from ringtune.launch.toolchain import Toolchain
-from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, UsageError
+from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, cache_folder
 
 VERSION = "0.28.1"
 PIN = f"horovod=={VERSION} --hash=sha256:92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
@@ -37,7 +39,7 @@ def provide(*, cache_dir: Path | None, dry_run: bool, force: bool, jobs: int | N
     Survives a crash at any point: the wheel enters the cache by one rename, under a lock. Raises UsageError for
     whatever is missing, before anything is built.
     """
-    cache = (cache_dir or Path(os.environ.get("RINGTUNE_CACHE") or Path.home() / ".cache" / "ringtune")) / "horovod"
+    cache = cache_folder(cache_dir) / "horovod"
     tools = toolchain.find(cache)
     key = tools.key(recipe())
     folder = cache / key
@@ -46,7 +48,7 @@ def provide(*, cache_dir: Path | None, dry_run: bool, force: bool, jobs: int | N
     if _installed_key() == key and not force:
         print(f"Horovod {VERSION} for torch {tools.torch} and {tools.mpi} is installed already ({key})")
     else:
-        with FileLock(cache / f"{key}.lock"):
+        with _lock(cache / f"{key}.lock"):
             if force:
                 shutil.rmtree(folder, ignore_errors=True)
             if not (folder / "built").exists() and not _build(tools, folder, jobs):
@@ -99,7 +101,7 @@ def _build(tools: Toolchain, folder: Path, jobs: int | None) -> bool:
     log = folder.parent / f"{folder.name}.log"
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build.") as temporary:
         work = Path(temporary)
-        source = _download(work / "source")
+        source = download(PIN, work / "source", source=True)
         wrapper = _compiler_wrapper(work / "c++", tools)
         command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-cache-dir",
                    "--no-index", "-w", str(work / "wheel"), str(source)]  # fmt: skip
@@ -122,21 +124,12 @@ def _build(tools: Toolchain, folder: Path, jobs: int | None) -> bool:
     return True
 
 
-def _download(folder: Path) -> Path:
-    """Return the untouched source archive, its hash checked by pip."""
-    folder.mkdir()
-    requirements = folder.with_suffix(".txt")
-    requirements.write_text(PIN + "\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--no-binary", ":all:",
-               "--no-build-isolation", "-r", str(requirements), "-d", str(folder)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    files = list(folder.iterdir())
-    if done.returncode or len(files) != 1:
-        words = " ".join(line for line in done.stderr.splitlines() if "ERROR" in line)[:300]
-        raise UsageError(
-            "horovod", f"pip could not get the sources: {words}", "a package registry within reach", "try again"
-        )
-    return files[0]
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Let one process at a time build a wheel; the system lets go of the lock when its holder dies (flock(2))."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _compiler_wrapper(path: Path, tools: Toolchain) -> Path:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 EXIT_FINISHED = 0
 EXIT_FAILED = 1
@@ -52,6 +53,11 @@ class UsageError(Exception):
 
 class StopRequested(Exception):
     """A stop was asked for: leave the work where it is, in an orderly way."""
+
+
+def cache_folder(chosen: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where ringtune keeps what can be made again: as chosen, $RINGTUNE_CACHE, or ~/.cache/ringtune."""
+    return Path(chosen or environ.get("RINGTUNE_CACHE") or Path.home() / ".cache" / "ringtune")
 
 
 def first_integer(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:

