@@ -1,0 +1,73 @@
+"""Where the hosts of a job come from: ``-H``, a hostfile, the SLURM allocation, or this machine; in that order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringtune.launch.hosts import Host, expand, parse_hosts, read_hostfile, split_outside_brackets
+from ringtune.train.contract import UsageError
+
+LOCAL = "localhost"
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The hosts a job may use."""
+
+    hosts: tuple[Host, ...]
+    source: str  # who named them, for people
+    in_slurm: bool = False
+
+    @property
+    def num_slots(self) -> int:
+        """Ranks that fit."""
+        return sum(host.slots for host in self.hosts)
+
+
+def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ: Mapping[str, str]) -> Allocation:
+    """Return the hosts of the job. Raises UsageError for what cannot be understood, and if nothing says how many ranks."""
+    if hosts is not None and hostfile is not None:
+        raise UsageError("-H --hostfile", "both are given", "one of them", "drop one")
+    if hosts is not None:
+        return Allocation(tuple(parse_hosts(hosts)), "-H")
+    if hostfile is not None:
+        return Allocation(tuple(read_hostfile(hostfile)), f"--hostfile {hostfile}")
+    if "SLURM_JOB_NODELIST" in environ:
+        return Allocation(tuple(slurm_hosts(environ)), f"SLURM job {environ.get('SLURM_JOB_ID', '?')}", in_slurm=True)
+    if num_proc is None:
+        raise UsageError("-np", "nothing says how many ranks", "-np N, -H host:N, --hostfile FILE or a SLURM job",
+                         "give one")  # fmt: skip
+    return Allocation((Host(LOCAL, max(num_proc, 1)),), "this machine")
+
+
+def slurm_hosts(environ: Mapping[str, str]) -> list[Host]:
+    """Return the nodes of a SLURM job with their tasks; ragged ones too. **Pure.** (sbatch(1), output environment.)"""
+    names = expand_nodelist(environ["SLURM_JOB_NODELIST"])
+    for variable in ("SLURM_TASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE"):
+        if variable in environ:
+            tasks = expand_tasks(environ[variable], variable)
+            if len(tasks) != len(names):
+                raise UsageError(variable, f"{environ[variable]!r} speaks of {len(tasks)} nodes, the job has {len(names)}",
+                                 "one number a node", "name the hosts with -H")  # fmt: skip
+            return [Host(name, slots) for name, slots in zip(names, tasks, strict=True)]
+    return [Host(name, 1) for name in names]
+
+
+def expand_nodelist(text: str) -> list[str]:
+    """Return the names of a SLURM nodelist such as ``n[01-03],gpu-a``. **Pure.**"""
+    where = "SLURM_JOB_NODELIST"
+    return [name for part in split_outside_brackets(text) for name in expand(part, where)]
+
+
+def expand_tasks(text: str, where: str) -> list[int]:
+    """Return one number per node of ``2(x3),1``. **Pure.**"""
+    result: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        if not match or int(match[1]) < 1:
+            raise UsageError(where, f"{part!r} in {text!r} is not understood", "such as 2(x3),1", "name hosts with -H")
+        result += [int(match[1])] * int(match[2] or 1)
+    return result

@@ -1,0 +1,151 @@
+"""Hosts, slots and ranks: what users write, and who runs where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ringtune.launch import allocation
+from ringtune.launch.hosts import Host, expand, parse_hostfile, parse_hosts
+from ringtune.launch.ranks import assign, used_hosts
+from ringtune.train.contract import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a:2,b:2", [("a", 2), ("b", 2)]),
+        ("a", [("a", 1)]),
+        (" a:1 , b ", [("a", 1), ("b", 1)]),
+        ("n[01-03]:4", [("n01", 4), ("n02", 4), ("n03", 4)]),
+        ("n[9-11,20]:1,x", [("n9", 1), ("n10", 1), ("n11", 1), ("n20", 1), ("x", 1)]),
+        ("r[1-2]n[1-2]", [("r1n1", 1), ("r1n2", 1), ("r2n1", 1), ("r2n2", 1)]),
+        ("10.0.0.1:3", [("10.0.0.1", 3)]),
+        ("[fe80::1%eth0]:2,::1", [("fe80::1%eth0", 2), ("::1", 1)]),
+        ("gpu_01.rack-2.example:2", [("gpu_01.rack-2.example", 2)]),
+    ],
+)
+def test_hosts_are_read_as_people_write_them(text, expected):
+    assert parse_hosts(text) == [Host(*each) for each in expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "no host name"),
+        ("a:2,,b", "no host name"),
+        ("a:2,a:2", "named twice"),
+        ("n[1-2],n2:3", "named twice"),
+        ("a:0", "no number of slots"),
+        ("a:-1", "no number of slots"),
+        ("a:two", "no number of slots"),
+        ("a:2:3", "no number of slots"),
+        ("a:", "no number of slots"),
+        ("n[3-1]", "counts backwards"),
+        ("n[1-999999999]", "too far"),
+        ("n[1-", "does not close"),
+        ("n[a-b]", "no range"),
+        ("me@a:2", "ssh's configuration"),
+        ("a b", "no host name"),
+        ("-oProxyCommand=x", "no host name"),
+        ("[zz::1]:2", "no IPv6 address"),
+    ],
+)
+def test_nonsense_hosts_are_refused(text, word):
+    with pytest.raises(UsageError, match=r"-H: .*") as caught:
+        parse_hosts(text)
+    assert word in str(caught.value)
+
+
+def test_hostfiles_of_open_mpi_and_horovod_are_read():
+    text = "# cluster\n\na slots=2 max_slots=4\nb:3   # the fast one\nc\nd slots = 2\nn[1-2] slots=1\n"
+    assert parse_hostfile(text, "f") == [Host(*each) for each in
+                                         [("a", 2), ("b", 3), ("c", 1), ("d", 2), ("n1", 1), ("n2", 1)]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a slots=2\nb slots=x\n", "f:2: 'x' in 'slots=x' is no number of slots"),
+        ("a slots=2\n\na slots=2\n", "f:3: the host a is named twice"),
+        ("a slots=4 max_slots=2\n", "f:1: slots=4 is more than max_slots=2"),
+        ("a cpus=4\n", "f:1: 'cpus=4' is not understood"),
+        ("# nothing\n", "f: it names no host"),
+    ],
+)
+def test_a_bad_hostfile_is_refused_with_its_line(text, words):
+    with pytest.raises(UsageError) as caught:
+        parse_hostfile(text, "f")
+    assert words in str(caught.value)
+
+
+def test_a_hostfile_that_is_not_there_or_no_text_is_an_error_not_a_traceback(tmp_path: Path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for name, words in (("absent", "No such file"), ("binary", "not text")):
+        with pytest.raises(UsageError, match=words):
+            allocation.find(None, tmp_path / name, None, {})
+
+
+def test_ragged_hosts_give_horovods_own_ranks():
+    slots = assign([Host("a", 2), Host("b", 1)], 3)
+    assert [(s.host, s.rank, s.local_rank, s.local_size, s.cross_rank, s.cross_size) for s in slots] == [
+        ("a", 0, 0, 2, 0, 2),
+        ("a", 1, 1, 2, 0, 1),
+        ("b", 2, 0, 1, 1, 2),
+    ]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.data())
+def test_ranks_are_those_of_horovods_host_assignment(counts, data):
+    from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
+
+    num_proc = data.draw(st.integers(1, sum(counts)))
+    theirs = get_host_assignments([HostInfo(f"h{i}", count) for i, count in enumerate(counts)], num_proc, num_proc)
+    ours = assign([Host(f"h{i}", count) for i, count in enumerate(counts)], num_proc)
+    fields = ("rank", "size", "local_rank", "local_size", "cross_rank", "cross_size")
+    assert [[getattr(each, name) for name in fields] for each in ours] == [
+        [getattr(each, name) for name in fields] for each in theirs
+    ]
+    assert sum(host.slots for host in used_hosts(ours)) == num_proc
+
+
+def test_more_ranks_than_slots_is_refused_with_the_numbers():
+    with pytest.raises(UsageError, match=r"-np: 4 processes do not fit into 3 slots \(a:2,b:1\); at most 3"):
+        assign([Host("a", 2), Host("b", 1)], 4)
+    with pytest.raises(UsageError, match="-np: 0 starts nothing"):
+        assign([Host("a", 2)], 0)
+
+
+def test_hosts_come_from_the_flag_then_the_file_then_slurm_then_this_machine(tmp_path):
+    file = tmp_path / "hosts"
+    file.write_text("f:2\n")
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2,1"}
+    assert allocation.find("a:1", None, 2, slurm).source == "-H"
+    assert allocation.find(None, file, 2, slurm).hosts == (Host("f", 2),)
+    found = allocation.find(None, None, None, slurm)
+    assert (found.hosts, found.source, found.in_slurm) == ((Host("n1", 2), Host("n2", 1)), "SLURM job 7", True)
+    assert allocation.find(None, None, 3, {}).hosts == (Host("localhost", 3),)
+    with pytest.raises(UsageError, match="nothing says how many ranks"):
+        allocation.find(None, None, None, {})
+    with pytest.raises(UsageError, match="both are given"):
+        allocation.find("a", file, None, {})
+
+
+def test_slurms_tasks_per_node_are_expanded_and_checked():
+    assert allocation.expand_tasks("2(x3),1", "T") == [2, 2, 2, 1]
+    assert allocation.expand_nodelist("n[01-02],gpu-a,r[1,3]x") == ["n01", "n02", "gpu-a", "r1x", "r3x"]
+    with pytest.raises(UsageError, match="T: '2x3' in '2x3' is not understood"):
+        allocation.expand_tasks("2x3", "T")
+    with pytest.raises(UsageError, match="speaks of 1 nodes, the job has 2"):
+        allocation.slurm_hosts({"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2"})
+
+
+@given(st.text(alphabet="an[]0123-,: =#@%.\n", max_size=30))
+def test_no_text_makes_the_parsers_raise_anything_but_a_usage_error(text):
+    for parse in (parse_hosts, lambda each: parse_hostfile(each, "f"), lambda each: expand(each, "f")):
+        try:
+            parse(text)
+        except UsageError:
+            pass
