@@ -14,6 +14,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"ringtune.train": "train", "ringtune.launch": "launch"},
     packages=["ringtune.train", "ringtune.launch"],
+    package_data={"ringtune.launch": ["ring.rules"]},
     install_requires=[
         "torch>=2.13,<2.14",
         "transformers>=5.23,<6",

@@ -6,7 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ringtune.launch import environment
 from ringtune.train.contract import EXIT_USAGE, UsageError
 
 
@@ -23,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ringtune-launch", description="Make Horovod ready on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="ringtune-launch",
+        description="Start the ranks of any Horovod, MPI or torch program on any hosts; build the Horovod they need.",
+        epilog="tab completion: ringtune-launch completion bash|zsh|tcsh",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     horovod = commands.add_parser(
         "horovod",
@@ -38,7 +44,71 @@ def _parser() -> argparse.ArgumentParser:
     horovod.add_argument("--jobs", type=int, help="compilers at once (default: one per core)")
     horovod.add_argument("--no-verify", action="store_true", help="leave out the proof")
     horovod.set_defaults(run=_horovod)
+    _add_run(commands)
     return parser
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="start a program on ranks",
+        usage="%(prog)s [-np N] [-H a:2,b:2 | --hostfile FILE] [options] -- COMMAND",
+        description="Start COMMAND on every rank, watch over all of them, and end with the code of the first that failed. "
+        "Hosts come from -H, --hostfile, the SLURM job this runs in, or this machine, in that order. The program finds its "
+        "place by Horovod, by MPI, or in RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.",
+        epilog="exit codes: 0 all ranks ended well, 75 stopped on request with a checkpoint, 2 wrong usage or a host that "
+        "cannot take ranks (said by name), otherwise that of the first failing rank (128 + N if killed by signal N)",
+    )  # fmt: skip
+    run.add_argument("-np", "--num-proc", type=int, metavar="N", help="ranks (default: all slots of the hosts)")
+    run.add_argument("-H", "--hosts", help="a:2,b:2 or n[01-03]:4")
+    run.add_argument("--hostfile", type=Path, help="one 'host slots=N' a line")
+    run.add_argument("--launcher", choices=("auto", "horovodrun", "mpirun", "srun"), default="auto")
+    run.add_argument("--controller", choices=("mpi", "gloo"), help="default: mpi, under srun gloo")
+    run.add_argument("--dry-run", action="store_true", help="show rank table, environment and command; start nothing")
+    run.add_argument("--output-dir", type=Path, metavar="DIR", help="keep the output of each rank in a file of its own")
+    run.add_argument("-x", action="append", default=[], metavar="NAME[=VALUE]", dest="carried",
+                     help="carry one more environment variable")  # fmt: skip
+    run.add_argument("--no-bind", action="store_true", help="do not bind ranks to cores")
+    run.add_argument("--no-ring", action="store_true", help="leave the choice of MPI's allreduce to Open MPI")
+    run.add_argument("--network-interface", metavar="NAME", help="default: by the routes between the hosts")
+    run.add_argument("-p", "--ssh-port", type=int, metavar="PORT")
+    run.add_argument("-i", "--ssh-identity-file", metavar="FILE")
+    run.add_argument("--ssh-config", metavar="FILE")
+    run.add_argument(
+        "--srun-mpi", metavar="PLUGIN", help="MPI plugin of srun (default: none, with --controller mpi pmix)"
+    )
+    run.add_argument(
+        "--start-timeout", type=float, default=120.0, metavar="S", help="seconds for all ranks to start (120)"
+    )
+    run.add_argument("--stop-timeout", type=float, default=90.0, metavar="S",
+                     help="seconds for the ranks to end after SIGTERM or Ctrl-C (90)")  # fmt: skip
+    run.add_argument("--no-check", action="store_true", help="do not look at the hosts first")
+    run.add_argument("-v", "--verbose", action="store_true", help="show the command line")
+    horovod = run.add_argument_group("Horovod", "as horovodrun spells them")
+    for each in environment.HOROVOD_SETTINGS:
+        if each.kind is bool:
+            horovod.add_argument(f"--{each.flag}", action="store_true", help=each.help)
+        else:
+            horovod.add_argument(f"--{each.flag}", type=each.kind, metavar="N" if each.kind is not str else "VALUE",
+                                 help=each.help)  # fmt: skip
+    run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    run.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ringtune.launch import run
+    from ringtune.launch.job import Limits
+    from ringtune.launch.plan import Ssh
+
+    words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    return run.run(run.Request(
+        command=tuple(words), num_proc=options.num_proc, hosts=options.hosts, hostfile=options.hostfile,
+        launcher=options.launcher, controller=options.controller, srun_mpi=options.srun_mpi,
+        ssh=Ssh(options.ssh_port, options.ssh_identity_file, options.ssh_config), interface=options.network_interface,
+        carried=tuple(options.carried), settings=environment.horovod_settings(vars(options)), bound=not options.no_bind,
+        ring=not options.no_ring, output_dir=options.output_dir, limits=Limits(options.start_timeout, options.stop_timeout),
+        checked=not options.no_check, dry_run=options.dry_run, verbose=options.verbose,
+    ))  # fmt: skip
 
 
 def _horovod(options: argparse.Namespace) -> int:

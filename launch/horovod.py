@@ -66,7 +66,7 @@ def environment(tools: Toolchain, wrapper: Path, jobs: int, base: Mapping[str, s
     """Return the environment of the build. **Pure.**"""
     result = {
         **base,
-        "PATH": f"{toolchain.scripts_folder()}{os.pathsep}{base.get('PATH', '')}",
+        "PATH": toolchain.search_path(base),
         "CXX": str(wrapper),
         "MAKEFLAGS": f"-j{jobs}",
         # Without it, a torch that cannot be used ends in a "successful" build without torch.
@@ -213,7 +213,7 @@ def rank_environment(base: Mapping[str, str]) -> dict[str, str]:
     """
     return {
         **base,
-        "PATH": f"{toolchain.scripts_folder()}{os.pathsep}{base.get('PATH', '')}",
+        "PATH": toolchain.search_path(base),
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_ALLOW_RUN_AS_ROOT": "1",

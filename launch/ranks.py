@@ -38,7 +38,7 @@ def assign(hosts: Sequence[Host], num_proc: int) -> list[RankSlot]:
     for host in hosts:
         sizes.append(min(host.slots, left))
         left -= sizes[-1]
-    slots = []
+    slots: list[RankSlot] = []
     for number, (host, local_size) in enumerate(zip(hosts, sizes, strict=True)):
         for local_rank in range(local_size):
             slots.append(RankSlot(

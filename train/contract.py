@@ -34,6 +34,13 @@ FINISHED_FILE = "finished.json"
 #: (Open MPI, Horovod's Gloo controller, MPICH's Hydra, SLURM.)
 RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+LOCAL_RANK_VARIABLES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+LOCAL_SIZE_VARIABLES = ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+
+#: The hosts and ranks that a launcher promises, as ``a:2,b:1``; each worker checks them against what it got.
+PROMISE_VARIABLE = "RINGTUNE_HOSTS"
+#: Where each rank's keeper finds the launcher: ``ADDRESS,PORT,TOKEN``.
+CONTROL_VARIABLE = "RINGTUNE_CONTROL"
 
 
 class UsageError(Exception):

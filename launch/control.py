@@ -1,0 +1,143 @@
+"""The line between the launcher and the keeper of each rank: JSON objects, one a line, over TCP.
+
+Keeper to launcher: ``hello`` (who it is), ``out`` and ``err`` (a line of the rank's output), ``exit`` (how it ended),
+``alive``. Launcher to keeper: ``go`` (the environment that only the launcher knows), ``signal``, ``bye``, ``alive``.
+Either side takes silence for death, so that a cut cable or a killed launcher leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from ringtune.train.contract import UsageError
+
+ALIVE_EVERY_S = 2.0
+SILENCE_LIMIT_S = 12.0
+CONNECT_LIMIT_S = 20.0
+SEND_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the launcher listens, and the token that proves one belongs to the job."""
+
+    host: str
+    port: int
+    token: str
+
+    def __str__(self) -> str:
+        return f"{self.host},{self.port},{self.token}"
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return the address that ``str()`` wrote. Raises UsageError for anything else."""
+        parts = text.split(",")
+        if len(parts) != 3 or not parts[1].isdigit():
+            raise UsageError("RINGTUNE_CONTROL", "it is no address", "ADDRESS,PORT,TOKEN", "unset it: launchers set it")
+        return cls(parts[0], int(parts[1]), parts[2])
+
+
+class Channel:
+    """One end of a line. Reading never blocks; sending does, up to a limit."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        connection.settimeout(SEND_LIMIT_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.unread = b""
+        self.closed = False
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self.connection.fileno()
+
+    def send(self, **message: Any) -> None:
+        """Send a message; a broken line is noticed by the one who reads."""
+        if self.closed:
+            return
+        try:
+            self.connection.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            self.closed = True
+
+    def receive(self) -> list[dict[str, Any]]:
+        """Return the messages that have arrived; sets ``closed`` at the end of the line."""
+        try:
+            data = self.connection.recv(1 << 16, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self.closed = True
+            return []
+        *lines, self.unread = (self.unread + data).split(b"\n")
+        return [message for line in lines if isinstance(message := _decode(line), dict)]
+
+    def close(self) -> None:
+        """Hang up."""
+        self.closed = True
+        self.connection.close()
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None  # not one of ours: anybody may connect to an open port
+
+
+def listen(advertised: str) -> tuple[socket.socket, Address]:
+    """Return a listening socket and the address to tell the keepers."""
+    family = socket.AF_INET6 if ":" in advertised else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.bind((advertised if advertised.startswith("127.") else "", 0))
+    listener.listen(1024)
+    return listener, Address(advertised, listener.getsockname()[1], secrets.token_hex(16))
+
+
+def connect(address: Address) -> Channel:
+    """Return the line to the launcher. Raises UsageError if it cannot be reached."""
+    try:
+        connection = socket.create_connection((address.host, address.port), timeout=CONNECT_LIMIT_S)
+    except OSError as error:
+        raise UsageError("launch", f"{socket.gethostname()} cannot reach the launcher at {address.host} port {address.port}: "
+                         f"{error}", "TCP between all hosts", "open the ports, or choose another way with "
+                         "--network-interface") from None  # fmt: skip
+    return Channel(connection)
+
+
+def own_address_towards(host: str | None) -> str:
+    """Return the address under which ``host`` sees this machine, by the routing table; nothing is sent.
+
+    Raises UsageError if the name is not known.
+    """
+    if host is None:
+        return "127.0.0.1"
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise UsageError(
+            f"host {host}", f"it cannot be found: {error}", "a host name or an address", "check the name"
+        ) from None
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether a name or address means this machine."""
+    if host == "localhost" or host.split(".")[0] == socket.gethostname().split(".")[0]:
+        return True
+    try:
+        for family, kind, _, _, target in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as probe:
+                probe.bind((target[0], 0))  # only an address of this machine can be bound
+                return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,102 @@
+"""Which environment variables reach the ranks: an allow-list, what the user names, and Horovod's settings."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ringtune.train.contract import UsageError
+
+#: Carried without being asked for: what finds programs and libraries, and what tunes them. Not HOME, USER or TMPDIR,
+#: which are each host's own.
+CARRIED = ("PATH", "LD_LIBRARY_PATH", "PYTHON*", "VIRTUAL_ENV", "CONDA_*", "LANG", "LC_*", "TZ", "OMP_*", "MKL_*", "KMP_*",
+           "HOROVOD_*", "NCCL_*", "CUDA_*", "TORCH*", "PYTORCH_*", "HF_*", "TRANSFORMERS_*", "TOKENIZERS_*",
+           "RINGTUNE_*")  # fmt: skip
+#: Left alone by the launcher's own process: it needs them on this machine.
+LOCAL = ("HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "SSH_*", "SLURM_*", "XDG_*", "MUNGE*", "OMPI_*", "PRTE_*",
+         "PMIX_*", "UCX_*", "FI_*")  # fmt: skip
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|^RINGTUNE_CONTROL$", re.IGNORECASE)
+_NOT_SECRET = ("TOKENIZERS_PARALLELISM",)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of Horovod's settings: its flag, as horovodrun spells it, and its variable."""
+
+    flag: str
+    variable: str
+    help: str
+    kind: type = str  # bool: a flag without a value
+    factor: int = 1  # unit of the variable / unit of the flag
+
+
+HOROVOD_SETTINGS = (
+    Setting("fusion-threshold-mb", "HOROVOD_FUSION_THRESHOLD", "small gradients are joined up to this size, in MB", int, 1 << 20),
+    Setting("cycle-time-ms", "HOROVOD_CYCLE_TIME", "how often Horovod looks for work, in ms", float),
+    Setting("cache-capacity", "HOROVOD_CACHE_CAPACITY", "collectives whose agreement is remembered", int),
+    Setting("hierarchical-allreduce", "HOROVOD_HIERARCHICAL_ALLREDUCE", "reduce within a host first", bool),
+    Setting("autotune", "HOROVOD_AUTOTUNE", "let Horovod search for the best of these", bool),
+    Setting("autotune-log-file", "HOROVOD_AUTOTUNE_LOG", "CSV file of what it tried"),
+    Setting("timeline-filename", "HOROVOD_TIMELINE", "trace of every collective, for chrome://tracing"),
+    Setting("stall-check-warning-time-seconds", "HOROVOD_STALL_CHECK_TIME_SECONDS", "warn of a rank that others wait for", int),
+    Setting("stall-check-shutdown-time-seconds", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", "end the job then", int),
+    Setting("num-nccl-streams", "HOROVOD_NUM_NCCL_STREAMS", "NCCL streams per GPU", int),
+    Setting("log-level", "HOROVOD_LOG_LEVEL", "TRACE, DEBUG, INFO, WARNING, ERROR or FATAL"),
+)  # fmt: skip
+
+
+def is_carried(name: str) -> bool:
+    """Return whether a variable reaches the ranks without being named. **Pure.** A secret never does."""
+    return not is_secret(name) and any(fnmatch.fnmatchcase(name, pattern) for pattern in CARRIED)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a variable's name says that its value is nobody's business. **Pure.**"""
+    return bool(_SECRET.search(name)) and name not in _NOT_SECRET
+
+
+def shown(name: str, value: str) -> str:
+    """Return ``NAME=value`` for people, without secrets. **Pure.**"""
+    return f"{name}={'(not shown)' if is_secret(name) else value}"
+
+
+def for_ranks(environ: Mapping[str, str], asked: Sequence[str], settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that every rank gets. **Pure.**
+
+    asked: ``NAME`` (this environment's value) or ``NAME=VALUE``, as with mpirun's ``-x``. Raises UsageError for one that
+    is no name or is not set.
+    """
+    result = {name: value for name, value in environ.items() if is_carried(name)}
+    for item in asked:
+        name, equals, value = item.partition("=")
+        if not _NAME.fullmatch(name):
+            raise UsageError("-x", f"{item!r} names no variable", "NAME or NAME=VALUE", "mend it")
+        if not equals and name not in environ:
+            raise UsageError("-x", f"{name} is not set here", "a variable of this environment, or NAME=VALUE", "set it")
+        result[name] = value if equals else environ[name]
+    return {**result, **settings}
+
+
+def for_launcher(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that the launcher's own process needs on this machine. **Pure.**"""
+    return {name: value for name, value in environ.items() if any(fnmatch.fnmatchcase(name, each) for each in LOCAL)}
+
+
+def horovod_settings(values: Mapping[str, object]) -> dict[str, str]:
+    """Return Horovod's variables for the flags that are given (flag → value, None or False: not given). **Pure.**"""
+    result = {}
+    for each in HOROVOD_SETTINGS:
+        value = values.get(each.flag.replace("-", "_"))
+        if value is None or value is False:
+            continue
+        if each.kind in (int, float):
+            number = each.kind(str(value))
+            if number < 0:
+                raise UsageError(f"--{each.flag}", f"{value} is negative", "a number from 0", "give another")
+            result[each.variable] = str(number * each.factor)
+        else:
+            result[each.variable] = "1" if value is True else str(value)
+    return result

@@ -1,0 +1,46 @@
+"""The command line of Open MPI's ``mpirun`` (mpirun(1) of Open MPI 4 and 5)."""
+
+from __future__ import annotations
+
+import shlex
+
+from ringtune.launch.plan import Command, Plan
+
+#: Open MPI 5 reads PRTE_MCA_* for its launcher PRRTE, Open MPI 4 OMPI_MCA_*; each ignores the other's.
+_SSH_ARGUMENTS = ("PRTE_MCA_plm_ssh_args", "OMPI_MCA_plm_rsh_args")
+_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT",
+         "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM")  # fmt: skip
+
+
+def build(plan: Plan) -> Command:
+    """Return the command that starts the plan's ranks. **Pure.**"""
+    argv = ["mpirun", "-np", str(plan.num_proc), "-H", plan.host_list, "--map-by", "slot", "--bind-to", "none"]
+    if plan.mpi_prefix and not plan.is_local:
+        argv += ["--prefix", plan.mpi_prefix]
+    for name, value in mca_settings(plan).items():
+        argv += ["--mca", name, value]
+    for name in sorted(plan.environment):
+        argv += ["-x", name]
+    return Command((*argv, *plan.command), launcher_environment(plan))
+
+
+def mca_settings(plan: Plan) -> dict[str, str]:
+    """Return Open MPI's parameters: ring-allreduce for large messages, the interface. **Pure.**"""
+    settings: dict[str, str] = {}
+    if plan.ring_rules:
+        settings |= {"coll_tuned_use_dynamic_rules": "1", "coll_tuned_dynamic_rules_filename": plan.ring_rules}
+    if plan.interface:
+        settings |= {"btl_tcp_if_include": plan.interface}
+    return settings
+
+
+def launcher_environment(plan: Plan) -> dict[str, str]:
+    """Return what mpirun itself must find in its environment. **Pure.**"""
+    result: dict[str, str] = {}
+    if plan.ssh.options():
+        result |= dict.fromkeys(_SSH_ARGUMENTS, shlex.join(plan.ssh.options()))
+    if plan.interface:
+        result |= {"PRTE_MCA_prte_if_include": plan.interface, "OMPI_MCA_oob_tcp_if_include": plan.interface}
+    if plan.as_root:
+        result |= dict.fromkeys(_ROOT, "1")
+    return result

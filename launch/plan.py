@@ -1,0 +1,66 @@
+"""What a launch will do, decided before anything starts; and the command that each launcher makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ringtune.launch.hosts import Host
+from ringtune.launch.ranks import RankSlot, used_hosts
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """How to reach the other hosts; empty fields leave it to ssh's own configuration."""
+
+    port: int | None = None
+    identity_file: str | None = None
+    config_file: str | None = None
+
+    def options(self) -> list[str]:
+        """Return the arguments of ssh that say so."""
+        pairs = (("-p", self.port), ("-i", self.identity_file), ("-F", self.config_file))
+        return [word for flag, value in pairs if value is not None for word in (flag, str(value))]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the launchers need to start the ranks."""
+
+    slots: tuple[RankSlot, ...]
+    source: str  # where the hosts come from
+    launcher: str  # horovodrun, mpirun or srun
+    controller: str  # mpi or gloo: how Horovod's ranks find and talk to each other
+    command: tuple[str, ...]  # what each rank's host runs: the program of the user inside our own
+    environment: Mapping[str, str]  # carried to every rank
+    is_local: bool  # all ranks on this machine
+    in_slurm: bool = False  # the hosts are those of the SLURM allocation this runs in
+    ssh: Ssh = Ssh()
+    interface: str | None = None  # network interface or CIDR network, None: as the routes say
+    mpi_prefix: str = ""  # where Open MPI is installed, on every host
+    ring_rules: str = ""  # Open MPI's file of algorithms by message size
+    srun_mpi: str = "none"  # plugin that starts MPI under srun
+    as_root: bool = False
+
+    @property
+    def num_proc(self) -> int:
+        """Ranks."""
+        return len(self.slots)
+
+    @property
+    def hosts(self) -> list[Host]:
+        """Hosts that have ranks, with as many slots as ranks."""
+        return used_hosts(self.slots)
+
+    @property
+    def host_list(self) -> str:
+        """The hosts in the form ``a:2,b:1``."""
+        return ",".join(map(str, self.hosts))
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)  # on top of the plan's

@@ -1,0 +1,255 @@
+"""The keeper of one rank: ``python -m ringtune.launch.rank -- COMMAND``, started by any launcher in the rank's place.
+
+It learns its rank from the launcher's variables, tells it to ``ringtune-launch``, gets the rest of the environment in
+return, binds the cores and runs the command, whose output it sends line by line. It outlives neither its launcher nor
+its rank. Started by hand, without a control line, it only sets the environment and runs the command.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from ringtune.launch import allocation, control, cores
+from ringtune.train.contract import (
+    CONTROL_VARIABLE,
+    EXIT_USAGE,
+    LOCAL_RANK_VARIABLES,
+    LOCAL_SIZE_VARIABLES,
+    RANK_VARIABLES,
+    SIZE_VARIABLES,
+    UsageError,
+    first_integer,
+)
+
+KILL_AFTER_S = 3.0  # between SIGTERM and SIGKILL when the launcher is gone
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """The place that a launcher's variables give to a process."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def seat(environ: Mapping[str, str]) -> Seat:
+    """Return the place of this process by its launcher's variables. **Pure.** Raises UsageError if there are none."""
+    rank, size = first_integer(RANK_VARIABLES, environ), first_integer(SIZE_VARIABLES, environ)
+    if rank is None or size is None:
+        raise UsageError("launch", "no launcher gave this process a rank", f"one of {', '.join(RANK_VARIABLES)}",
+                         "start it with ringtune-launch run, horovodrun, mpirun or srun")  # fmt: skip
+    local_rank = first_integer(LOCAL_RANK_VARIABLES, environ)
+    local_size = first_integer(LOCAL_SIZE_VARIABLES, environ)
+    if local_size is None and "SLURM_STEP_TASKS_PER_NODE" in environ:
+        tasks = allocation.expand_tasks(environ["SLURM_STEP_TASKS_PER_NODE"], "SLURM_STEP_TASKS_PER_NODE")
+        local_size = tasks[int(environ.get("SLURM_NODEID", "0"))]
+    return Seat(rank, size, local_rank or 0, local_size or 1)
+
+
+def main() -> None:
+    """Run the command in this rank's place and leave with its exit code."""
+    command = sys.argv[sys.argv.index("--") + 1 :]
+    try:
+        mine = seat(os.environ)
+        if CONTROL_VARIABLE not in os.environ:
+            _run_alone(mine, command)
+        address = control.Address.parse(os.environ.pop(CONTROL_VARIABLE))
+        Keeper(mine, command, control.connect(address), address.token).run()
+    except UsageError as error:
+        print(f"ringtune-launch: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _run_alone(mine: Seat, command: list[str]) -> None:
+    num_cores = cores.bind(mine.local_rank, mine.local_size, bound=True)
+    os.environ.update(torch_variables(mine))
+    os.environ.setdefault("OMP_NUM_THREADS", str(num_cores))
+    os.execvp(command[0], command)
+
+
+def torch_variables(mine: Seat) -> dict[str, str]:
+    """Return the variables by which torchrun tells a script its place. **Pure.** (PyTorch's manual of torchrun.)"""
+    return {"RANK": str(mine.rank), "WORLD_SIZE": str(mine.size), "LOCAL_RANK": str(mine.local_rank),
+            "LOCAL_WORLD_SIZE": str(mine.local_size)}  # fmt: skip
+
+
+class Keeper:
+    """Starts, watches and ends one rank; one thread, one loop."""
+
+    def __init__(self, mine: Seat, command: list[str], channel: control.Channel, token: str) -> None:
+        self.seat, self.command, self.channel = mine, command, channel
+        self.process: subprocess.Popen[bytes] | None = None
+        self.selector = selectors.DefaultSelector()
+        self.partial: dict[str, bytes] = {"out": b"", "err": b""}
+        self.heard = self.spoke = time.monotonic()
+        self.dismissed = False
+        self.told_exit = False
+        self._watch_signals()
+        self.selector.register(channel, selectors.EVENT_READ, self._from_launcher)
+        host = socket.gethostname()
+        channel.send(hello=asdict(mine), token=token, host=host, pid=os.getpid(), address=self._own_address(),
+                     port=_free_port(), num_cpus=len(os.sched_getaffinity(0)))  # fmt: skip
+
+    def run(self) -> None:
+        """Serve until dismissed, or until the launcher is gone and the rank is dead."""
+        while not (self.dismissed and self.told_exit):
+            for key, _ in self.selector.select(timeout=0.5):
+                key.data(key.fileobj)
+            now = time.monotonic()
+            if now - self.spoke > control.ALIVE_EVERY_S:
+                self.spoke = now
+                self.channel.send(alive=True)
+            if self.channel.closed or now - self.heard > control.SILENCE_LIMIT_S:
+                self._end_rank()
+                sys.exit(1)
+        # The launcher has been told how the rank ended and decides what follows; mpirun must not add its own opinion.
+        sys.exit(0)
+
+    # What comes in
+
+    def _from_launcher(self, channel: control.Channel) -> None:
+        for message in channel.receive():
+            self.heard = time.monotonic()
+            if "go" in message:
+                self._start(message["go"], bound=message["bound"])
+            if "signal" in message:
+                self._signal(int(message["signal"]))
+            if "bye" in message:
+                self.dismissed = True
+                self.told_exit = self.told_exit or self.process is None
+
+    def _watch_signals(self) -> None:
+        """Turn signals into bytes on a socket, so that the loop sees the end of the rank and requests to stop."""
+        self.bell, bell_in = socket.socketpair()
+        self.bell.setblocking(False)
+        bell_in.setblocking(False)
+        signal.set_wakeup_fd(bell_in.fileno())
+        self.bell_in = bell_in
+        for number in (*FORWARDED, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        self.selector.register(self.bell, selectors.EVENT_READ, self._rang)
+
+    def _rang(self, bell: socket.socket) -> None:
+        for number in bell.recv(4096):
+            if number == signal.SIGCHLD:
+                self._look_at_rank()
+            else:
+                self._signal(number)
+
+    # The rank
+
+    def _start(self, environment: Mapping[str, str], *, bound: bool) -> None:
+        num_cores = cores.bind(self.seat.local_rank, self.seat.local_size, bound=bound)
+        env = {**os.environ, **environment, **torch_variables(self.seat), "PYTHONUNBUFFERED": "1"}
+        env.setdefault("OMP_NUM_THREADS", str(num_cores))
+        if env.get("HOROVOD_CONTROLLER") == "gloo":
+            env.setdefault("HOROVOD_GLOO_IFACE", interface_of(self._own_address()))
+        try:
+            self.process = subprocess.Popen(
+                self.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                start_new_session=True, preexec_fn=_die_with_parent,
+            )  # fmt: skip
+        except OSError as error:
+            self.channel.send(err=f"{self.command[0]}: {error.strerror}")
+            self.channel.send(exit=127)
+            self.told_exit = True
+            return
+        for name, stream in (("out", self.process.stdout), ("err", self.process.stderr)):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+            self.selector.register(stream, selectors.EVENT_READ, self._reader(name))
+
+    def _reader(self, name: str) -> Callable[[object], None]:
+        def read(stream: object) -> None:
+            data = os.read(stream.fileno(), 1 << 16)  # type: ignore[attr-defined]
+            if not data:
+                self.selector.unregister(stream)  # type: ignore[arg-type]
+            self._send_lines(name, data, whole=not data)
+
+        return read
+
+    def _send_lines(self, name: str, data: bytes, *, whole: bool) -> None:
+        """Send the whole lines; the carriage return of a progress bar ends one too."""
+        *lines, rest = (self.partial[name] + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        if whole and rest:
+            lines, rest = [*lines, rest], b""
+        self.partial[name] = rest
+        for line in lines:
+            self.channel.send(**{name: line.decode("utf-8", errors="replace")})
+
+    def _look_at_rank(self) -> None:
+        if self.process is None or self.told_exit or self.process.poll() is None:
+            return
+        for name, stream in (("out", self.process.stdout), ("err", self.process.stderr)):
+            assert stream is not None
+            try:
+                while data := os.read(stream.fileno(), 1 << 16):
+                    self._send_lines(name, data, whole=False)
+            except BlockingIOError:
+                pass  # a grandchild holds the pipe; what the rank itself wrote has been read
+            self._send_lines(name, b"", whole=True)
+        self.channel.send(exit=self.process.returncode)
+        self.told_exit = True
+        self._signal(signal.SIGKILL)  # what the rank left running in its group
+
+    def _signal(self, number: int) -> None:
+        if self.process is None:
+            self.dismissed = self.told_exit = True  # nothing was started yet
+            return
+        with suppress(ProcessLookupError):  # all of the group are gone
+            os.killpg(self.process.pid, number)
+
+    def _end_rank(self) -> None:
+        if self.process is not None:
+            self._signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):  # it is not asked twice
+                self.process.wait(KILL_AFTER_S)
+            self._signal(signal.SIGKILL)
+
+    def _own_address(self) -> str:
+        return str(self.channel.connection.getsockname()[0])
+
+
+def _die_with_parent() -> None:
+    """In the new process: be killed when the keeper dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    """Return a port that is free now, for a script's own rendezvous (MASTER_PORT)."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def interface_of(address: str) -> str:
+    """Return the network interface that has an IPv4 address, "lo" if none has it (netdevice(7), SIOCGIFADDR)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                found = socket.inet_ntoa(fcntl.ioctl(probe.fileno(), 0x8915, request)[20:24])
+            except OSError:
+                continue  # an interface without an address
+            if found == address:
+                return name
+    return "lo"
+
+
+if __name__ == "__main__":
+    main()

