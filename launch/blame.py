@@ -18,7 +18,7 @@ CONSEQUENCES = (
     "Connection reset by peer",
     "Connection closed by peer",
 )
-_STALLED = re.compile(r"^(\d+): \[(.*?)\]?$")
+_STALLED = re.compile(r"^(\d+)!?: \[(.*?)\]?$")  # "!": beyond the limit for a shutdown
 
 
 @dataclass

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -101,10 +102,11 @@ def _build(tools: Toolchain, folder: Path, jobs: int | None) -> bool:
     log = folder.parent / f"{folder.name}.log"
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build.") as temporary:
         work = Path(temporary)
-        source = download(PIN, work / "source", source=True)
+        sources = _unpack(download(PIN, work / "archive", source=True), work / "sources")
+        corrections.apply(sources)
         wrapper = _compiler_wrapper(work / "c++", tools)
         command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-cache-dir",
-                   "--no-index", "-w", str(work / "wheel"), str(source)]  # fmt: skip
+                   "--no-index", "-w", str(work / "wheel"), str(sources)]  # fmt: skip
         print(
             f"building Horovod {VERSION} for torch {tools.torch}, {tools.mpi}" + (", CUDA" if tools.uses_cuda else "")
         )
@@ -117,11 +119,18 @@ def _build(tools: Toolchain, folder: Path, jobs: int | None) -> bool:
         done = work / "done"
         done.mkdir()
         wheel = next((work / "wheel").glob("horovod-*.whl"))
-        corrections.apply(wheel, done / wheel.name)
+        os.rename(wheel, done / wheel.name)
         (done / "built").write_text(json.dumps(asdict(tools), indent=1))
         shutil.rmtree(folder, ignore_errors=True)  # what has no "built" was never published whole
         os.rename(done, folder)
     return True
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Return the one folder inside a source archive."""
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return next(folder.iterdir())
 
 
 @contextmanager
