@@ -98,7 +98,9 @@ def _sign(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
     if fresh:
         rundir.clear(folder)
     (folder / FINISHED_FILE).unlink(missing_ok=True)
-    rundir.write_text(folder / CONFIG_FILE, to_yaml(config))
+    # To overwrite and to resume are acts, not properties of the run: whoever starts it again from its file goes on.
+    kept = dataclasses.replace(config, overwrite_output_dir=False, resume_from_checkpoint=None)
+    rundir.write_text(folder / CONFIG_FILE, to_yaml(kept))
 
 
 def _silent(*words: object) -> None:

@@ -159,6 +159,14 @@ def test_a_finished_run_says_so_and_more_epochs_go_on_from_it(workshop: Workshop
     assert done.returncode == 0 and "checkpoint-4" in done.output
 
 
+def test_a_run_started_again_from_its_own_configuration_goes_on_even_if_it_once_overwrote(workshop: Workshop, tmp_path):
+    folder = tmp_path / "run"
+    for _ in range(2):
+        assert ranks(0, *CLI, *workshop.arguments(folder, max_steps=4, overwrite_output_dir="true")).returncode == 0
+    done = ranks(0, *CLI, "--config", str(folder / "config.yaml"), "--max_steps", "6")
+    assert done.returncode == 0 and "going on from" in done.output, done.output
+
+
 def test_regression_bf16_and_fp16_with_loss_scaling_train_and_resume(workshop: Workshop, tmp_path):
     ratings = tmp_path / "ratings.csv"
     lines = workshop.rows.read_text().splitlines()[1:]

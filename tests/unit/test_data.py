@@ -127,3 +127,27 @@ def test_a_damaged_table_is_noticed_and_made_again(tmp_path):
     assert "ids has 0 of" in str(tokens.damage(tmp_path / "table"))
     again, _ = table(tmp_path, ["a film", "odd"])
     assert np.array_equal(again.batch([0, 1])["input_ids"].numpy(), ids)
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_one_line_with_what_to_do(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    flags = ["--output_dir", str(tmp_path / "run"), "--cache_dir", str(tmp_path / "cache")]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    for more, words in (
+        (["--model_name_or_path", "bert-base-cased", "--task_name", "mrpc"], "the hub gave no tokenizer"),
+        (
+            ["--model_name_or_path", str(make_saved(tmp_path)), "--task_name", "mrpc"],
+            "data set nyu-mll/glue/mrpc: it cannot be",
+        ),
+    ):
+        command = [sys.executable, "-m", "ringtune.train.cli", *flags, *more]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def make_saved(folder):
+    make_tokenizer(folder / "model")
+    return folder / "model"

@@ -1,0 +1,258 @@
+"""What a launch decides, as pure functions: command lines, environment, cores, blame."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ringtune.launch import cores, environment, horovodrun, mpirun, preflight, rank, run, srun
+from ringtune.launch.blame import Ending, judge, missing_ranks
+from ringtune.launch.hosts import Host
+from ringtune.launch.job import mismatches
+from ringtune.launch.plan import Plan, Ssh
+from ringtune.launch.ranks import assign
+from ringtune.train.contract import UsageError
+
+PLAN = Plan(
+    slots=tuple(assign([Host("a", 2), Host("b", 1)], 3)), source="-H", launcher="mpirun", controller="mpi",
+    command=("python", "train.py", "--name", "two words"), environment={"PATH": "/v/bin", "LANG": "C"}, is_local=False,
+    mpi_prefix="/v", ring_rules="/v/ring.rules",
+)  # fmt: skip
+
+
+def change(**fields):
+    return dataclasses.replace(PLAN, **fields)
+
+
+# Command lines
+
+
+def test_mpirun_gets_hosts_prefix_ring_and_environment_by_name():
+    command = mpirun.build(change(ssh=Ssh(2222, "/k"), interface="eth1", as_root=True))
+    assert command.argv == (
+        *["mpirun", "-np", "3", "-H", "a:2,b:1", "--map-by", "slot", "--bind-to", "none", "--prefix", "/v"],
+        *["--mca", "coll_tuned_use_dynamic_rules", "1", "--mca", "coll_tuned_dynamic_rules_filename", "/v/ring.rules"],
+        *["--mca", "btl_tcp_if_include", "eth1", "-x", "LANG", "-x", "PATH"],
+        *("python", "train.py", "--name", "two words"),
+    )
+    assert (
+        command.environment["PRTE_MCA_plm_ssh_args"] == command.environment["OMPI_MCA_plm_rsh_args"] == "-p 2222 -i /k"
+    )
+    assert command.environment["PRTE_MCA_prte_if_include"] == "eth1"
+    assert command.environment["PRTE_ALLOW_RUN_AS_ROOT"] == "1"
+
+
+def test_a_local_launch_needs_no_prefix_and_no_root_rights():
+    command = mpirun.build(change(is_local=True, ring_rules=""))
+    assert "--prefix" not in command.argv and "--mca" not in command.argv and not command.environment
+
+
+def test_horovodrun_gets_its_own_spelling_of_the_same():
+    command = horovodrun.build(change(launcher="horovodrun", ssh=Ssh(2222, "/k")))
+    assert command.argv[:10] == tuple(["horovodrun", "--mpi", "-np", "3", "-H", "a:2,b:1", "-p", "2222", "-i", "/k"])
+    assert command.argv[10] == (
+        "--mpi-args=--mca coll_tuned_use_dynamic_rules 1 --mca coll_tuned_dynamic_rules_filename /v/ring.rules --prefix /v"
+    )
+    gloo = horovodrun.build(change(launcher="horovodrun", controller="gloo", interface="eth1"))
+    assert gloo.argv[:8] == tuple(["horovodrun", "--gloo", "-np", "3", "-H", "a:2,b:1", "--network-interfaces", "eth1"])
+    for wrong in ({"ssh": Ssh(config_file="f")}, {"slots": tuple(assign([Host("::1", 1)], 1))}):
+        with pytest.raises(UsageError, match="horovodrun"):
+            horovodrun.build(change(**wrong))
+
+
+def test_srun_starts_one_step_without_pmi_and_only_inside_a_job():
+    command = srun.build(change(launcher="srun", controller="gloo", in_slurm=True))
+    assert command.argv[:8] == tuple(
+        [
+            "srun",
+            "--ntasks=3",
+            "--nodes=2",
+            "--nodelist=a,b",
+            "--distribution=block",
+            "--mpi=none",
+            "--cpu-bind=none",
+            "--kill-on-bad-exit=0",
+        ]
+    )
+    with pytest.raises(UsageError, match="not of a SLURM job"):
+        srun.build(PLAN)
+
+
+# Environment
+
+
+def test_the_ranks_get_what_is_allowed_what_is_asked_for_and_no_secret():
+    here = {"PATH": "/bin", "HF_HOME": "/hf", "HF_TOKEN": "s3cret", "HOME": "/root", "MINE": "1", "NCCL_DEBUG": "INFO",
+            "WANDB_API_KEY": "k", "HOROVOD_CONTROLLER": "mpi", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+    found = environment.for_ranks(here, ["MINE", "OTHER=a=b"], {"HOROVOD_CYCLE_TIME": "5"})
+    assert found == {"PATH": "/bin", "HF_HOME": "/hf", "MINE": "1", "OTHER": "a=b", "NCCL_DEBUG": "INFO",
+                     "HOROVOD_CYCLE_TIME": "5", "HOROVOD_CONTROLLER": "mpi", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+    assert environment.for_ranks(here, ["HF_TOKEN"], {})["HF_TOKEN"] == "s3cret"
+    assert environment.shown("HF_TOKEN", "s3cret") == "HF_TOKEN=(not shown)"
+    for wrong in ("ABSENT", "a-b=1", "=1"):
+        with pytest.raises(UsageError, match="-x"):
+            environment.for_ranks(here, [wrong], {})
+
+
+def test_horovods_settings_have_their_units():
+    found = environment.horovod_settings(
+        {"fusion_threshold_mb": 32, "cycle_time_ms": 2.5, "autotune": True, "log_level": None}
+    )
+    assert found == {"HOROVOD_FUSION_THRESHOLD": str(32 << 20), "HOROVOD_CYCLE_TIME": "2.5", "HOROVOD_AUTOTUNE": "1"}
+    with pytest.raises(UsageError, match="--fusion-threshold-mb: -1 is negative"):
+        environment.horovod_settings({"fusion_threshold_mb": -1})
+
+
+def test_a_dry_run_shows_table_environment_and_command_and_hides_secrets():
+    command = [sys.executable, "-m", "ringtune.launch.cli", "run", "-H", "a:2,b:1", "-x", "MY_TOKEN=s3cret", "--dry-run",
+               "--", "python", "x y.py"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "    2  b        0 of 1       1 of 2" in done.stdout
+    assert "s3cret" not in done.stdout and "MY_TOKEN=(not shown)" in done.stdout
+    assert "mpirun -np 3 -H a:2,b:1" in done.stdout and "-- python 'x y.py'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-np", "2"], "command: there is none"),
+        (["--", "true"], "nothing says how many ranks"),
+        (["-np", "3", "-H", "a:2", "--", "true"], "3 processes do not fit into 2 slots"),
+        (["-np", "1", "--launcher", "srun", "--", "true"], "--launcher srun"),
+        (["-np", "1", "-x", "NOT_SET_ANYWHERE", "--", "true"], "NOT_SET_ANYWHERE is not set here"),
+        (["-H", "a:2,a:2", "--", "true"], "named twice"),
+        (["--hostfile", "/nowhere", "--", "true"], "No such file"),
+    ],
+)
+def test_bad_requests_end_in_one_line_and_exit_code_2(words, message):
+    command = [sys.executable, "-m", "ringtune.launch.cli", "run", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+# Cores
+
+
+@given(st.integers(1, 12), st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_ranks_share_the_cores_disjointly_and_evenly_within_nodes(local_size, sizes):
+    count = iter(range(1000))
+    nodes = [[(next(count), next(count)) for _ in range(size)] for size in sizes]
+    shares = [cores.share(rank, local_size, nodes) for rank in range(local_size)]
+    flat = [core for each in shares for core in each]
+    if sum(sizes) < local_size:
+        assert not flat
+        return
+    assert len(set(flat)) == len(flat) and all(shares)
+    home = {core: number for number, node in enumerate(nodes) for core in node}
+    if len(set(sizes)) == 1 and local_size % len(nodes) == 0:
+        assert all(len({home[core] for core in each}) == 1 for each in shares)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_the_topology_is_read_from_sysfs_without_forbidden_cpus(tmp_path):
+    for node, cpus in ((0, "0-1,4-5"), (1, "2-3,6-7")):
+        (tmp_path / f"node/node{node}").mkdir(parents=True)
+        (tmp_path / f"node/node{node}/cpulist").write_text(cpus + "\n")
+    for cpu in range(8):
+        (tmp_path / f"cpu/cpu{cpu}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu/cpu{cpu}/topology/thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+    assert cores.topology(set(range(8)), tmp_path) == [[(0, 4), (1, 5)], [(2, 6), (3, 7)]]
+    assert cores.topology({1, 2, 5}, tmp_path) == [[(1, 5)], [(2,)]]
+    assert cores.topology({0, 1}, tmp_path / "none") == [[(0,), (1,)]]
+
+
+# Places and blame
+
+
+def test_a_rank_reads_its_seat_from_any_launchers_variables():
+    assert rank.seat({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+                      "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}) == rank.Seat(2, 3, 0, 1)  # fmt: skip
+    assert rank.seat({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3", "SLURM_LOCALID": "0", "SLURM_NODEID": "1",
+                      "SLURM_STEP_TASKS_PER_NODE": "2,1"}) == rank.Seat(2, 3, 0, 1)  # fmt: skip
+    with pytest.raises(UsageError, match="no launcher gave this process a rank"):
+        rank.seat({})
+
+
+def hello(host, **changes):
+    def of(slot):
+        place = {"rank": slot.rank, "size": slot.size, "local_rank": slot.local_rank, "local_size": slot.local_size}
+        return {"host": host.get(slot.host, slot.host), "hello": {**place, **changes}}
+
+    return of
+
+
+def test_a_place_that_was_not_promised_is_named():
+    good = [hello({"a": "node-1", "b": "node-2"})(slot) for slot in PLAN.slots]
+    assert mismatches(PLAN, good) == []
+    assert "local_rank 0, promised 1" in mismatches(PLAN, [hello({}, local_rank=0)(slot) for slot in PLAN.slots])[0]
+    assert "really x, x" in mismatches(PLAN, [hello({"a": "x", "b": "x"})(slot) for slot in PLAN.slots])[0]
+    assert "size 1, promised 3" in mismatches(PLAN, [hello({}, size=1)(slot) for slot in PLAN.slots])[0]
+
+
+def endings(*facts):
+    return [Ending(slot, **each) for slot, each in zip(PLAN.slots, facts, strict=True)]
+
+
+def test_the_first_rank_that_failed_by_itself_is_blamed():
+    consequence = {
+        "exit_code": 1,
+        "ended_at": 1.0,
+        "failed_at": 1.0,
+        "words": ["HorovodInternalError: Horovod has been shut down"],
+    }
+    raised = {"exit_code": 1, "ended_at": 3.0, "failed_at": 2.0, "words": ["Traceback", "RuntimeError: x"]}
+    verdict = judge(endings(consequence, raised, {"exit_code": -15, "ended_at": 5.0, "ordered": True}))
+    assert (verdict.exit_code, verdict.headline, verdict.num_consequences) == (
+        1,
+        "rank 1 of 3 (host a): exit code 1",
+        1,
+    )
+    verdict = judge(endings(consequence, consequence, {"exit_code": -9, "ended_at": 4.0}))
+    assert (verdict.exit_code, verdict.headline) == (137, "rank 2 of 3 (host b): killed by SIGKILL")
+    verdict = judge(endings({"exit_code": 0}, consequence, {"lost": "its host is down", "ended_at": 0.5}))
+    assert (verdict.exit_code, verdict.headline) == (1, "rank 2 of 3 (host b): its host is down")
+    assert judge(endings({"exit_code": 0}, {"exit_code": 0}, {"exit_code": 0})).exit_code == 0
+    assert judge(endings({"exit_code": 75}, {"exit_code": 75}, {"exit_code": 0})).exit_code == 75
+
+
+def test_a_rank_that_others_wait_for_is_blamed_though_it_never_failed():
+    lines = ["Missing ranks:", "2: [allreduce.x, allreduce.y ...]", "Missing ranks:", "1!: [allreduce.x]"]
+    assert missing_ranks(lines) == [(1, "allreduce.x")]
+    consequence = {"exit_code": 1, "ended_at": 1.0, "words": ["HorovodInternalError: Horovod has been shut down"]}
+    verdict = judge(endings(consequence, {"exit_code": -15, "ordered": True}, consequence), lines)
+    assert verdict.headline == "rank 1 of 3 (host a): hung: the other ranks wait for it in 'allreduce.x'"
+
+
+# Looking at hosts
+
+
+def test_what_ssh_says_is_explained():
+    assert preflight.explain("root@b: Permission denied (publickey).")[0] == "ssh refuses the key"
+    assert (
+        preflight.explain("ssh: connect to host b port 22: Connection refused")[0] == "nothing listens on its ssh port"
+    )
+    assert preflight.explain("something\nvery odd\n")[0] == "very odd"
+
+
+def test_software_that_differs_is_named():
+    own = {"python": "3.11.7", "versions": {"torch": "2.13.0", "ringtune": "0.1.0"}}
+    other = {"python": "3.12.1", "versions": {"torch": "2.12.0", "ringtune": ""}}
+    assert preflight.differences(own, own) == []
+    assert preflight.differences(own, other) == [
+        "Python 3.12.1, here 3.11.7",
+        "torch 2.12.0, here 2.13.0",
+        "ringtune missing, here 0.1.0",
+    ]
+
+
+def test_the_table_says_who_sits_where():
+    assert run.table(PLAN).splitlines()[1:3] == [
+        " rank  host  local_rank  cross_rank",
+        "    0  a        0 of 2       0 of 2",
+    ]
