@@ -22,7 +22,7 @@ from ringtune.launch import control
 from ringtune.launch.blame import TRACEBACK, Ending, Verdict, judge
 from ringtune.launch.plan import Command, Plan
 from ringtune.launch.rendezvous import Rendezvous
-from ringtune.train.contract import CONTROL_VARIABLE, EXIT_FAILED, EXIT_REQUEUE, EXIT_USAGE
+from ringtune.train.contract import CONTROL_VARIABLE, EXIT_FAILED, EXIT_REQUEUE, EXIT_USAGE, broken_promises
 
 FAIL_GRACE_S = 2.0  # for the other ranks to fail by themselves after the first
 TERM_GRACE_S = 3.0  # between SIGTERM and SIGKILL of what is left
@@ -360,23 +360,8 @@ class Job:
 
 
 def mismatches(plan: Plan, hellos: list[Mapping[str, Any]]) -> list[str]:
-    """Return what each rank has that the plan did not promise, a line each. **Pure.**
-
-    Hosts are compared by who shares one: a rank knows its host by another name than the user does.
-    """
-    wrong = []
-    names: dict[str, str] = {}
-    for slot, hello in zip(plan.slots, hellos, strict=True):
-        found = hello["hello"]
-        for name in ("size", "local_rank", "local_size"):
-            if found[name] != getattr(slot, name):
-                wrong.append(
-                    f"rank {slot.rank} (host {hello['host']}): {name} {found[name]}, promised {getattr(slot, name)}"
-                )
-        if names.setdefault(slot.host, str(hello["host"])) != hello["host"]:
-            wrong.append(
-                f"rank {slot.rank}: on host {hello['host']}, promised {slot.host}, which is {names[slot.host]}"
-            )
-    if len(set(names.values())) < len(names):
-        wrong.append(f"hosts promised as {', '.join(names)} are really {', '.join(names.values())}")
-    return wrong
+    """Return what the ranks have that the plan did not promise, a phrase each. **Pure.**"""
+    sizes = [f"rank {slot.rank} (host {hello['host']}) sees {hello['hello']['size']} ranks, promised {slot.size}"
+             for slot, hello in zip(plan.slots, hellos, strict=True) if hello["hello"]["size"] != slot.size]  # fmt: skip
+    found = [(str(each["host"]), each["hello"]["local_rank"], each["hello"]["local_size"]) for each in hellos]
+    return sizes + broken_promises([(slot.host, slot.local_rank, slot.local_size) for slot in plan.slots], found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from ringtune.launch.plan import Command, Plan
+from ringtune.train.contract import CONTROL_VARIABLE
 
 #: Open MPI 5 reads PRTE_MCA_* for its launcher PRRTE, Open MPI 4 OMPI_MCA_*; each ignores the other's.
 _SSH_ARGUMENTS = ("PRTE_MCA_plm_ssh_args", "OMPI_MCA_plm_rsh_args")
@@ -19,7 +20,7 @@ def build(plan: Plan) -> Command:
         argv += ["--prefix", plan.mpi_prefix]
     for name, value in mca_settings(plan).items():
         argv += ["--mca", name, value]
-    for name in sorted(plan.environment):
+    for name in sorted({*plan.environment, CONTROL_VARIABLE}):
         argv += ["-x", name]
     return Command((*argv, *plan.command), launcher_environment(plan))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ringtune.launch import allocation, control, environment, horovodrun, mpirun, preflight, srun, toolchain
 from ringtune.launch.job import Job, Limits
 from ringtune.launch.plan import Command, Plan, Ssh
-from ringtune.launch.ranks import RankSlot, assign
+from ringtune.launch.ranks import RankSlot, assign, used_hosts
 from ringtune.train.contract import EXIT_FINISHED, PROMISE_VARIABLE, UsageError
 
 LAUNCHERS: Mapping[str, Callable[[Plan], Command]] = {
@@ -76,7 +76,7 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     is_local = all(control.is_this_machine(host) for host in dict.fromkeys(slot.host for slot in slots))
     settings = {
         **(request.settings or {}),
-        PROMISE_VARIABLE: ",".join(f"{slot.host}:{slot.local_size}" for slot in slots if slot.local_rank == 0),
+        PROMISE_VARIABLE: ",".join(map(str, used_hosts(slots))),
     }
     if controller == "gloo":
         settings |= {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}

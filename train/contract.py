@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 EXIT_FINISHED = 0
@@ -80,6 +80,36 @@ def promised_rank(environ: Mapping[str, str] = os.environ) -> int:
 def promised_size(environ: Mapping[str, str] = os.environ) -> int:
     """Return the number of processes the launcher started, 1 without a launcher."""
     return first_integer(SIZE_VARIABLES, environ) or 1
+
+
+Seat = tuple[str, int, int]
+"""Host, local rank and local size of one rank."""
+
+
+def promised_seats(promise: str) -> list[Seat]:
+    """Return the seat of every rank of a promise such as ``a:2,b:1``. **Pure.**"""
+    hosts = [entry.rpartition(":")[::2] for entry in promise.split(",")]
+    return [(name, local_rank, int(slots)) for name, slots in hosts for local_rank in range(int(slots))]
+
+
+def broken_promises(promised: Sequence[Seat], found: Sequence[Seat]) -> list[str]:
+    """Return what each rank has that was not promised, a phrase each. **Pure.**
+
+    Hosts are compared by who shares one, because a host may know itself by another name than the user does.
+    """
+    if len(promised) != len(found):
+        return [f"{len(promised)} ranks were promised, there are {len(found)}"]
+    wrong = []
+    names: dict[str, str] = {}  # the promised name → the host's own
+    for rank, ((host, *promised_seat), (own_name, *seat)) in enumerate(zip(promised, found, strict=True)):
+        if seat != promised_seat:
+            wrong.append(f"rank {rank} (host {own_name}) has local rank {seat[0]} of {seat[1]}, promised "
+                         f"{promised_seat[0]} of {promised_seat[1]}")  # fmt: skip
+        if names.setdefault(host, own_name) != own_name:
+            wrong.append(f"rank {rank} is on host {own_name}, promised {host}, which is {names[host]}")
+    if len(set(names.values())) < len(names):
+        wrong.append(f"the hosts promised as {', '.join(names)} are really {', '.join(names.values())}")
+    return wrong
 
 
 def signed(rank: int, size: int, message: str) -> str:

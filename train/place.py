@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 
 import torch
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import UsageError
+from ringtune.train.contract import UsageError, broken_promises, promised_seats
+
+ALIKE = ("torch", "horovod", "transformers", "ringtune")  # packages whose versions must be those of rank 0
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,18 @@ class Place:
     rank: int
     host: str
     local_rank: int
-    device: str
+    local_size: int
+    device: str  # cpu or cuda:N
+    device_id: str  # what tells one GPU of a host from another, "" for a CPU
+    num_cores: int  # CPUs this rank may use
     num_threads: int
+    versions: str  # of what must be the same on all hosts
     pid: int
 
     def __str__(self) -> str:
         return (
-            f"rank {self.rank}  host {self.host}  local_rank {self.local_rank}  {self.device}  "
-            f"{self.num_threads} thread(s)  pid {self.pid}"
+            f"rank {self.rank}  host {self.host}  local_rank {self.local_rank} of {self.local_size}  {self.device}  "
+            f"{self.num_threads} thread(s) on {self.num_cores} core(s)  {self.versions}  pid {self.pid}"
         )
 
 
@@ -65,12 +73,48 @@ def choose_device(comm: Comm) -> torch.device:
 
 
 def gather_places(comm: Comm, device: torch.device) -> list[Place]:
-    """Return every rank's place. **Collective.** Raises UsageError if two ranks share a local rank on one host."""
-    mine = Place(comm.rank, socket.gethostname(), comm.local_rank, str(device), torch.get_num_threads(), os.getpid())
-    places = comm.gather_values(mine, "place")
-    seats = Counter((each.host, each.local_rank) for each in places)
-    for (host, local_rank), count in seats.items():
-        if count > 1:
-            raise UsageError("launch", f"{count} ranks of host {host} have local rank {local_rank}",
-                             "one local rank each", "check the launcher's hosts and slots")  # fmt: skip
-    return places
+    """Return every rank's place. **Collective.**"""
+    mine = Place(
+        rank=comm.rank,
+        host=socket.gethostname(),
+        local_rank=comm.local_rank,
+        local_size=comm.local_size,
+        device=str(device),
+        device_id=str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else "",
+        num_cores=len(os.sched_getaffinity(0)),
+        num_threads=torch.get_num_threads(),
+        versions=f"python {platform.python_version()} "
+        + " ".join(f"{name} {metadata.version(name)}" for name in ALIKE),
+        pid=os.getpid(),
+    )
+    return comm.gather_values(mine, "place")
+
+
+def faults(places: Sequence[Place], promise: str | None) -> list[str]:
+    """Return what is wrong with the places, a phrase each. **Pure.**
+
+    promise: hosts and ranks as the launcher meant them, ``a:2,b:1``. Hosts are compared by who shares one, because a host
+    may know itself by another name than the user does.
+    """
+    found = []
+    for what, key in (("local rank", lambda each: each.local_rank), ("GPU", lambda each: each.device_id)):
+        seats = Counter((each.host, key(each)) for each in places if key(each) != "")
+        found += [
+            f"{count} ranks of host {host} have {what} {seat}" for (host, seat), count in seats.items() if count > 1
+        ]
+    for each in places:
+        if each.versions != places[0].versions:
+            found.append(f"rank {each.rank} (host {each.host}) runs {each.versions}, rank 0 {places[0].versions}")
+    if promise:
+        found += broken_promises(
+            promised_seats(promise), [(each.host, each.local_rank, each.local_size) for each in places]
+        )
+    return found
+
+
+def check_places(places: Sequence[Place], promise: str | None) -> None:
+    """Raise UsageError, on every rank alike, if the ranks are not where they should be."""
+    wrong = faults(places, promise)
+    if wrong:
+        raise UsageError("launch", "; ".join(wrong), "each rank a seat of its own, as promised, and one software on all hosts",
+                         "check the launcher's hosts and slots, and ringtune-launch doctor")  # fmt: skip

@@ -15,10 +15,10 @@ import torch
 from ringtune.train import batching, checkpoint, model, rundir
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig, refuse_changes, to_yaml
-from ringtune.train.contract import CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, UsageError
+from ringtune.train.contract import CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, PROMISE_VARIABLE, UsageError
 from ringtune.train.loop import Loop
 from ringtune.train.order import DataOrder
-from ringtune.train.place import choose_device, gather_places, threads_of_rank
+from ringtune.train.place import check_places, choose_device, gather_places, threads_of_rank
 from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.step import Precision
 from ringtune.train.stop import StopWatch
@@ -49,6 +49,7 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
     tell = print if comm.rank == 0 else _silent
     for place in places:
         tell(place)
+    check_places(places, os.environ.get(PROMISE_VARIABLE))
 
     guard = rundir.RunLock(Path(config.output_dir)) if comm.rank == 0 else None
     try:

@@ -190,9 +190,12 @@ def hello(host, **changes):
 def test_a_place_that_was_not_promised_is_named():
     good = [hello({"a": "node-1", "b": "node-2"})(slot) for slot in PLAN.slots]
     assert mismatches(PLAN, good) == []
-    assert "local_rank 0, promised 1" in mismatches(PLAN, [hello({}, local_rank=0)(slot) for slot in PLAN.slots])[0]
+    assert (
+        "has local rank 0 of 2, promised 1 of 2"
+        in mismatches(PLAN, [hello({}, local_rank=0)(slot) for slot in PLAN.slots])[0]
+    )
     assert "really x, x" in mismatches(PLAN, [hello({"a": "x", "b": "x"})(slot) for slot in PLAN.slots])[0]
-    assert "size 1, promised 3" in mismatches(PLAN, [hello({}, size=1)(slot) for slot in PLAN.slots])[0]
+    assert "sees 1 ranks, promised 3" in mismatches(PLAN, [hello({}, size=1)(slot) for slot in PLAN.slots])[0]
 
 
 def endings(*facts):

@@ -178,3 +178,28 @@ def test_ranks_share_the_cores_unless_told_otherwise():
     assert threads_of_rank(fast, {}, 2, 8, 4) == 2  # bound to two cores by the launcher
     assert threads_of_rank(fast, {}, 2, 2, 4) == 1
     assert threads_of_rank(exact, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 1
+
+
+def places(*seats, **changes):
+    from ringtune.train.place import Place
+
+    return [
+        Place(rank, host, local, size, "cpu", "", 1, 1, "torch 2", 0) for rank, (host, local, size) in enumerate(seats)
+    ]
+
+
+def test_ranks_that_are_not_where_they_were_promised_are_named():
+    import dataclasses
+
+    from ringtune.train.place import faults
+
+    good = places(("x", 0, 2), ("x", 1, 2), ("y", 0, 1))
+    assert faults(good, None) == faults(good, "a:2,b:1") == faults(good, "[fe80::1]:2,b:1") == []
+    assert faults(good, "a:1,b:1,c:1") and faults(good, "a:3") and faults(good, "a:1,b:2")
+    assert faults(good, "a:2") == ["2 ranks were promised, there are 3"]
+    pmix = places(("x", 0, 1), ("x", 0, 1))  # what srun and a PMIx that do not fit give
+    assert faults(pmix, None) == ["2 ranks of host x have local rank 0"]
+    gpus = [dataclasses.replace(each, device_id="GPU-1") for each in good]
+    assert "2 ranks of host x have GPU GPU-1" in faults(gpus, None)
+    mixed = [good[0], good[1], dataclasses.replace(good[2], versions="torch 1")]
+    assert faults(mixed, None) == ["rank 2 (host y) runs torch 1, rank 0 torch 2"]
