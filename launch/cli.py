@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ringtune.launch import environment
-from ringtune.train.contract import EXIT_USAGE, UsageError
+from ringtune.launch.plan import Ssh
+from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +48,63 @@ def _parser() -> argparse.ArgumentParser:
     horovod.add_argument("--no-verify", action="store_true", help="leave out the proof")
     horovod.set_defaults(run=_horovod)
     _add_run(commands)
+    _add_doctor(commands)
+    completion = commands.add_parser("completion", help="print tab completion", description="Print tab completion; for bash: "
+                                     "source <(ringtune-launch completion bash)")  # fmt: skip
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    completion.set_defaults(run=lambda options: _complete(parser, options.shell))
     return parser
+
+
+def _complete(parser: argparse.ArgumentParser, shell: str) -> int:
+    import shtab
+
+    print(shtab.complete(parser, shell))
+    return EXIT_FINISHED
+
+
+def _add_hosts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-H", "--hosts", help="a:2,b:2 or n[01-03]:4")
+    parser.add_argument("--hostfile", type=Path, help="one 'host slots=N' a line")
+    parser.add_argument("--launcher", choices=("auto", "horovodrun", "mpirun", "srun"), default="auto")
+    parser.add_argument("--network-interface", metavar="NAME", help="default: by the routes between the hosts")
+    parser.add_argument("-p", "--ssh-port", type=int, metavar="PORT")
+    parser.add_argument("-i", "--ssh-identity-file", metavar="FILE")
+    parser.add_argument("--ssh-config", metavar="FILE")
+
+
+def _ssh(options: argparse.Namespace) -> Ssh:
+    return Ssh(options.ssh_port, options.ssh_identity_file, options.ssh_config)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="check hosts and the links between them",
+        description="Check every host for what would hurt a run: reachability, software, clock, GPUs, disk, shared folders, "
+        "and the latency and ring-allreduce bandwidth of the links between them.",
+        epilog="exit codes: 0 nothing found, 1 something would hurt a run (said with what to do), 2 wrong usage",
+    )
+    _add_hosts(doctor)
+    doctor.add_argument(
+        "--folder", type=Path, action="append", help="where runs are written (default: here); must be shared"
+    )
+    doctor.add_argument("--quick", action="store_true", help="messages up to 1 MiB only")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ringtune.launch import doctor
+    from ringtune.launch.run import Request
+
+    request = Request((), None if _names_hosts(options) else 1, hosts=options.hosts, hostfile=options.hostfile,
+                      launcher=options.launcher, ssh=_ssh(options), interface=options.network_interface)  # fmt: skip
+    return doctor.examine(request, options.folder or [Path.cwd()], as_json=options.json, quick=options.quick)
+
+
+def _names_hosts(options: argparse.Namespace) -> bool:
+    return bool(options.hosts or options.hostfile or "SLURM_JOB_NODELIST" in os.environ)
 
 
 def _add_run(commands: Any) -> None:
@@ -61,9 +119,7 @@ def _add_run(commands: Any) -> None:
         "cannot take ranks (said by name), otherwise that of the first failing rank (128 + N if killed by signal N)",
     )  # fmt: skip
     run.add_argument("-np", "--num-proc", type=int, metavar="N", help="ranks (default: all slots of the hosts)")
-    run.add_argument("-H", "--hosts", help="a:2,b:2 or n[01-03]:4")
-    run.add_argument("--hostfile", type=Path, help="one 'host slots=N' a line")
-    run.add_argument("--launcher", choices=("auto", "horovodrun", "mpirun", "srun"), default="auto")
+    _add_hosts(run)
     run.add_argument("--controller", choices=("mpi", "gloo"), help="default: mpi, under srun gloo")
     run.add_argument("--dry-run", action="store_true", help="show rank table, environment and command; start nothing")
     run.add_argument("--output-dir", type=Path, metavar="DIR", help="keep the output of each rank in a file of its own")
@@ -71,10 +127,6 @@ def _add_run(commands: Any) -> None:
                      help="carry one more environment variable")  # fmt: skip
     run.add_argument("--no-bind", action="store_true", help="do not bind ranks to cores")
     run.add_argument("--no-ring", action="store_true", help="leave the choice of MPI's allreduce to Open MPI")
-    run.add_argument("--network-interface", metavar="NAME", help="default: by the routes between the hosts")
-    run.add_argument("-p", "--ssh-port", type=int, metavar="PORT")
-    run.add_argument("-i", "--ssh-identity-file", metavar="FILE")
-    run.add_argument("--ssh-config", metavar="FILE")
     run.add_argument(
         "--srun-mpi", metavar="PLUGIN", help="MPI plugin of srun (default: none, with --controller mpi pmix)"
     )
@@ -99,13 +151,12 @@ def _add_run(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from ringtune.launch import run
     from ringtune.launch.job import Limits
-    from ringtune.launch.plan import Ssh
 
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
     return run.run(run.Request(
         command=tuple(words), num_proc=options.num_proc, hosts=options.hosts, hostfile=options.hostfile,
         launcher=options.launcher, controller=options.controller, srun_mpi=options.srun_mpi,
-        ssh=Ssh(options.ssh_port, options.ssh_identity_file, options.ssh_config), interface=options.network_interface,
+        ssh=_ssh(options), interface=options.network_interface,
         carried=tuple(options.carried), settings=environment.horovod_settings(vars(options)), bound=not options.no_bind,
         ring=not options.no_ring, output_dir=options.output_dir, limits=Limits(options.start_timeout, options.stop_timeout),
         checked=not options.no_check, dry_run=options.dry_run, verbose=options.verbose,

@@ -7,9 +7,11 @@ Either side takes silence for death, so that a cut cable or a killed launcher le
 
 from __future__ import annotations
 
+import fcntl
 import json
 import secrets
 import socket
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,3 +143,17 @@ def is_this_machine(host: str) -> bool:
     except OSError:
         return False
     return False
+
+
+def interface_of(address: str) -> str:
+    """Return the network interface that has an IPv4 address, "lo" if none has it (netdevice(7), SIOCGIFADDR)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                found = socket.inet_ntoa(fcntl.ioctl(probe.fileno(), 0x8915, request)[20:24])
+            except OSError:
+                continue  # an interface without an address
+            if found == address:
+                return name
+    return "lo"

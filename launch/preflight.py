@@ -79,15 +79,17 @@ def look_at(plan: Plan, folders: Sequence[str], *, token: str = "", program: str
     names = [host.name for host in plan.hosts]
     if plan.in_slurm:
         return _by_srun(plan, words)
+    others = [name for name in names if not control.is_this_machine(name)]
+    towards = others[0] if others else ""
     with ThreadPoolExecutor(max_workers=min(32, len(names))) as pool:
-        return list(pool.map(lambda name: _ask(name, words, plan.ssh, plan.environment), names))
+        return list(pool.map(lambda name: _ask(name, words, plan.ssh, plan.environment, towards), names))
 
 
-def _ask(host: str, words: Sequence[str], ssh: Ssh, carried: Mapping[str, str]) -> Report:
+def _ask(host: str, words: Sequence[str], ssh: Ssh, carried: Mapping[str, str], towards: str) -> Report:
     asked_at = time.time()
     command = [sys.executable, "-m", "ringtune.launch.probe", *words]
     if control.is_this_machine(host):
-        command = ["env", f"PATH={carried['PATH']}", *command]
+        command = ["env", f"PATH={carried['PATH']}", *command, *(["--towards", towards] if towards else [])]
     else:
         remote = shlex.join(["env", f"PATH={carried['PATH']}", *command])
         command = [

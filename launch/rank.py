@@ -8,12 +8,10 @@ its rank. Started by hand, without a control line, it only sets the environment 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -158,7 +156,7 @@ class Keeper:
         env = {**os.environ, **environment, **torch_variables(self.seat), "PYTHONUNBUFFERED": "1"}
         env.setdefault("OMP_NUM_THREADS", str(num_cores))
         if env.get("HOROVOD_CONTROLLER") == "gloo":
-            env.setdefault("HOROVOD_GLOO_IFACE", interface_of(self._own_address()))
+            env.setdefault("HOROVOD_GLOO_IFACE", control.interface_of(self._own_address()))
         try:
             self.process = subprocess.Popen(
                 self.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -235,20 +233,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
-
-
-def interface_of(address: str) -> str:
-    """Return the network interface that has an IPv4 address, "lo" if none has it (netdevice(7), SIOCGIFADDR)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                found = socket.inet_ntoa(fcntl.ioctl(probe.fileno(), 0x8915, request)[20:24])
-            except OSError:
-                continue  # an interface without an address
-            if found == address:
-                return name
-    return "lo"
 
 
 if __name__ == "__main__":
