@@ -113,22 +113,22 @@ def connect(address: Address) -> Channel:
     return Channel(connection)
 
 
-def own_address_towards(host: str | None) -> str:
-    """Return the address under which ``host`` sees this machine, by the routing table; nothing is sent.
+def own_address_towards(*hosts: str) -> str:
+    """Return the address under which the hosts see this machine, by the routing table; nothing is sent.
 
-    Raises UsageError if the name is not known.
+    The first host whose name is known decides; SLURM's node names need not be. Raises UsageError if not even this
+    machine's own name is.
     """
-    if host is None:
-        return "127.0.0.1"
-    try:
-        family, kind, _, _, target = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(target)
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise UsageError(
-            f"host {host}", f"it cannot be found: {error}", "a host name or an address", "check the name"
-        ) from None
+    for host in (*hosts, socket.gethostname()):
+        try:
+            family, kind, _, _, target = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.connect(target)
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    raise UsageError("launch", f"none of the names {', '.join(hosts)} is known, nor this machine's own",
+                     "host names or addresses", "check /etc/hosts or the name service")  # fmt: skip
 
 
 def is_this_machine(host: str) -> bool:

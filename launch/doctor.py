@@ -176,7 +176,8 @@ def _measure(
         return {}, Finding(
             "links", "", BAD, f"MPI ended with code {done.returncode}: {last[:160]}", f"try: {shlex.join(built.argv)}"
         )
-    return json.loads(done.stdout.splitlines()[-1]), None
+    answer = next(line for line in done.stdout.splitlines() if line.startswith('{"links"'))  # rank 0's
+    return json.loads(answer), None
 
 
 def judge_links(measured: Mapping[str, Any], hosts: Sequence[str], limit: float) -> list[Finding]:

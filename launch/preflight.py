@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ringtune.train.contract import UsageError
 
 CONNECT_S = 8
 PROBE_LIMIT_S = 40
+_SEAT = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
 _REASONS = (
     ("Permission denied", "ssh refuses the key", "add the key to the host's authorized_keys, or name it with --ssh-identity-file"),
     ("Host key verification failed", "its ssh host key is not the known one", "connect once by hand, or mend known_hosts"),
@@ -143,11 +145,11 @@ def _by_srun(plan: Plan, words: Sequence[str]) -> list[Report]:
     for line in done.stdout.replace("}{", "}\n{").splitlines():
         try:
             answer = json.loads(line)
-            found[str(answer["host"]).split(".")[0]] = answer
+            found[str(answer["node"])] = answer
         except ValueError:
             continue
     error, todo = explain(done.stderr)
-    return [Report(name, found.get(name.split(".")[0]), error, todo, asked_at, time.time()) for name in names]
+    return [Report(name, found.get(name), error, todo, asked_at, time.time()) for name in names]
 
 
 def prove_mpi(plan: Plan) -> None:
@@ -159,7 +161,7 @@ def prove_mpi(plan: Plan) -> None:
     trial = Plan(**{**vars(plan), "command": (sys.executable, "-m", "ringtune.launch.mpi_seat")})
     done = subprocess.run(srun.build(trial).argv, capture_output=True, text=True, timeout=PROBE_LIMIT_S * 2, check=False,
                           env={**environment.for_launcher(os.environ), **plan.environment}, stdin=subprocess.DEVNULL)  # fmt: skip
-    found = sorted(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    found = sorted([int(number) for number in numbers] for numbers in _SEAT.findall(done.stdout))  # lines may be joined
     expected = [[slot.rank, slot.size, slot.local_rank, slot.local_size] for slot in plan.slots]
     if found != expected:
         table = "; ".join(

@@ -30,6 +30,7 @@ def facts(folders: list[str], token: str = "", program: str = "", towards: str =
     """
     return {
         "host": socket.gethostname(),
+        "node": os.environ.get("SLURMD_NODENAME", ""),  # SLURM's name for it, which may differ
         "time": time.time(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},

@@ -59,7 +59,7 @@ def run(request: Request, environ: Mapping[str, str] = os.environ) -> int:
     if plan.launcher == "srun" and plan.controller == "mpi":
         preflight.prove_mpi(plan)
     plan = replace(plan, environment={**environment.for_launcher(environ), **plan.environment})
-    advertised = control.own_address_towards(None if plan.is_local else remote_host(plan))
+    advertised = "127.0.0.1" if plan.is_local else control.own_address_towards(*remote_hosts(plan))
     return Job(
         plan, command, advertised, limits=request.limits, bound=request.bound, output_dir=request.output_dir
     ).run()
@@ -114,9 +114,9 @@ def mpi_prefix() -> str:
     return str(Path(found).parent.parent) if found else ""
 
 
-def remote_host(plan: Plan) -> str:
-    """Return a host of the plan that is not this machine."""
-    return next(host.name for host in plan.hosts if not control.is_this_machine(host.name))
+def remote_hosts(plan: Plan) -> list[str]:
+    """Return the hosts of the plan that are not this machine."""
+    return [host.name for host in plan.hosts if not control.is_this_machine(host.name)]
 
 
 def table(plan: Plan) -> str:

@@ -10,13 +10,19 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cluster.hosts import Cluster, missing
+from cluster.slurm import Slurm, missing_packages
+from ringtune.launch.demo import fetch
 from ringtune.launch.horovod import rank_environment
+from ringtune.train.contract import cache_folder
 
+ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "faults.py"
 RANKS_LIMIT_S = 240
 WORDS = [
@@ -106,6 +112,18 @@ class Workshop:
         return ranks(size, str(FAULTS), *faults, "--", *self.arguments(output_dir, **changes))
 
 
+def short_demo(output_dir: Path) -> list[str]:
+    """Return a command that takes two exact steps of the demo: its real model, rows and settings."""
+    demo = fetch(cache_folder())
+    return [
+        script("ringtune-train"), "--config", str(ROOT / "benchmarks" / "demo.yaml"), "--mode", "exact", "--num_shards", "2",
+        "--max_steps", "2", "--global_batch_size", "8", "--max_train_samples", "64", "--max_eval_samples", "50",
+        "--bf16", "false", "--report_to", "none", "--model_name_or_path", str(demo / "model"),
+        "--train_file", str(demo / "train.csv"), "--validation_file", str(demo / "dev.csv"),
+        "--output_dir", str(output_dir), "--cache_dir", str(output_dir.parent / "cache"),
+    ]  # fmt: skip
+
+
 def records(output_dir: Path, event: str) -> list[dict]:
     """Return a run's metrics of one kind, without those that measure time."""
     clocks = ("samples_per_s", "tokens_per_s", "rank_balance", "comm_s")
@@ -180,3 +198,21 @@ def reference(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> C
         return made[key]
 
     return run
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Return a function that starts hosts; they are gone when the test ends. ``tmp_path`` is the folder that they share."""
+    if missing() and not os.environ.get("CI"):
+        pytest.skip(f"needs {', '.join(missing())}")
+    with ExitStack() as stack:
+        yield lambda *names, **options: stack.enter_context(Cluster(*names, shared=tmp_path, **options))
+
+
+@pytest.fixture
+def make_slurm(tmp_path: Path) -> Iterator[Callable[..., Slurm]]:
+    """Return a function that starts a SLURM with the named nodes; ``tmp_path`` is the folder that all hosts share."""
+    if missing_packages() and not os.environ.get("CI"):
+        pytest.skip(f"needs {', '.join(missing_packages())}")
+    with ExitStack() as stack:
+        yield lambda *nodes, **options: stack.enter_context(Slurm(*nodes, shared=tmp_path, **options))

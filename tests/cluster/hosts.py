@@ -49,7 +49,7 @@ exec sleep infinity
 # A host, from a bare namespace to a running sshd, which as process 1 also reaps orphans.
 _HOST = """
 set -e
-hostname {name}
+echo {name} > /proc/sys/kernel/hostname
 mount -t sysfs sysfs /sys
 mkdir -p /mnt/shared
 mount --bind {shared} /mnt/shared
@@ -66,7 +66,6 @@ cat > /run/files/hosts <<END
 END
 cat > /run/files/ssh_config <<END
 IdentityFile /mnt/key
-Port {port}
 StrictHostKeyChecking accept-new
 UserKnownHostsFile /run/known_hosts
 LogLevel ERROR
@@ -78,8 +77,9 @@ echo ready
 read go
 ip address add {address}/24 dev eth0
 ip link set eth0 up
-exec "$(command -v sshd)" -D -e -f /dev/null -p {port} -h /mnt/host -o UsePAM=no -o StrictModes=no -o PidFile=none \
-    -o AuthorizedKeysFile=/mnt/authorized_keys -o PermitRootLogin=yes -o MaxStartups=200 -o AcceptEnv=none {extra}
+# Of an option given twice, sshd takes the first.
+exec "$(command -v sshd)" -D -e -f /dev/null {extra} -p {port} -h /mnt/host -o UsePAM=no -o StrictModes=no \
+    -o PidFile=none -o AuthorizedKeysFile=/mnt/authorized_keys -o PermitRootLogin=yes -o MaxStartups=200
 """
 
 

@@ -1,0 +1,84 @@
+"""Launching inside a real SLURM: srun with and without an MPI plugin, mpirun, and srun's two silent traps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from cluster.test_run import settled
+from conftest import digests, rank_environment, ranks, records, script, short_demo
+
+pytestmark = pytest.mark.cluster
+PROGRAMS = Path(__file__).parent / "programs"
+ENV = rank_environment(os.environ)
+
+
+def launch(*words: object, program: str = "horovod_sum.py", more: tuple[str, ...] = ()) -> list[str]:
+    return [script("ringtune-launch"), "run", *map(str, words), "--", "python", str(PROGRAMS / program), *more]
+
+
+@pytest.mark.parametrize("words", [("--launcher", "srun"), ("--launcher", "srun", "--controller", "mpi"), ()], ids=str)
+def test_a_ragged_allocation_gives_its_ranks_by_srun_alone_by_pmix_and_by_mpirun(make_slurm, words):
+    slurm = make_slurm("n1", "n2")
+    done = slurm.run(["salloc", "-N2", "-n3", *launch(*words)], env=ENV)
+    assert done.returncode == 0, done.output
+    assert "hosts from SLURM job" in done.output
+    for rank, local in enumerate(("0 of 2", "1 of 2", "0 of 1")):
+        assert f"[{rank}] sum [6.0, 6.0, 6.0] rank {rank} of 3, local rank {local}" in done.output, done.output
+
+
+def test_an_mpi_plugin_that_starts_lone_ranks_is_an_error_of_launcher_and_worker(make_slurm, tmp_path):
+    slurm = make_slurm("n1")
+    done = slurm.run(
+        ["salloc", "-n2", *launch("--launcher", "srun", "--controller", "mpi", "--srun-mpi", "pmi2")], env=ENV
+    )
+    assert done.returncode == 2
+    assert "has the ranks: rank 0 of 1, local rank 0 of 1; rank 0 of 1" in done.output, done.output
+    done = slurm.run(["srun", "--mpi=pmi2", "-n2", *short_demo(tmp_path / "run"), "--dry_run"], env=ENV)
+    assert done.returncode == 2 and "the launcher promised 2 ranks but Horovod found 1" in done.output, done.output
+
+
+def test_a_pmix_that_gives_every_rank_local_rank_0_is_an_error_of_launcher_and_worker(make_slurm, tmp_path):
+    """It does so where SLURM knows a node by another name than the node itself."""
+    slurm = make_slurm("odd", hosts={"odd": "n1"})
+    done = slurm.run(["salloc", "-n2", *launch("--launcher", "srun", "--controller", "mpi")], env=ENV)
+    assert done.returncode == 2
+    assert "rank 0 of 2, local rank 0 of 1; rank 1 of 2, local rank 0 of 1" in done.output, done.output
+    done = slurm.run(["srun", "--mpi=pmix", "-n2", *short_demo(tmp_path / "run"), "--dry_run"], env=ENV)
+    assert done.returncode == 2 and "2 ranks of host n1 have local rank 0" in done.output, done.output
+    assert "rank 1  host n1  local_rank 0 of 1" in done.output  # the table
+    done = slurm.run(["salloc", "-n2", *launch("--launcher", "srun")], env=ENV)
+    assert done.returncode == 0 and "local rank 1 of 2" in done.output, done.output  # without PMIx all is well
+
+
+def test_the_demo_fine_tune_has_the_same_bits_under_srun_and_without_slurm(make_slurm, tmp_path):
+    slurm = make_slurm("n1", "n2")
+    found = []
+    for name, controller in (("gloo", "gloo"), ("mpi", "mpi")):
+        words = [script("ringtune-launch"), "run", "--launcher", "srun", "--controller", controller, "--"]
+        done = slurm.run(["salloc", "-N2", "-n2", *words, *short_demo(tmp_path / name)], env=ENV, limit_s=240)
+        assert done.returncode == 0, done.output
+        found.append((digests(tmp_path / name, 2), records(tmp_path / name, "eval")))
+    command = short_demo(tmp_path / "alone")
+    done = ranks(1, "-m", "ringtune.train.cli", *command[1:])
+    assert done.returncode == 0, done.output
+    found.append((digests(tmp_path / "alone", 2), records(tmp_path / "alone", "eval")))
+    assert len({repr(each) for each in found}) == 1, found
+
+
+def test_a_killed_rank_ends_the_step_and_leaves_nothing_on_the_nodes(make_slurm):
+    slurm = make_slurm("n1", "n2")
+    command = launch("--launcher", "srun", program="fault.py", more=("kill",))
+    done = slurm.run(["salloc", "-N2", "-n3", *command], env=ENV)
+    assert "rank 2 of 3 (host n2): killed by SIGKILL" in done.output and done.returncode == 137, done.output
+    ours = lambda: [line for line in slurm.cluster.command_lines() if "fault.py" in line]  # noqa: E731
+    assert settled(lambda: not ours()), ours()
+
+
+def test_a_node_without_the_environment_is_named_before_anything_starts(make_slurm):
+    slurm = make_slurm("n1", "n2")
+    done = slurm.cluster.run("n2", ["mount", "-t", "tmpfs", "tmpfs", str(Path(script("python3")).parent)])
+    assert done.returncode == 0
+    done = slurm.run(["salloc", "-N2", "-n2", *launch("--launcher", "srun")], env=ENV)
+    assert done.returncode == 2 and "n2: it has no Python at the path used here" in done.output, done.output
