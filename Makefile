@@ -10,10 +10,10 @@ RANKS_ENV := OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLO
 	PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMP_NUM_THREADS=1
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" $(RANKS_ENV)
 
-.PHONY: help setup demo test test-unit test-parallel test-system lint type bench clean
+.PHONY: help setup demo test test-unit test-parallel test-system test-cluster lint type bench clean
 help:
 	@echo "make demo           set up, then fine-tune a real model on real reviews with two ranks"
-	@echo "make test           set up, then run all tests (test-unit, test-parallel, test-system: a part)"
+	@echo "make test           set up, then run all tests (test-unit, test-parallel, test-system, test-cluster: a part)"
 	@echo "make lint type      ruff, mypy"
 	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds (about 20 minutes on two cores)"
 
@@ -54,6 +54,9 @@ test-parallel: setup
 
 test-system: setup
 	$(RUN) $(BIN)/pytest tests/system
+
+test-cluster: setup
+	$(RUN) $(BIN)/pytest tests/cluster
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -29,7 +29,9 @@ class Ending:
     exit_code: int | None = None  # negative: minus the signal's number; None: never told
     ended_at: float | None = None
     failed_at: float | None = None  # when its first traceback began
-    words: list[str] = field(default_factory=list)  # its traceback, or its last lines of stderr
+    words: list[str] = field(
+        default_factory=list
+    )  # its traceback, which nobody has seen yet, or its last lines of stderr
     lost: str = ""  # why its keeper is silent
     ordered: bool = False  # it was told to end before it did
 
@@ -66,7 +68,12 @@ def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
         )
     if bad:
         culprit = min(own or bad, key=_first_sign)
-        return Verdict(_shell_code(culprit), _headline(culprit, len(endings)), tuple(culprit.words), len(bad) - 1)
+        return Verdict(
+            _shell_code(culprit),
+            _headline(culprit, len(endings)),
+            tuple(culprit.words) if culprit.failed_at is not None else (),
+            len(bad) - 1,
+        )
     codes = {each.exit_code for each in endings if not each.ordered}
     return Verdict(EXIT_REQUEUE if EXIT_REQUEUE in codes else EXIT_FINISHED, "")
 

@@ -27,7 +27,7 @@ from ringtune.train.contract import CONTROL_VARIABLE, EXIT_FAILED, EXIT_REQUEUE,
 FAIL_GRACE_S = 2.0  # for the other ranks to fail by themselves after the first
 TERM_GRACE_S = 3.0  # between SIGTERM and SIGKILL of what is left
 LEAVE_GRACE_S = 5.0  # for the launcher to end when all ranks have
-KEPT_LINES = 40  # of stderr, told if a rank dies without a traceback
+KEPT_LINES = 40  # of what a rank or the launcher says
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""``ringtune-launch run`` on one machine, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import FAULTS, Workshop, run_command, script
+
+pytestmark = pytest.mark.system
+PROGRAMS = Path(__file__).parents[1] / "cluster" / "programs"
+
+
+def launch(*words: object, env: dict[str, str] | None = None):
+    return run_command([script("ringtune-launch"), "run", *map(str, words)], env=env)
+
+
+def test_large_messages_go_by_ring_and_small_ones_as_open_mpi_likes():
+    """In a ring each block of the sum has another rank added last; otherwise the whole sum has one."""
+    ring = launch("-np", 3, "--", "python", PROGRAMS / "order.py").output
+    assert all(f"last added ['{rank}']" in ring for rank in range(3)), ring
+    plain = launch("-np", 3, "--no-ring", "--", "python", PROGRAMS / "order.py").output
+    assert sum(f"last added ['{rank}']" in plain for rank in range(3)) == 1, plain
+
+
+def test_ranks_get_cores_of_their_own_their_place_and_only_what_is_carried():
+    code = ("import os; e = os.environ; print(sorted(os.sched_getaffinity(0)), e['OMP_NUM_THREADS'], e['RANK'], e['WORLD_SIZE'],"
+            " e['LOCAL_RANK'], e['MASTER_ADDR'], 'MINE' in e, e.get('OTHER'))")  # fmt: skip
+    env = {"MINE": "1", "OTHER": "2"}
+    done = launch("-np", 2, "-x", "OTHER", "--", "python", "-c", code, env=env)
+    lines = sorted(line for line in done.output.splitlines() if line.startswith("["))
+    cores = [line.split("] ")[1] for line in lines]
+    assert cores[0] != cores[1] or len(os.sched_getaffinity(0)) < 2, done.output
+    for rank, line in enumerate(lines):
+        assert line.endswith(f"{rank} 2 {rank} 127.0.0.1 False 2"), done.output
+
+
+def test_a_stop_on_request_of_the_worker_keeps_its_exit_code(workshop: Workshop, tmp_path):
+    arguments = workshop.arguments(tmp_path / "run")
+    done = launch("-np", 2, "--", "python", FAULTS, "stop", "5", "1", "--", *arguments)
+    assert done.returncode == 75 and "stopped on request after step 6 of 12" in done.output, done.output
+    assert "ringtune-launch: rank" not in done.output
+
+
+def test_a_failing_worker_is_told_once_at_the_end(workshop: Workshop, tmp_path):
+    done = launch("-np", 3, "--", "python", FAULTS, "raise", "4", "1", "--", *workshop.arguments(tmp_path / "run"))
+    assert done.returncode == 1, done.output
+    assert done.output.count("RuntimeError: planted failure") == 1
+    assert "ringtune-launch: rank 1 of 3 (host localhost): exit code 1" in done.output
+
+
+def test_a_usage_error_of_the_worker_is_told_once_with_its_code(workshop: Workshop, tmp_path):
+    done = launch("-np", 2, "--", "ringtune-train", *workshop.arguments(tmp_path / "run", learing_rate=1))
+    assert done.returncode == 2 and done.output.count("nearest is learning_rate") == 1, done.output
+
+
+def test_completion_is_printed():
+    assert "ringtune-launch" in run_command([script("ringtune-launch"), "completion", "bash"]).output
