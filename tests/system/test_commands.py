@@ -227,21 +227,26 @@ def test_early_stopping_and_the_best_model_are_one_agreed_decision(workshop: Wor
     assert sorted(each.name for each in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
 
 
+def option_strings(parser) -> set[str]:
+    """Return every long flag of a command and of the commands below it."""
+    found = {word for action in parser._actions for word in action.option_strings if word.startswith("--")}
+    for action in parser._actions:
+        for below in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
+            found |= option_strings(below)
+    return found
+
+
 def test_what_the_readme_says_of_flags_and_targets_exists():
     import re
 
-    from ringtune.train.config import FIELDS
+    from ringtune.launch import cli as launch
+    from ringtune.train import config as train
 
     root = Path(__file__).parents[2]
     text = (root / "README.md").read_text()
-    flags = set(re.findall(r"--([a-z_0-9]+)\b", text)) - {
-        "config",
-        "print_config",
-        "dry_run",
-        "print_completion",
-        "help",
-    }
-    assert flags and flags <= set(FIELDS)
+    known = {f"--{name}" for name in (*train.FIELDS, *train._FLAGS_ONLY)} | option_strings(launch._parser())
+    flags = set(re.findall(r"--[a-z][a-z_0-9-]*", text))
+    assert len(flags) > 10 and flags <= known, flags - known
     makefile = (root / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make ([a-z-]+)$", text, re.M))
 
