@@ -44,6 +44,8 @@ class Verdict:
     headline: str  # "" if nothing went wrong
     words: tuple[str, ...] = ()
     num_consequences: int = 0  # other ranks that failed because of it
+    last_line: str = ""  # the last that the blamed rank said on stderr
+    lost_hosts: tuple[str, ...] = ()  # hosts of which no rank answers any more
 
 
 def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
@@ -73,9 +75,16 @@ def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
             _headline(culprit, len(endings)),
             tuple(culprit.words) if culprit.failed_at is not None else (),
             len(bad) - 1,
+            next((line.strip() for line in reversed(culprit.words) if line.strip()), ""),
+            _lost_hosts(endings),
         )
     codes = {each.exit_code for each in endings if not each.ordered}
     return Verdict(EXIT_REQUEUE if EXIT_REQUEUE in codes else EXIT_FINISHED, "")
+
+
+def _lost_hosts(endings: Sequence[Ending]) -> tuple[str, ...]:
+    hosts = dict.fromkeys(each.slot.host for each in endings)
+    return tuple(host for host in hosts if all(each.lost for each in endings if each.slot.host == host))
 
 
 def missing_ranks(lines: Sequence[str]) -> list[tuple[int, str]]:

@@ -130,6 +130,8 @@ def _add_run(commands: Any) -> None:
     run.add_argument(
         "--srun-mpi", metavar="PLUGIN", help="MPI plugin of srun (default: none, with --controller mpi pmix)"
     )
+    run.add_argument("--srun-option", action="append", default=[], metavar="OPTION",
+                     help="one more option of srun, such as --srun-option=--container-image=FILE")  # fmt: skip
     run.add_argument(
         "--start-timeout", type=float, default=120.0, metavar="S", help="seconds for all ranks to start (120)"
     )
@@ -155,7 +157,7 @@ def _run(options: argparse.Namespace) -> int:
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
     return run.run(run.Request(
         command=tuple(words), num_proc=options.num_proc, hosts=options.hosts, hostfile=options.hostfile,
-        launcher=options.launcher, controller=options.controller, srun_mpi=options.srun_mpi,
+        launcher=options.launcher, controller=options.controller, srun_mpi=options.srun_mpi, srun_options=tuple(options.srun_option),
         ssh=_ssh(options), interface=options.network_interface,
         carried=tuple(options.carried), settings=environment.horovod_settings(vars(options)), bound=not options.no_bind,
         ring=not options.no_ring, output_dir=options.output_dir, limits=Limits(options.start_timeout, options.stop_timeout),

@@ -44,9 +44,21 @@ class Finding:
 def examine(
     request: Request, folders: Sequence[Path], *, as_json: bool, quick: bool, environ: Mapping[str, str] = os.environ
 ) -> int:
-    """Check every host and the links between them, print what was found and return 1 if anything would hurt a run.
+    """Check every host and the links between them, print what was found and return 1 if anything would hurt a run."""
+    findings, measured = look(request, folders, quick=quick, environ=environ)
+    if as_json:
+        print(json.dumps({"findings": [asdict(each) for each in findings], "measured": measured}, indent=1))
+    else:
+        print(table(findings, measured, colours=sys.stdout.isatty()))
+    return EXIT_FAILED if any(each.state == BAD for each in findings) else EXIT_FINISHED
 
-    folders: where runs are to be written; the first must be the same on all hosts.
+
+def look(
+    request: Request, folders: Sequence[Path], *, quick: bool, environ: Mapping[str, str] = os.environ
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Return what there is to say of every host and of the links between them, and the measurements.
+
+    folders: where runs are to be written; they must be the same on all hosts.
     """
     plan = make_plan(replace(request, command=("true",)), environ)
     shared = [str(folder.absolute()) for folder in folders]
@@ -70,11 +82,7 @@ def examine(
     if len(well) > 1:
         measured, trouble = _measure(plan, well, quick=quick, environ=environ)
         findings += [trouble] if trouble else judge_links(measured, well, limit)
-    if as_json:
-        print(json.dumps({"findings": [asdict(each) for each in findings], "measured": measured}, indent=1))
-    else:
-        print(table(findings, measured, colours=sys.stdout.isatty()))
-    return EXIT_FAILED if any(each.state == BAD for each in findings) else EXIT_FINISHED
+    return findings, measured
 
 
 def judge_hosts(

@@ -6,6 +6,7 @@ up. What must never happen is that the job ends and leaves a rank running, or th
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import signal
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +23,14 @@ from ringtune.launch import control
 from ringtune.launch.blame import TRACEBACK, Ending, Verdict, judge
 from ringtune.launch.plan import Command, Plan
 from ringtune.launch.rendezvous import Rendezvous
-from ringtune.train.contract import CONTROL_VARIABLE, EXIT_FAILED, EXIT_REQUEUE, EXIT_USAGE, broken_promises
+from ringtune.train.contract import (
+    CONTROL_VARIABLE,
+    EXIT_FAILED,
+    EXIT_REQUEUE,
+    EXIT_USAGE,
+    VERDICT_FILE,
+    broken_promises,
+)
 
 FAIL_GRACE_S = 2.0  # for the other ranks to fail by themselves after the first
 TERM_GRACE_S = 3.0  # between SIGTERM and SIGKILL of what is left
@@ -330,6 +338,8 @@ class Job:
 
     def _report(self) -> int:
         verdict = self._verdict()
+        if self.output_dir is not None:
+            (self.output_dir / VERDICT_FILE).write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
         sys.stdout.flush()
         if verdict.headline:
             print(f"ringtune-launch: {verdict.headline}", *verdict.words, sep="\n", file=sys.stderr)

@@ -40,6 +40,7 @@ class Plan:
     mpi_prefix: str = ""  # where Open MPI is installed, on every host
     ring_rules: str = ""  # Open MPI's file of algorithms by message size
     srun_mpi: str = "none"  # plugin that starts MPI under srun
+    srun_options: tuple[str, ...] = ()  # more arguments of srun
     as_root: bool = False
 
     @property

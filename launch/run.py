@@ -31,6 +31,7 @@ class Request:
     launcher: str = "auto"
     controller: str | None = None
     srun_mpi: str | None = None
+    srun_options: tuple[str, ...] = ()
     ssh: Ssh = field(default_factory=Ssh)
     interface: str | None = None
     carried: tuple[str, ...] = ()
@@ -90,7 +91,7 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
         command=(sys.executable, "-m", "ringtune.launch.rank", "--", *request.command),
         environment=carried, is_local=is_local, in_slurm=found.in_slurm, ssh=request.ssh, interface=request.interface,
         mpi_prefix=mpi_prefix(), ring_rules=str(Path(__file__).with_name("ring.rules")) if request.ring else "",
-        srun_mpi=request.srun_mpi or ("pmix" if controller == "mpi" else "none"), as_root=os.geteuid() == 0,
+        srun_mpi=request.srun_mpi or ("pmix" if controller == "mpi" else "none"), srun_options=request.srun_options, as_root=os.geteuid() == 0,
     )  # fmt: skip
 
 

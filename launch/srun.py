@@ -17,4 +17,4 @@ def build(plan: Plan) -> Command:
         "--distribution=block", f"--mpi={plan.srun_mpi}", "--cpu-bind=none", "--kill-on-bad-exit=0", "--unbuffered",
         "--export=ALL",
     ]  # fmt: skip
-    return Command((*argv, *plan.command))
+    return Command((*argv, *plan.srun_options, *plan.command))

@@ -22,14 +22,13 @@ from typing import Any
 
 import torch
 from ringtune.train import disk
-from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, UsageError
+from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE, UsageError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
-MANIFEST_FILE = "manifest.json"
 _NAME = re.compile(rf"{CHECKPOINT_PREFIX}(\d+)")
 _TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}\d+\..*\.(tmp|old)")
 

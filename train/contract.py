@@ -6,11 +6,14 @@ codes and the run directory. Whatever both sides must spell alike is spelled her
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 EXIT_FINISHED = 0
 EXIT_FAILED = 1
@@ -29,6 +32,11 @@ TENSORBOARD_DIR = "tensorboard"
 CHECKPOINT_PREFIX = "checkpoint-"
 BEST_LINK = "best"
 FINISHED_FILE = "finished.json"
+LOCK_FILE = ".lock"  # held while a run is alive in the directory
+MANIFEST_FILE = "manifest.json"  # of a checkpoint; written last
+SLURM_DIR = "slurm"  # what a batch job keeps there: its script, its record, its logs
+#: What a launcher writes beside the ranks' logs when the job has ended.
+VERDICT_FILE = "verdict.json"
 
 #: Where each launcher tells a process its rank and the number of processes, before Horovod or MPI have started.
 #: (Open MPI, Horovod's Gloo controller, MPICH's Hydra, SLURM.)
@@ -65,6 +73,15 @@ class StopRequested(Exception):
 def cache_folder(chosen: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """Return where ringtune keeps what can be made again: as chosen, $RINGTUNE_CACHE, or ~/.cache/ringtune."""
     return Path(chosen or environ.get("RINGTUNE_CACHE") or Path.home() / ".cache" / "ringtune")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of one JSON object a line, without lines that a crash tore."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
 
 
 def first_integer(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:

@@ -206,6 +206,7 @@ class Loop:
             "train",
             {
                 "epoch": self.step / self.order.steps_per_epoch,
+                "total_steps": self.total_steps,
                 "loss": outcome.loss,
                 "learning_rate": plan.learning_rate,
                 "grad_norm": outcome.grad_norm,
@@ -294,7 +295,7 @@ class Loop:
         else:
             self.best = Best(self.best.score, self.best.step, self.best.num_worse + 1)
         if self.is_writer:
-            self._record("eval", scores)
+            self._record("eval", {**scores, "best": self.best.score})
             self._tell(f"step {self.step}: " + ", ".join(f"{name} {_short(each)}" for name, each in scores.items()))
 
     def _predict(self, table: Any, what: str) -> Predictions:

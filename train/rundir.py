@@ -17,13 +17,15 @@ from ringtune.train.contract import (
     CHECKPOINT_PREFIX,
     CONFIG_FILE,
     FINISHED_FILE,
+    LOCK_FILE,
     METRICS_FILE,
+    SLURM_DIR,
     TENSORBOARD_DIR,
     UsageError,
+    read_records,
 )
 
-_LOCK_FILE = ".lock"
-_HOLDER_FILE = ".lock.holder"
+_HOLDER_FILE = f"{LOCK_FILE}.holder"
 
 
 def inspect(folder: Path, *, overwrite: bool) -> bool:
@@ -38,7 +40,8 @@ def inspect(folder: Path, *, overwrite: bool) -> bool:
                          "choose another")  # fmt: skip
     if (folder / CONFIG_FILE).exists():
         return True
-    foreign = sorted(each.name for each in folder.iterdir() if not each.name.startswith(".lock"))
+    ours = (LOCK_FILE, _HOLDER_FILE, SLURM_DIR)  # there before the run is
+    foreign = sorted(each.name for each in folder.iterdir() if each.name not in ours)
     if foreign:
         raise UsageError(f"--output_dir {folder}", f"it holds {foreign[0]} and no {CONFIG_FILE}: not a run of ringtune",
                          "a new or empty folder, or one of a run", "choose another; nothing was written")  # fmt: skip
@@ -83,7 +86,7 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lock = FileLock(folder / _LOCK_FILE, timeout=0, thread_local=False)
+        self.lock = FileLock(folder / LOCK_FILE, timeout=0, thread_local=False)
 
     def acquire(self) -> None:
         """Take the lock. Raises UsageError naming the run that has it."""
@@ -129,14 +132,3 @@ class MetricsLog:
 
 def _stays(record: Mapping[str, Any], step: int) -> bool:
     return bool(record["step"] < step or (record["step"] == step and record["event"] != "eval"))
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a metrics file, without a last line that a crash tore."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
