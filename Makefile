@@ -63,8 +63,8 @@ lint: $(VENV)/.installed
 
 type: $(VENV)/.installed
 	@# mypy does not see through an editable install's mapping; links spell it out.
-	mkdir -p .mypy_cache/src/ringtune && ln -sfn $(CURDIR)/train $(CURDIR)/launch .mypy_cache/src/ringtune/
-	MYPYPATH=.mypy_cache/src $(BIN)/mypy -p ringtune.train -p ringtune.launch
+	mkdir -p .mypy_cache/src/ringtune && ln -sfn $(CURDIR)/train $(CURDIR)/launch $(CURDIR)/slurm .mypy_cache/src/ringtune/
+	MYPYPATH=.mypy_cache/src $(BIN)/mypy -p ringtune.train -p ringtune.launch -p ringtune.slurm
 
 bench: setup
 	$(RUN) $(BIN)/python benchmarks/accuracy.py

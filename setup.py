@@ -12,9 +12,9 @@ setup(
     description="Fine-tune BERT-family models on many machines with Horovod, exactly resumable",
     license="Apache-2.0",
     python_requires=">=3.11",
-    package_dir={"ringtune.train": "train", "ringtune.launch": "launch"},
-    packages=["ringtune.train", "ringtune.launch"],
-    package_data={"ringtune.launch": ["ring.rules"]},
+    package_dir={"ringtune.train": "train", "ringtune.launch": "launch", "ringtune.slurm": "slurm"},
+    packages=["ringtune.train", "ringtune.launch", "ringtune.slurm"],
+    package_data={"ringtune.launch": ["ring.rules"], "ringtune.slurm": ["examples/*.sbatch"]},
     install_requires=[
         "torch>=2.13,<2.14",
         "transformers>=5.23,<6",
@@ -50,6 +50,7 @@ setup(
         "console_scripts": [
             "ringtune-train = ringtune.train.cli:main",
             "ringtune-launch = ringtune.launch.cli:main",
+            "ringtune-slurm = ringtune.slurm.cli:main",
         ]
     },
 )

@@ -22,6 +22,8 @@ _CONF = """
 ClusterName=test
 SlurmctldHost={login}
 AuthType=auth/munge
+AuthInfo=cred_expire=5
+GresTypes=gpu
 SlurmUser=root
 SlurmdUser=root
 ProctrackType=proctrack/linuxproc
@@ -67,12 +69,14 @@ class Slurm:
         self.state = shared / "slurm"
         self.state.mkdir()
         lines = [
-            f"NodeName={node} NodeHostname={host} NodeAddr={host} CPUs=2 RealMemory=8000"
+            f"NodeName={node} NodeHostname={host} NodeAddr={host} CPUs=2 RealMemory=8000 Gres=gpu:2"
             for node, host in self.hosts.items()
         ]
         conf = _CONF.format(login=LOGIN, nodes=",".join(nodes), state=self.state, node_lines="\n".join(lines))
         (self.state / "slurm.conf").write_text(conf)
         # Nothing here uses control groups, but slurmd does not start without knowing which kind it would use.
+        # GPUs that SLURM counts and nobody has: jobs that ask for some are placed, and compute on the CPU.
+        (self.state / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
         (self.state / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         self.cluster = Cluster(LOGIN, *self.hosts.values(), shared=shared)
 

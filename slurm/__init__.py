@@ -1,0 +1,1 @@
+"""From a job description to a queued, requeued, finished batch job."""

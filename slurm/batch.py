@@ -1,0 +1,308 @@
+"""The batch step: ``python -m ringtune.slurm.batch``, what a batch script becomes on the first node of its job.
+
+*Note the start → look at the nodes → run the ranks → note the end → go on, requeue or stop.* The configuration comes on
+standard input, from the script itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ringtune.launch import allocation, doctor
+from ringtune.launch.run import Request
+from ringtune.slurm import index, queue, sweep
+from ringtune.slurm import record as records
+from ringtune.slurm.decide import REQUEUE, SLURM, STOP, Decision, Outcome, decide, exclude
+from ringtune.slurm.record import History, Record
+from ringtune.slurm.script import Limits
+from ringtune.train.contract import (
+    CONFIG_FILE,
+    EXIT_FINISHED,
+    EXIT_REQUEUE,
+    EXIT_USAGE,
+    LOCK_FILE,
+    VERDICT_FILE,
+    UsageError,
+)
+
+#: What doctor may find that no run survives; the rest (a slow link, a clock that is off) is only told.
+FATAL_CHECKS = ("reachable", "software", "GPUs", "shared")
+STOP_LIMIT_S = 600  # SLURM's own limits end a stop sooner: the time that is left, or KillWait
+LOCK_PATIENCE_S = 60  # for the last of an earlier start, on a node that SLURM gave up, to be gone
+CONTROLLER_PATIENCE_S = 300  # for slurmctld to be there again
+END_PATIENCE_S = 120  # for SLURM to end this step once it is requeued
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the batch step and leave with the exit code of the run."""
+    options = _parser().parse_args(argv)
+    try:
+        code = BatchStep(options, sys.stdin.read()).run()
+    except UsageError as error:
+        print(f"ringtune-slurm: {error}", file=sys.stderr)
+        code = EXIT_USAGE
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ringtune.slurm.batch", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--launcher", default="srun")
+    parser.add_argument("--controller")
+    parser.add_argument("--max-requeues", type=int, default=Limits.max_requeues)
+    parser.add_argument("--max-tries", type=int, default=Limits.max_tries)
+    parser.add_argument("--no-doctor", action="store_true")
+    parser.add_argument("--container", action="append", default=[])
+    parser.add_argument("--sweep", action="append", default=[])
+    parser.add_argument("--script", required=True)
+    return parser
+
+
+class BatchStep:
+    """One start of one run's job."""
+
+    def __init__(self, options: argparse.Namespace, config: str) -> None:
+        self.options, self.config = options, config
+        self.job_id = queue.own_id()
+        self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        self.nodes = [host.name for host in allocation.slurm_hosts(os.environ)]
+        self.settings = self._settings()
+        self.record = Record(options.output_dir / sweep.folder_name(self.settings))
+        self.limits = Limits(options.max_requeues, options.max_tries)
+        self.asked = ""  # the signal that asked for a stop
+        self.ranks: subprocess.Popen[bytes] | None = None
+
+    def _settings(self) -> dict[str, str]:
+        """Return what this task of a sweep sets; {} outside a sweep."""
+        if not self.options.sweep:
+            return {}
+        return sweep.expand(sweep.parse(self.options.sweep))[int(os.environ["SLURM_ARRAY_TASK_ID"])]
+
+    # The life of a start
+
+    def run(self) -> int:
+        """Take the run as far as this start can, and see to it that it goes on."""
+        self._listen()
+        self._note_start()
+        outcome = self._examine() or self._train()
+        decision = self._decide(outcome)
+        self._note_end(outcome, decision)
+        if decision.what == REQUEUE:
+            self._go_on(outcome)
+        return outcome.exit_code
+
+    def _listen(self) -> None:
+        """SIGUSR1 is sbatch's warning before the time is up; SIGTERM comes when SLURM ends the job."""
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = self.asked or signal.Signals(number).name
+        if self.ranks is not None:
+            # Always SIGUSR1: where SLURM signals all of the job at once, the launcher has had its SIGTERM already, and a
+            # second would make it hurry.
+            self.ranks.send_signal(signal.SIGUSR1)
+
+    def _note_start(self) -> None:
+        events = self.record.events()
+        if not any(each.get("job_id") == self.job_id for each in events) and not self._is_expected(events):
+            self.record.add(records.SUBMITTED, by_hand=True, previous=self.record.signature())
+        self.step = self.record.saved_step()
+        log = subprocess.run(
+            ["readlink", "/proc/self/fd/1"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        self.record.add(
+            records.STARTED, job_id=self.job_id, restart=self.restart, nodes=self.nodes, step=self.step, log=log
+        )
+        index.remember(self.job_id, self.record.run)
+        print(f"ringtune-slurm: job {self.job_id}, start {self.restart + 1}, on {','.join(self.nodes)}, from step {self.step}, "
+              f"run directory {self.record.run}", flush=True)  # fmt: skip
+
+    def _is_expected(self, events: Sequence[records.Event]) -> bool:
+        """Return whether a submission waits for its job: sbatch may start it before the submitter could note its id."""
+        return bool(events) and events[-1]["event"] == records.SUBMITTED
+
+    # The nodes
+
+    def _examine(self) -> Outcome | None:
+        """Look at every node; return why the ranks should not start, None if they should."""
+        if self.options.no_doctor:
+            return None
+        request = Request((), launcher="auto")
+        findings, measured = doctor.look(request, [self.record.folder], quick=True)
+        print(doctor.table(findings, measured, colours=False), flush=True)
+        fatal = [each for each in findings if each.state == doctor.BAD and each.check in FATAL_CHECKS]
+        if self.asked:
+            return Outcome(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")
+        if not fatal:
+            return None
+        bad = tuple(dict.fromkeys(each.where for each in fatal))
+        return Outcome(
+            EXIT_USAGE, "doctor: " + "; ".join(f"{each.where}: {each.fact}" for each in fatal), bad_nodes=bad
+        )
+
+    # The ranks
+
+    def _train(self) -> Outcome:
+        """Run the ranks to their end and return how that was."""
+        self._wait_for_lock()
+        config = self.record.folder / CONFIG_FILE
+        config.write_text(self.config, encoding="utf-8")
+        logs = self.record.folder / "ranks" / f"{self.job_id}.{self.restart}"
+        command = [
+            sys.executable, "-m", "ringtune.launch.cli", "run", "--launcher", self.options.launcher,
+            *(["--controller", self.options.controller] if self.options.controller else []),
+            "--output-dir", str(logs), "--stop-timeout", str(STOP_LIMIT_S),
+            *([] if self.options.no_doctor else ["--no-check"]),  # doctor has just looked
+            *self._srun_options(), "--", *self._container(), "ringtune-train", "--config", str(config),
+            *sweep.flags(self.settings), "--output_dir", str(self.record.run), *self._once(config),
+        ]  # fmt: skip
+        self.ranks = subprocess.Popen(command)
+        if self.asked:  # between the question and the start
+            self.ranks.send_signal(signal.SIGUSR1)
+        return self._outcome(self.ranks.wait(), logs)
+
+    def _wait_for_lock(self) -> None:
+        """Wait until no earlier start is alive in the run directory; ringtune-train says so if it does not end."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.record.run / LOCK_FILE, timeout=LOCK_PATIENCE_S):
+                return
+        except Timeout:
+            return
+
+    def _container(self) -> list[str]:
+        """Return the words before the ranks' program: apptainer starts it in its container."""
+        runtime, image, *more = self.options.container or ["", ""]
+        return [runtime, "exec", *more, image] if runtime in ("apptainer", "singularity") else []
+
+    def _srun_options(self) -> list[str]:
+        """Return the container options of srun: the plug-in pyxis starts the whole task in its container."""
+        runtime, image, *more = self.options.container or ["", ""]
+        return [f"--srun-option={word}" for word in (f"--container-image={image}", *more)] if runtime == "pyxis" else []
+
+    def _once(self, config: Path) -> list[str]:
+        """Return the flags that are an act of the submission, not of every start: to overwrite, to start from elsewhere.
+
+        They hold until the run has made the directory its own, that is, has written its configuration.
+        """
+        import yaml
+
+        wanted = yaml.safe_load(config.read_text(encoding="utf-8"))
+        submitted = History.of(self.record.events()).last(records.SUBMITTED)
+        signed = submitted is not None and self.record.signature() != submitted.get("previous")
+        source = wanted.get("resume_from_checkpoint")
+        flags = ["--overwrite_output_dir", "true" if wanted.get("overwrite_output_dir") and not signed else "false"]
+        if source and (not signed or self.record.checkpoint() is None):
+            return [*flags, "--resume_from_checkpoint", str(source)]
+        return [*flags, "--resume_from_checkpoint", "null"]
+
+    def _outcome(self, code: int, logs: Path) -> Outcome:
+        verdict = self._verdict(logs)
+        code = code if code >= 0 else 128 - code
+        if code == EXIT_FINISHED:
+            return Outcome(code, "finished")
+        if code == EXIT_REQUEUE:
+            return Outcome(code, f"stopped by {self.asked or 'a signal to the ranks'} with a checkpoint")
+        reason = verdict.get("headline") or f"the launcher ended with code {code}"
+        last = verdict.get("last_line", "")
+        return Outcome(code, reason, last, tuple(verdict.get("lost_hosts", ())))
+
+    def _verdict(self, logs: Path) -> dict[str, Any]:
+        """Return what the launcher says of the end, {} if it did not get to say anything."""
+        try:
+            return dict(json.loads((logs / VERDICT_FILE).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    # The end
+
+    def _decide(self, outcome: Outcome) -> Decision:
+        if outcome.exit_code != EXIT_FINISHED:
+            try:
+                found = self._own_job()
+            except queue.NoAnswer as error:
+                return Decision(
+                    STOP, f"{outcome.reason}; SLURM does not answer ({error}): ringtune-slurm resume when it does"
+                )
+            if found is None or found.state != "RUNNING" or found.restarts != self.restart:
+                state = f"{found.state} {found.reason}".strip() if found else "gone"
+                return Decision(SLURM, f"{outcome.reason}; SLURM ended the job: it is {state}")
+        history = History.of(self.record.events())
+        idle = 0 if self.record.saved_step() > self.step else 1 + history.num_idle_tries
+        return decide(outcome, idle, history.num_requeues, len(self.nodes), self.limits)
+
+    def _own_job(self) -> queue.QueuedJob | None:
+        """Return this job as SLURM sees it; waits for a controller that is away for a while."""
+        deadline = time.monotonic() + CONTROLLER_PATIENCE_S
+        while True:
+            try:
+                return queue.jobs([self.job_id]).get(self.job_id)
+            except queue.NoAnswer:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(2.0)
+
+    def _note_end(self, outcome: Outcome, decision: Decision) -> None:
+        self.record.add(
+            records.ENDED, job_id=self.job_id, restart=self.restart, exit_code=outcome.exit_code, decision=decision.what,
+            reason=decision.reason, last_line=outcome.last_line, bad_nodes=outcome.bad_nodes,
+            started_at_step=self.step, step=self.record.saved_step(),
+        )  # fmt: skip
+        what = {REQUEUE: "requeue", STOP: "stop", SLURM: "left to SLURM"}.get(decision.what, decision.what)
+        print(f"ringtune-slurm: {what}: {decision.reason}", flush=True)
+
+    def _go_on(self, outcome: Outcome) -> None:
+        """Requeue this job, or where the cluster forbids that submit the next one behind it."""
+        try:
+            avoided = exclude(queue.excluded(self.job_id), outcome.bad_nodes)
+            queue.requeue(self.job_id)
+        except queue.SlurmError as error:
+            self._queue_next(str(error), outcome.bad_nodes)
+            return
+        if outcome.bad_nodes:
+            self._leave_out(avoided)
+        threading.Event().wait(END_PATIENCE_S)  # SLURM ends this process
+
+    def _leave_out(self, nodes: str) -> None:
+        """Let the next start avoid the nodes. Only a job that waits can be changed, so it is requeued first."""
+        for _ in range(10):
+            try:
+                queue.leave_out(self.job_id, nodes)
+                print(f"ringtune-slurm: the next start avoids {nodes}", flush=True)
+                return
+            except queue.SlurmError as error:
+                words = str(error)
+                time.sleep(0.5)
+        print(f"ringtune-slurm: the next start may get {nodes} again: {words}", flush=True)
+
+    def _queue_next(self, why: str, bad_nodes: Sequence[str]) -> None:
+        words = [f"--dependency=afterany:{self.job_id}"]
+        words += [f"--array={os.environ['SLURM_ARRAY_TASK_ID']}"] if self.settings else []
+        words += [f"--exclude={','.join(bad_nodes)}"] if bad_nodes else []
+        try:
+            job_id = queue.submit(self.options.script, words)
+        except queue.SlurmError as error:
+            self.record.add(records.REFUSED, words=str(error))
+            print(f"ringtune-slurm: neither requeued ({why}) nor submitted again ({error})", flush=True)
+            return
+        job_id = f"{job_id}_{os.environ['SLURM_ARRAY_TASK_ID']}" if self.settings else job_id
+        self.record.add(records.QUEUED, job_id=job_id, log="", words=f"requeueing is forbidden here ({why})")
+        index.remember(job_id, self.record.run)
+        print(f"ringtune-slurm: requeueing is forbidden here ({why}); job {job_id} goes on", flush=True)
+
+
+if __name__ == "__main__":
+    main()

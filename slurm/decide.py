@@ -1,0 +1,58 @@
+"""What follows when the ranks have ended: pure rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ringtune.slurm.script import Limits
+from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, EXIT_USAGE
+
+FINISHED, REQUEUE, STOP, SLURM = "finished", "requeue", "stop", "slurm"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one start of a job ended."""
+
+    exit_code: int  # of the ranks, or of what came before them
+    reason: str  # for people
+    last_line: str = ""  # of the rank that failed
+    bad_nodes: tuple[str, ...] = ()  # nodes that another try should avoid
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why."""
+
+    what: str  # finished, requeue or stop; slurm: not ours to decide
+    reason: str
+
+
+def decide(outcome: Outcome, num_idle_tries: int, num_requeues: int, num_nodes: int, limits: Limits) -> Decision:
+    """Return what follows an end of the ranks. **Pure.**
+
+    num_idle_tries: starts in a row without a step more, this one included. A wrong command line does not get better by
+    trying again; a node that failed may be left out; a crash after new steps may have been bad luck.
+    """
+    if outcome.exit_code == EXIT_FINISHED:
+        return Decision(FINISHED, outcome.reason)
+    if outcome.exit_code == EXIT_USAGE and not outcome.bad_nodes:
+        return Decision(STOP, f"{outcome.reason}; another try would end alike")
+    if len(outcome.bad_nodes) >= max(num_nodes, 1):
+        return Decision(STOP, f"{outcome.reason}; no node is left")
+    if num_requeues >= limits.max_requeues:
+        return Decision(STOP, f"{outcome.reason}; requeued {num_requeues} times, which is the limit (--max-requeues)")
+    if num_idle_tries >= limits.max_tries:
+        hint = (
+            "is the time limit too short for a step?"
+            if outcome.exit_code == EXIT_REQUEUE
+            else "see ringtune-slurm logs"
+        )
+        return Decision(STOP, f"{outcome.reason}; {num_idle_tries} tries without a step more (--max-tries): {hint}")
+    return Decision(REQUEUE, outcome.reason)
+
+
+def exclude(already: str, bad_nodes: Sequence[str]) -> str:
+    """Return the list of nodes to leave out. **Pure.**"""
+    return ",".join(dict.fromkeys([*filter(None, already.split(",")), *bad_nodes]))

@@ -1,0 +1,113 @@
+"""What is always the same on a cluster, from a YAML file: sbatch's defaults, the environment's set-up, the container."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ringtune.train.contract import UsageError
+
+LEGAL = ("sbatch", "setup", "python", "launcher", "controller", "container")
+LAUNCHERS = ("srun", "mpirun", "horovodrun")
+RUNTIMES = ("apptainer", "singularity", "pyxis")
+_EXAMPLE = "see the README for an example"
+
+
+@dataclass(frozen=True)
+class Container:
+    """Where the ranks' program runs; the launcher and its keepers stay outside under apptainer, inside under pyxis."""
+
+    runtime: str
+    image: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A cluster's defaults."""
+
+    sbatch: Mapping[str, str | None] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()  # lines of the shell, before anything else in the job
+    python: str = ""  # interpreter on the nodes; "": the one that submits
+    launcher: str = "srun"
+    controller: str = ""  # "": the launcher's default
+    container: Container | None = None
+
+
+def default_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where the profile is looked for if none is named."""
+    base = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "ringtune" / "slurm.yaml"
+
+
+def load(path: Path | None) -> Profile:
+    """Return the profile of a file, of the user's own if none is named, empty if there is none. Raises UsageError."""
+    if path is None:
+        path = default_path()
+        if not path.exists():
+            return Profile()
+    import yaml
+
+    where = f"--profile {path}"
+    try:
+        # Every value as the text it is: YAML's own types would read the time 12:00:00 as the number 43200.
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise UsageError(where, str(error.strerror), "a YAML file", "check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(where, " ".join(str(error).split())[:300], "YAML", "mend it") from None
+    return parse(content or {}, where)
+
+
+def parse(content: Any, where: str) -> Profile:
+    """Return the profile that the YAML says, all its values text. **Pure.** Raises UsageError naming the entry."""
+    if not isinstance(content, dict):
+        raise UsageError(where, f"it holds {type(content).__name__}, not entries", ", ".join(LEGAL), _EXAMPLE)
+    for name in content:
+        if name not in LEGAL:
+            raise UsageError(f"{where}: {name}", "unknown entry", ", ".join(LEGAL), _EXAMPLE)
+    sbatch = content.get("sbatch") or {}
+    if not isinstance(sbatch, dict):
+        raise UsageError(f"{where}: sbatch", f"{sbatch!r} are not options", "name: value, a line each", _EXAMPLE)
+    launcher = str(content.get("launcher", "srun"))
+    if launcher not in LAUNCHERS:
+        raise UsageError(f"{where}: launcher", f"{launcher!r} is none", ", ".join(LAUNCHERS), "choose one")
+    return Profile(
+        sbatch={str(name): _value(f"{where}: sbatch: {name}", value) for name, value in sbatch.items() if value != "false"},
+        setup=_lines(content.get("setup"), f"{where}: setup"),
+        python=str(content.get("python") or ""),
+        launcher=launcher,
+        controller=str(content.get("controller") or ""),
+        container=_container(content.get("container"), f"{where}: container"),
+    )  # fmt: skip
+
+
+def _value(where: str, value: Any) -> str | None:
+    """Return an option's value, None for ``true``: an option without one."""
+    if not isinstance(value, str):
+        raise UsageError(where, f"{value!r} is no value", "text, a number or true", "mend it")
+    return None if value in ("", "true") else value
+
+
+def _lines(value: Any, where: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(value.splitlines())
+    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+        raise UsageError(where, f"{value!r} are not lines", "a list of lines of the shell", _EXAMPLE)
+    return tuple(line for each in value for line in each.splitlines())
+
+
+def _container(value: Any, where: str) -> Container | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not set(value) <= {"runtime", "image", "options"} or not value.get("image"):
+        raise UsageError(where, f"{value!r} is not understood", "runtime, image, options", _EXAMPLE)
+    runtime = str(value.get("runtime", "apptainer"))
+    if runtime not in RUNTIMES:
+        raise UsageError(f"{where}: runtime", f"{runtime!r} is none", ", ".join(RUNTIMES), "choose one")
+    return Container(runtime, str(value["image"]), _lines(value.get("options"), f"{where}: options"))

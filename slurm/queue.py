@@ -1,0 +1,166 @@
+"""What SLURM says and does: sbatch, squeue, scontrol, scancel, and sacct where there is accounting."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ringtune.train.contract import UsageError
+
+ANSWER_LIMIT_S = 60
+ACTIVE = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
+          "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SPECIAL_EXIT", "RESV_DEL_HOLD")  # fmt: skip
+#: Columns of squeue and their widths; the last one takes what is left.
+_COLUMNS = (("JobArrayID", 40), ("State", 20), ("RestartCnt", 8), ("StartTime", 24), ("TimeLeft", 16), ("Reason", 64),
+            ("NodeList", 4096))  # fmt: skip
+_UNKNOWN = "Invalid job id"
+
+
+class SlurmError(Exception):
+    """SLURM did not do as asked; the text is its own words."""
+
+
+class NoAnswer(SlurmError):
+    """SLURM cannot be asked now: no client here, or no controller that answers."""
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job as SLURM sees it."""
+
+    job_id: str  # as users name it: 17, or 18_3 for a task of an array
+    state: str  # SLURM's own word, such as RUNNING
+    restarts: int = 0
+    start: str = ""
+    time_left: str = ""
+    reason: str = ""
+    nodes: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether something may still come of it."""
+        return self.state in ACTIVE
+
+
+def require(name: str) -> None:
+    """Raise UsageError if one of SLURM's commands is not here."""
+    if shutil.which(name) is None:
+        raise UsageError(name, "it is not on this machine", "a login node of a SLURM cluster", "go there, or use "
+                         "ringtune-slurm script and submit by hand")  # fmt: skip
+
+
+def submit(script: str, words: Sequence[str] = ()) -> str:
+    """Submit a script and return the job's id. Raises SlurmError with sbatch's own words."""
+    answer = _run(["sbatch", "--parsable", *words, script], patience_s=0)
+    return answer.strip().splitlines()[-1].split(";")[0]
+
+
+def jobs(ids: Sequence[str]) -> dict[str, QueuedJob]:
+    """Return the jobs of these ids that SLURM still knows. Raises NoAnswer."""
+    if not ids:
+        return {}
+    columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS)
+    found: dict[str, QueuedJob] = {}
+    try:
+        answer = _run(["squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", "-O", columns])
+    except NoAnswer:
+        raise
+    except SlurmError as error:
+        if _UNKNOWN not in str(error):
+            raise NoAnswer(str(error)) from None
+        answer = ""
+    for job in parse(answer):
+        found[job.job_id] = job
+    missing = [each for each in ids if each not in found]
+    return {**accounted(missing), **found} if missing else found
+
+
+def parse(answer: str) -> list[QueuedJob]:
+    """Return the jobs of squeue's columns. **Pure.**"""
+    result = []
+    for line in answer.splitlines():
+        fields, position = [], 0
+        for _, width in _COLUMNS:
+            fields.append(line[position : position + width].strip())
+            position += width
+        job_id, state, restarts, start, left, reason, nodes = fields
+        if job_id:
+            result.append(QueuedJob(job_id, state, int(restarts or 0), *(
+                "" if each in ("N/A", "None", "(null)") else each for each in (start, left, reason, nodes))))  # fmt: skip
+    return result
+
+
+def accounted(ids: Sequence[str]) -> dict[str, QueuedJob]:
+    """Return jobs that only the accounting remembers, none where there is no accounting."""
+    if not ids or shutil.which("sacct") is None:
+        return {}
+    try:
+        answer = _run(["sacct", "-n", "-X", "-P", "-j", ",".join(ids), "-o", "JobID,State,Start,NodeList"])
+    except SlurmError:
+        return {}  # no accounting here: the run directory tells what it knows
+    return {job.job_id: job for job in parse_accounting(answer)}
+
+
+def parse_accounting(answer: str) -> list[QueuedJob]:
+    """Return the jobs of sacct's lines, ``id|state|start|nodes``. **Pure.** (CANCELLED by UID is CANCELLED.)"""
+    rows = [line.split("|") for line in answer.splitlines() if line.count("|") == 3]
+    return [QueuedJob(job_id, state.split()[0].rstrip("+"), start=start, nodes=nodes.replace("None assigned", ""))
+            for job_id, state, start, nodes in rows]  # fmt: skip
+
+
+def requeue(job_id: str) -> None:
+    """Send a running job back into the queue. Raises SlurmError where the cluster forbids it."""
+    _run(["scontrol", "requeue", job_id])
+
+
+def leave_out(job_id: str, nodes: str) -> None:
+    """Let a pending job avoid nodes. Raises SlurmError."""
+    _run(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={nodes}"], patience_s=0)
+
+
+def excluded(job_id: str) -> str:
+    """Return the nodes that a job avoids already. Raises SlurmError."""
+    match = re.search(r"\bExcNodeList=(\S+)", _run(["scontrol", "show", "job", job_id]))
+    return "" if match is None or match[1] == "(null)" else match[1]
+
+
+def cancel(ids: Sequence[str]) -> None:
+    """Cancel jobs. Raises SlurmError."""
+    _run(["scancel", *ids])
+
+
+def own_id(environ: Mapping[str, str] = os.environ) -> str:
+    """Return the id of the job this runs in, as users name it. **Pure.** Raises UsageError outside a job."""
+    if "SLURM_JOB_ID" not in environ:
+        raise UsageError(
+            "batch step", "it runs in no SLURM job", "sbatch SCRIPT", "submit the script; see ringtune-slurm --help"
+        )
+    if "SLURM_ARRAY_JOB_ID" in environ:
+        return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
+    return environ["SLURM_JOB_ID"]
+
+
+def _run(command: Sequence[str], patience_s: float = 5.0) -> str:
+    """Return what a command prints. Raises SlurmError with its words, NoAnswer while nobody answers."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=False,
+                                  stdin=subprocess.DEVNULL)  # fmt: skip
+        except FileNotFoundError:
+            raise NoAnswer(f"{command[0]} is not on this machine") from None
+        except subprocess.TimeoutExpired:
+            raise NoAnswer(f"{command[0]} did not answer in {ANSWER_LIMIT_S} s") from None
+        if done.returncode == 0:
+            return done.stdout
+        words = " ".join(done.stderr.split())
+        if not re.search(r"Unable to contact|Connection refused|timed out", words):
+            raise SlurmError(words)
+        if time.monotonic() > deadline:
+            raise NoAnswer(words)
+        time.sleep(1.0)

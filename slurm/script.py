@@ -1,0 +1,90 @@
+"""The text of a batch script: one pure function of a job's description.
+
+The script is whole in itself: it holds the run's resolved configuration as a here-document, so that neither an edited
+YAML file nor an edited copy of the script changes a job that waits, and it can be submitted by hand.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ringtune.slurm import options
+from ringtune.slurm.profile import Container
+from ringtune.slurm.sweep import Axes
+from ringtune.train.contract import SLURM_DIR, UsageError
+
+END_OF_CONFIG = "RINGTUNE_CONFIG"  # a line of YAML never starts with it: keys are lower case, text is indented
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a job is not requeued any more."""
+
+    max_requeues: int = 100  # how often in all
+    max_tries: int = 2  # starts in a row without one step more in a checkpoint
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a batch script says."""
+
+    folder: str  # absolute: the run directory, of a sweep the folder of its run directories
+    config: str  # YAML of ringtune-train, resolved
+    sbatch: Mapping[str, str | None]  # complete
+    python: str  # interpreter on the nodes
+    version: str  # of ringtune
+    setup: Sequence[str] = ()
+    launcher: str = "srun"
+    controller: str = ""
+    container: Container | None = None
+    limits: Limits = field(default_factory=Limits)
+    axes: Axes = field(default_factory=dict)
+    examined: bool = True  # by doctor, before the ranks start
+
+
+def log_pattern(job: Job) -> str:
+    """Return where the job's log goes, with sbatch's placeholders. **Pure.**"""
+    if "\\" in job.folder or "\n" in job.folder:
+        raise UsageError(f"--output_dir {job.folder!r}", "sbatch cannot write a log there", "no backslash, no line break",
+                         "choose another")  # fmt: skip
+    name = "%A_%a" if job.axes else "%j"
+    return str(Path(job.folder.replace("%", "%%")) / SLURM_DIR / f"{name}.log")
+
+
+def text(job: Job) -> str:
+    """Return the script. **Pure.** Raises UsageError for what no script can hold."""
+    own = {"output": log_pattern(job), "open-mode": "append"}
+    directives = [options.directive(name, value) for name, value in {**job.sbatch, **own}.items()]
+    folder = str(Path(job.folder) / SLURM_DIR)
+    return "\n".join([
+        "#!/bin/bash",
+        *directives,
+        "",
+        f"# Written by ringtune-slurm {job.version}. By hand: mkdir -p {shlex.quote(folder)} && sbatch THIS_FILE",
+        "set -e",
+        *job.setup,
+        f"exec {_command(job)} <<'{END_OF_CONFIG}'",
+        job.config.rstrip("\n"),
+        END_OF_CONFIG,
+        "",
+    ])  # fmt: skip
+
+
+def _command(job: Job) -> str:
+    options = [
+        f"--output-dir={job.folder}", f"--launcher={job.launcher}",
+        *([f"--controller={job.controller}"] if job.controller else []),
+        f"--max-requeues={job.limits.max_requeues}", f"--max-tries={job.limits.max_tries}",
+        *([] if job.examined else ["--no-doctor"]),
+        *(f"--container={word}" for word in _container_words(job.container)),
+        *(f"--sweep={name}={','.join(values)}" for name, values in job.axes.items()),
+    ]  # fmt: skip
+    start = shlex.join([job.python, "-m", "ringtune.slurm.batch"])
+    return " \\\n  ".join([start, *map(shlex.quote, options), '--script="$0"'])
+
+
+def _container_words(container: Container | None) -> list[str]:
+    return [container.runtime, container.image, *container.options] if container else []

