@@ -32,6 +32,7 @@ from ringtune.train.contract import (
     EXIT_REQUEUE,
     EXIT_USAGE,
     LOCK_FILE,
+    SLURM_DIR,
     VERDICT_FILE,
     UsageError,
 )
@@ -118,16 +119,16 @@ class BatchStep:
         events = self.record.events()
         if not any(each.get("job_id") == self.job_id for each in events) and not self._is_expected(events):
             self.record.add(records.SUBMITTED, by_hand=True, previous=self.record.signature())
+            self.record.add(records.QUEUED, job_id=self.job_id, log=self._log(self.job_id))
         self.step = self.record.saved_step()
-        log = subprocess.run(
-            ["readlink", "/proc/self/fd/1"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        self.record.add(
-            records.STARTED, job_id=self.job_id, restart=self.restart, nodes=self.nodes, step=self.step, log=log
-        )
+        self.record.add(records.STARTED, job_id=self.job_id, restart=self.restart, nodes=self.nodes, step=self.step)
         index.remember(self.job_id, self.record.run)
         print(f"ringtune-slurm: job {self.job_id}, start {self.restart + 1}, on {','.join(self.nodes)}, from step {self.step}, "
               f"run directory {self.record.run}", flush=True)  # fmt: skip
+
+    def _log(self, job_id: str) -> str:
+        """Return where the script sends a job's log, unless sbatch was told otherwise by hand."""
+        return str(self.options.output_dir / SLURM_DIR / f"{job_id}.log")
 
     def _is_expected(self, events: Sequence[records.Event]) -> bool:
         """Return whether a submission waits for its job: sbatch may start it before the submitter could note its id."""
@@ -299,7 +300,9 @@ class BatchStep:
             print(f"ringtune-slurm: neither requeued ({why}) nor submitted again ({error})", flush=True)
             return
         job_id = f"{job_id}_{os.environ['SLURM_ARRAY_TASK_ID']}" if self.settings else job_id
-        self.record.add(records.QUEUED, job_id=job_id, log="", words=f"requeueing is forbidden here ({why})")
+        self.record.add(
+            records.QUEUED, job_id=job_id, log=self._log(job_id), words=f"requeueing is forbidden here ({why})"
+        )
         index.remember(job_id, self.record.run)
         print(f"ringtune-slurm: requeueing is forbidden here ({why}); job {job_id} goes on", flush=True)
 

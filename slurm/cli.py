@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     resume = _add(commands, "resume", "submit a run again; it goes on from its newest checkpoint", _resume,
                   usage="%(prog)s RUN|JOB [sbatch's options]")  # fmt: skip
     resume.add_argument("target", metavar="RUN|JOB")
+    for each in (submit, resume):
+        each.add_argument("--no-test", action="store_true",
+                          help="do not ask sbatch first whether the cluster could ever run it")  # fmt: skip
     sbatch.add_to(resume)
     wait = _add(commands, "wait", "wait until runs are over", _wait)
     wait.add_argument("targets", nargs="+", metavar="RUN|JOB")
@@ -158,7 +161,7 @@ def _submit(options: argparse.Namespace) -> int:
         for settings in sweep.expand(job.axes):
             print(f"would be submitted: {Path(job.folder) / sweep.folder_name(settings)}", file=sys.stderr)
         return EXIT_FINISHED
-    job_id = submit.submit(job, options.argv)
+    job_id = submit.submit(job, options.argv, tested=not options.no_test)
     print(
         f"{job.folder}: submitted; try next:\n  ringtune-slurm status {job_id}\n  ringtune-slurm logs -f {job_id}",
         file=sys.stderr,
@@ -225,7 +228,7 @@ def _resume(options: argparse.Namespace) -> int:
         print(f"{options.target}: finished already", file=sys.stderr)
         return EXIT_FINISHED
     words = [f"--{name}" + ("" if value is None else f"={value}") for name, value in _sbatch(options).items()]
-    print(submit.resume(runs, words))
+    print(submit.resume(runs, words, tested=not options.no_test))
     return EXIT_FINISHED
 
 

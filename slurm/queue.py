@@ -54,6 +54,14 @@ def require(name: str) -> None:
                          "ringtune-slurm script and submit by hand")  # fmt: skip
 
 
+def test(script: str, words: Sequence[str] = ()) -> None:
+    """Ask whether the cluster could ever run a script. Raises SlurmError with sbatch's own words if it could not.
+
+    sbatch itself takes a job of more nodes than there are, and lets it wait for ever, where the site has not forbidden it.
+    """
+    _run(["sbatch", "--test-only", *words, script], patience_s=0)
+
+
 def submit(script: str, words: Sequence[str] = ()) -> str:
     """Submit a script and return the job's id. Raises SlurmError with sbatch's own words."""
     answer = _run(["sbatch", "--parsable", *words, script], patience_s=0)

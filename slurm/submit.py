@@ -92,7 +92,7 @@ def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
     return {"array": everything + asked if asked.startswith("%") else asked}
 
 
-def submit(job: Job, argv: Sequence[str]) -> str:
+def submit(job: Job, argv: Sequence[str], *, tested: bool = True) -> str:
     """Write script, configuration and record into the run directory, submit, and return the job's id.
 
     Raises UsageError if a job of the run is still alive, or with sbatch's own words; script and record stay then.
@@ -117,10 +117,12 @@ def submit(job: Job, argv: Sequence[str]) -> str:
             record.folder.mkdir(parents=True, exist_ok=True)
             facts = {**_provenance(argv), "script": str(path), "task": task if job.axes else None}
             (record.folder / records.SUBMISSION_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return _send(path, runs, tasks=range(len(runs)) if job.axes else None, log=script.log_pattern(job), words=())
+    return _send(
+        path, runs, tasks=range(len(runs)) if job.axes else None, log=script.log_pattern(job), words=(), tested=tested
+    )
 
 
-def resume(runs: Sequence[Path], words: Sequence[str]) -> str:
+def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -> str:
     """Submit the script of a run, or of runs of one sweep, again; words are options of sbatch that win over the script's.
 
     Returns the job's id. Raises UsageError.
@@ -135,20 +137,24 @@ def resume(runs: Sequence[Path], words: Sequence[str]) -> str:
     tasks = None if submissions[0]["task"] is None else [each["task"] for each in submissions]
     array = [] if tasks is None else [f"--array={','.join(map(str, tasks))}"]
     name = "%j" if tasks is None else "%A_%a"
-    return _send(path, runs, tasks=tasks, log=str(path.with_name(f"{name}.log")), words=[*array, *words])
+    return _send(path, runs, tasks=tasks, log=str(path.with_name(f"{name}.log")), words=[*array, *words], tested=tested)
 
 
-def _send(path: Path, runs: Sequence[Path], *, tasks: Sequence[int] | None, log: str, words: Sequence[str]) -> str:
+def _send(
+    path: Path, runs: Sequence[Path], *, tasks: Sequence[int] | None, log: str, words: Sequence[str], tested: bool
+) -> str:
     for run in runs:
         record = Record(run)
         record.add(records.SUBMITTED, previous=record.signature(), words=list(words))
     try:
+        if tested:
+            queue.test(str(path), words)
         job_id = queue.submit(str(path), words)
     except queue.SlurmError as error:
         for run in runs:
             Record(run).add(records.REFUSED, words=str(error))
         raise UsageError("sbatch", str(error), "a request that this cluster can meet",
-                         f"the script is kept: {path}") from None  # fmt: skip
+                         f"the script is kept: {path}; --no-test submits without asking first") from None  # fmt: skip
     for number, run in enumerate(runs):
         own_id = job_id if tasks is None else f"{job_id}_{tasks[number]}"
         own_log = log.replace("%j", job_id).replace("%A_%a", own_id).replace("%%", "%")
