@@ -23,7 +23,7 @@ from ringtune.launch import allocation, doctor
 from ringtune.launch.run import Request
 from ringtune.slurm import index, queue, sweep
 from ringtune.slurm import record as records
-from ringtune.slurm.decide import REQUEUE, SLURM, STOP, Decision, Outcome, decide, exclude
+from ringtune.slurm.decide import REQUEUE, SLURM, STOP, Decision, Outcome, acts, decide, exclude
 from ringtune.slurm.record import History, Record
 from ringtune.slurm.script import Limits
 from ringtune.train.contract import (
@@ -121,6 +121,12 @@ class BatchStep:
             self.record.add(records.SUBMITTED, by_hand=True, previous=self.record.signature())
             self.record.add(records.QUEUED, job_id=self.job_id, log=self._log(self.job_id))
         self.step = self.record.saved_step()
+        before = History.of(events).last(records.STARTED, records.ENDED)
+        if before is not None and before["event"] == records.STARTED:
+            # Its batch step could not say anything any more.
+            self.record.add(records.ENDED, job_id=before["job_id"], restart=before["restart"], exit_code=None, decision=SLURM,
+                            reason="ended without a word: its node was lost, or SLURM killed it", last_line="", bad_nodes=[],
+                            started_at_step=before["step"], step=self.step)  # fmt: skip
         self.record.add(records.STARTED, job_id=self.job_id, restart=self.restart, nodes=self.nodes, step=self.step)
         index.remember(self.job_id, self.record.run)
         print(f"ringtune-slurm: job {self.job_id}, start {self.restart + 1}, on {','.join(self.nodes)}, from step {self.step}, "
@@ -195,20 +201,13 @@ class BatchStep:
         return [f"--srun-option={word}" for word in (f"--container-image={image}", *more)] if runtime == "pyxis" else []
 
     def _once(self, config: Path) -> list[str]:
-        """Return the flags that are an act of the submission, not of every start: to overwrite, to start from elsewhere.
-
-        They hold until the run has made the directory its own, that is, has written its configuration.
-        """
+        """Return the flags that are acts of the submission, not of every start of its job."""
         import yaml
 
-        wanted = yaml.safe_load(config.read_text(encoding="utf-8"))
         submitted = History.of(self.record.events()).last(records.SUBMITTED)
-        signed = submitted is not None and self.record.signature() != submitted.get("previous")
-        source = wanted.get("resume_from_checkpoint")
-        flags = ["--overwrite_output_dir", "true" if wanted.get("overwrite_output_dir") and not signed else "false"]
-        if source and (not signed or self.record.checkpoint() is None):
-            return [*flags, "--resume_from_checkpoint", str(source)]
-        return [*flags, "--resume_from_checkpoint", "null"]
+        is_signed = submitted is not None and self.record.signature() != submitted.get("previous")
+        return acts(yaml.safe_load(config.read_text(encoding="utf-8")), is_signed=is_signed,
+                    has_checkpoint=self.record.checkpoint() is not None)  # fmt: skip
 
     def _outcome(self, code: int, logs: Path) -> Outcome:
         verdict = self._verdict(logs)

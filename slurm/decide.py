@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ringtune.slurm.script import Limits
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, EXIT_USAGE
@@ -51,6 +52,19 @@ def decide(outcome: Outcome, num_idle_tries: int, num_requeues: int, num_nodes: 
         )
         return Decision(STOP, f"{outcome.reason}; {num_idle_tries} tries without a step more (--max-tries): {hint}")
     return Decision(REQUEUE, outcome.reason)
+
+
+def acts(config: Mapping[str, Any], *, is_signed: bool, has_checkpoint: bool) -> list[str]:
+    """Return the flags by which a start overwrites, or begins from elsewhere, as its submission asked. **Pure.**
+
+    Acts of the first start, not of every one: a requeued job must not overwrite what it has done. They hold until the run
+    has made the directory its own (is_signed), the checkpoint from elsewhere until there is one of its own.
+    """
+    overwrites = bool(config.get("overwrite_output_dir")) and not is_signed
+    source = str(config.get("resume_from_checkpoint") or "null")
+    if is_signed and (source == "latest" or has_checkpoint):
+        source = "null"
+    return ["--overwrite_output_dir", str(overwrites).lower(), "--resume_from_checkpoint", source]
 
 
 def exclude(already: str, bad_nodes: Sequence[str]) -> str:

@@ -81,7 +81,8 @@ def _status(
         eta_s=None if is_over else _eta_s(metrics, step), requeues=history.num_requeues,
         checkpoint_step=checkpoint[0] if checkpoint else None,
         checkpoint_age_s=now - checkpoint[1] if checkpoint else None,
-        reason=_reason(history, job, jobs is not None), last_line=str(ended.get("last_line", "")) if ended else "",
+        reason=_reason(history, job, jobs is not None),
+        last_line=str(ended.get("last_line", "")) if ended else _last_logged(history) if is_over else "",
     )  # fmt: skip
 
 
@@ -115,6 +116,16 @@ def judge(
     if last["event"] == records.QUEUED or (last["event"] == records.ENDED and last["decision"] == REQUEUE):
         return "PENDING"
     return STALLED if idle_s > stalled_after_s else "RUNNING"
+
+
+def _last_logged(history: History) -> str:
+    """Return the last line of the log of a job that ended before its batch step could note anything."""
+    queued = history.last(records.QUEUED)
+    try:
+        lines = Path(queued["log"]).read_text(errors="replace").splitlines() if queued else []
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _reason(history: History, job: QueuedJob | None, slurm_answers: bool) -> str:

@@ -123,16 +123,15 @@ def test_a_submitted_demo_completes_on_two_nodes_with_the_bits_it_has_without_sl
 
 def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(desk, workshop, tmp_path):
     """Nobody touches it. The last parameters are those of a run that was never stopped, and no row is lost or repeated."""
-    settings = {**LONG, "max_steps": 4000, "save_steps": None, "save_strategy": "no"}
+    settings = {**LONG, "max_steps": 2400, "save_steps": None, "save_strategy": "no"}
     mine = desk("n1", "n2")
     mine.submit(*TWO_NODES, "--time=1", "--signal=USR1@30", **settings)
-    found = mine.finish(limit_s=500)
-    print(found, mine.log())
+    found = mine.finish(limit_s=480)
     assert found["state"] == "COMPLETED" and found["requeues"] >= 2, mine.log()
     assert {each["reason"] for each in mine.events("ended")} == {"stopped by SIGUSR1 with a checkpoint", "finished"}
-    done = workshop.train(2, tmp_path / "whole", **settings)
+    done = workshop.train(0, tmp_path / "whole", **settings)
     assert done.returncode == 0, done.output
-    mine.finished_as(tmp_path / "whole", 4000)
+    mine.finished_as(tmp_path / "whole", 2400)
 
 
 def start(mine: Desk, *words: object, until_step: int = 50, **changes: object) -> dict:
@@ -200,6 +199,7 @@ def test_a_node_whose_slurmd_is_killed_is_left_for_another(desk, whole):
     found = mine.finish()
     assert found["state"] == "COMPLETED" and found["requeues"] >= 1, mine.log()
     assert mine.events("started")[-1]["nodes"] == ["n1", "n3"]
+    assert len(mine.events("ended")) == len(mine.events("started"))  # each with its reason
     mine.finished_as(whole, 600)
 
 
@@ -269,6 +269,25 @@ def test_a_wrong_request_is_told_in_sbatchs_own_words_and_the_script_is_kept(des
         script_path = mine.folder / "run" / "slurm" / "job.sbatch"
         assert str(script_path) in done.output and f"#SBATCH {option}" in script_path.read_text()
         assert mine.status()["state"] == "NOT SUBMITTED"
+
+
+def test_a_set_up_line_that_fails_is_told_by_status(desk):
+    mine = desk("n1")
+    (mine.folder / "profile.yaml").write_text("setup: ['echo no such module: torch >&2', 'false']\n")
+    mine.submit("--profile", mine.folder / "profile.yaml", max_steps=2)
+    found = mine.finish()
+    assert (found["state"], found["last_line"]) == ("FAILED", "no such module: torch"), found
+
+
+def test_overwriting_is_done_once_and_not_by_every_start_of_the_job(desk, whole):
+    mine = desk("n1")
+    mine.submit("--ntasks=2", **{**LONG, "max_steps": 4, "learning_rate": 1e-5})
+    assert mine.finish()["state"] == "COMPLETED"
+    job = start(mine, "--ntasks=2", overwrite_output_dir="true")["job_id"]
+    assert mine.sh("scontrol", "requeue", job).returncode == 0
+    assert mine.finish()["state"] == "COMPLETED", mine.log()
+    assert mine.events("started")[-1]["step"] >= 50  # where the first start of this job had come to
+    mine.finished_as(whole, 600)
 
 
 def test_values_of_every_kind_reach_slurm_and_the_run_unchanged(desk):

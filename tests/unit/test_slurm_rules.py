@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ringtune.slurm import cli, options, profile, queue, record, results, script, status, submit, sweep
-from ringtune.slurm.decide import Outcome, decide, exclude
+from ringtune.slurm.decide import Outcome, acts, decide, exclude
 from ringtune.slurm.record import History
 from ringtune.slurm.script import Job, Limits
 from ringtune.train.contract import UsageError
@@ -51,6 +51,7 @@ def test_scripts_are_those_of_the_golden_files(name):
     assert script.text(JOBS[name]) == path.read_text()
 
 
+@settings(deadline=None)  # each example starts a shell, on a machine that may be busy
 @given(st.text(st.characters(blacklist_characters="\0\r", blacklist_categories=("Cs",)), min_size=1), st.text(
     st.characters(blacklist_characters="\0\r\n\\", blacklist_categories=("Cs",)), min_size=1))  # fmt: skip
 def test_whatever_a_folder_and_a_setting_hold_the_shell_hands_on_unchanged(value, folder):
@@ -226,6 +227,16 @@ def test_what_is_wrong_with_a_profile_is_said_by_entry(text, message, tmp_path):
     assert message in str(error.value) and str(path) in str(error.value)
 
 
+def test_the_profile_in_the_readme_is_one():
+    import yaml
+
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    block = text.split("```yaml\n")[1].split("```")[0]
+    found = profile.parse(yaml.load(block, Loader=yaml.BaseLoader), "README")
+    assert found.sbatch["time"] == "02:00:00" and found.setup == ("module load cuda",)
+    assert found.container.options == ("--nv",)
+
+
 # Sweeps
 
 
@@ -280,6 +291,30 @@ CRASHED = Outcome(1, "rank 1 of 2 (host n2): exit code 1", "RuntimeError: x")
 )
 def test_what_follows_an_end(outcome, idle, requeues, expected):
     assert decide(outcome, idle, requeues, 2, Limits(max_requeues=100, max_tries=2)).what == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "is_signed", "has_checkpoint", "overwrites", "source"),
+    [
+        ({}, False, False, "false", "null"),
+        ({"overwrite_output_dir": True}, False, True, "true", "null"),
+        ({"overwrite_output_dir": True}, True, True, "false", "null"),
+        ({"resume_from_checkpoint": "/other/checkpoint-4"}, False, False, "false", "/other/checkpoint-4"),
+        ({"resume_from_checkpoint": "/other/checkpoint-4"}, True, False, "false", "/other/checkpoint-4"),
+        ({"resume_from_checkpoint": "/other/checkpoint-4"}, True, True, "false", "null"),
+        ({"resume_from_checkpoint": "latest"}, False, True, "false", "latest"),
+        ({"resume_from_checkpoint": "latest"}, True, True, "false", "null"),
+    ],
+)
+def test_only_the_first_start_overwrites_or_begins_elsewhere(config, is_signed, has_checkpoint, overwrites, source):
+    found = acts(config, is_signed=is_signed, has_checkpoint=has_checkpoint)
+    assert found == ["--overwrite_output_dir", overwrites, "--resume_from_checkpoint", source]
+
+
+def test_a_batch_step_outside_a_job_says_so():
+    done = subprocess.run([sys.executable, "-m", "ringtune.slurm.batch", "--output-dir=x", "--script=y"], capture_output=True,
+                          text=True, check=False, input="a: b", env={"PATH": "/usr/bin:/bin"})  # fmt: skip
+    assert done.returncode == 2 and "batch step: it runs in no SLURM job" in done.stderr, done.stderr
 
 
 def test_nodes_to_leave_out_are_added_once():
