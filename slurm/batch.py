@@ -7,6 +7,7 @@ standard input, from the script itself.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -42,6 +43,7 @@ FATAL_CHECKS = ("reachable", "software", "GPUs", "shared")
 STOP_LIMIT_S = 600  # SLURM's own limits end a stop sooner: the time that is left, or KillWait
 LOCK_PATIENCE_S = 60  # for the last of an earlier start, on a node that SLURM gave up, to be gone
 CONTROLLER_PATIENCE_S = 300  # for slurmctld to be there again
+REMIND_EVERY_S = 5.0  # how often the ranks are asked again to stop
 END_PATIENCE_S = 120  # for SLURM to end this step once it is requeued
 
 
@@ -110,9 +112,12 @@ class BatchStep:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = self.asked or signal.Signals(number).name
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Ask the ranks to stop. Always by SIGUSR1: where SLURM signals all of the job at once, the launcher has had its
+        SIGTERM already, and a second would make it hurry."""
         if self.ranks is not None:
-            # Always SIGUSR1: where SLURM signals all of the job at once, the launcher has had its SIGTERM already, and a
-            # second would make it hurry.
             self.ranks.send_signal(signal.SIGUSR1)
 
     def _note_start(self) -> None:
@@ -175,10 +180,12 @@ class BatchStep:
             *self._srun_options(), "--", *self._container(), "ringtune-train", "--config", str(config),
             *sweep.flags(self.settings), "--output_dir", str(self.record.run), *self._once(config),
         ]  # fmt: skip
-        self.ranks = subprocess.Popen(command)
-        if self.asked:  # between the question and the start
-            self.ranks.send_signal(signal.SIGUSR1)
-        return self._outcome(self.ranks.wait(), logs)
+        self.ranks = subprocess.Popen(command, preexec_fn=_ignore_warning)
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._outcome(self.ranks.wait(REMIND_EVERY_S), logs)
+            if self.asked:  # perhaps before the launcher could hear it
+                self._pass_on()
 
     def _wait_for_lock(self) -> None:
         """Wait until no earlier start is alive in the run directory; ringtune-train says so if it does not end."""
@@ -216,6 +223,8 @@ class BatchStep:
             return Outcome(code, "finished")
         if code == EXIT_REQUEUE:
             return Outcome(code, f"stopped by {self.asked or 'a signal to the ranks'} with a checkpoint")
+        if self.asked and code in (128 + signal.SIGUSR1, 128 + signal.SIGTERM):
+            return Outcome(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")
         reason = verdict.get("headline") or f"the launcher ended with code {code}"
         last = verdict.get("last_line", "")
         return Outcome(code, reason, last, tuple(verdict.get("lost_hosts", ())))
@@ -304,6 +313,11 @@ class BatchStep:
         )
         index.remember(job_id, self.record.run)
         print(f"ringtune-slurm: requeueing is forbidden here ({why}); job {job_id} goes on", flush=True)
+
+
+def _ignore_warning() -> None:
+    """In the new process: let a warning that comes before it listens do no harm."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

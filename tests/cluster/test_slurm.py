@@ -90,7 +90,7 @@ def desk(make_slurm, workshop: Workshop, tmp_path: Path) -> Callable[..., Desk]:
 LONG = {
     "mode": "exact",
     "num_shards": 2,
-    "max_steps": 600,
+    "max_steps": 400,
     "save_steps": 50,
     "save_total_limit": 2,
     "eval_strategy": "no",
@@ -158,7 +158,7 @@ def test_an_operators_requeue_and_an_operators_signal_lose_nothing(desk, whole):
     assert mine.sh("scancel", "--signal=USR1", job).returncode == 0  # to the ranks: they save, the batch step requeues
     found = mine.finish()
     assert (found["state"], found["requeues"]) == ("COMPLETED", 2), mine.log()
-    mine.finished_as(whole, 600)
+    mine.finished_as(whole, 400)
     assert [each["decision"] for each in mine.events("ended")] in (
         ["requeue", "finished"],
         ["slurm", "requeue", "finished"],
@@ -174,7 +174,7 @@ def test_a_preempted_job_goes_on_when_the_urgent_one_is_done(desk, whole):
     assert urgent.returncode == 0, urgent.output
     found = mine.finish()
     assert (found["state"], found["job_id"], found["requeues"]) == ("COMPLETED", job, 1), mine.log()
-    mine.finished_as(whole, 600)
+    mine.finished_as(whole, 400)
 
 
 def test_a_restarted_slurmctld_changes_nothing(desk, whole):
@@ -187,12 +187,12 @@ def test_a_restarted_slurmctld_changes_nothing(desk, whole):
     mine.slurm.start_slurmctld()
     found = mine.finish()
     assert (found["state"], found["requeues"]) == ("COMPLETED", 0), mine.log()
-    mine.finished_as(whole, 600)
+    mine.finished_as(whole, 400)
 
 
 def test_a_node_whose_slurmd_is_killed_is_left_for_another(desk, whole):
     mine = desk("n1", "n2", "n3")
-    lost = start(mine, max_steps=600)["nodes"]
+    lost = start(mine)["nodes"]
     assert lost == "n[1-2]"
     for pid in mine.slurm.cluster.pids_on("n2", "slurmd"):
         os.kill(pid, signal.SIGKILL)  # slurmd and the steps it watches over
@@ -200,7 +200,7 @@ def test_a_node_whose_slurmd_is_killed_is_left_for_another(desk, whole):
     assert found["state"] == "COMPLETED" and found["requeues"] >= 1, mine.log()
     assert mine.events("started")[-1]["nodes"] == ["n1", "n3"]
     assert len(mine.events("ended")) == len(mine.events("started"))  # each with its reason
-    mine.finished_as(whole, 600)
+    mine.finished_as(whole, 400)
 
 
 def test_a_cluster_that_forbids_requeueing_gets_a_job_behind_the_first(desk, whole):
@@ -210,7 +210,7 @@ def test_a_cluster_that_forbids_requeueing_gets_a_job_behind_the_first(desk, who
     found = mine.finish()
     assert found["state"] == "COMPLETED" and found["job_id"] != first and found["requeues"] == 1, mine.log()
     assert "requeueing is forbidden here" in mine.log() and f"job {found['job_id']} goes on" in mine.log()
-    mine.finished_as(whole, 600)
+    mine.finished_as(whole, 400)
 
 
 def test_a_cancelled_run_goes_on_by_resume_and_by_mpirun(desk, whole):
@@ -225,7 +225,7 @@ def test_a_cancelled_run_goes_on_by_resume_and_by_mpirun(desk, whole):
     assert done.returncode == 0, done.output
     found = mine.finish()
     assert found["state"] == "COMPLETED" and found["job_id"] == done.output.split()[-1], mine.log()
-    mine.finished_as(whole, 600)
+    mine.finished_as(whole, 400)
     assert "finished already" in mine("resume", job).output
 
 
@@ -287,7 +287,7 @@ def test_overwriting_is_done_once_and_not_by_every_start_of_the_job(desk, whole)
     assert mine.sh("scontrol", "requeue", job).returncode == 0
     assert mine.finish()["state"] == "COMPLETED", mine.log()
     assert mine.events("started")[-1]["step"] >= 50  # where the first start of this job had come to
-    mine.finished_as(whole, 600)
+    mine.finished_as(whole, 400)
 
 
 def test_values_of_every_kind_reach_slurm_and_the_run_unchanged(desk):
@@ -300,6 +300,16 @@ def test_values_of_every_kind_reach_slurm_and_the_run_unchanged(desk):
     shown = mine.sh("scontrol", "show", "job", mine.status(mine.folder / run)["job_id"]).output
     assert f"Comment={comment}" in shown, shown
     assert not list(mine.folder.rglob("evil")) and not Path("evil").exists()
+
+
+def test_a_warning_before_the_ranks_have_started_requeues_too(desk):
+    mine = desk("n1")
+    job = mine.submit("--ntasks=1", doctor=True, max_steps=4)
+    assert settled(lambda: len(mine.events("started")) == 1)
+    assert mine.sh("scancel", "--batch", "--signal=USR1", job).returncode == 0
+    found = mine.finish()
+    assert (found["state"], found["requeues"]) == ("COMPLETED", 1), mine.log()
+    assert mine.events("ended")[0]["reason"] == "stopped by SIGUSR1 before the ranks had started"
 
 
 def test_a_node_that_doctor_refuses_is_left_out_of_the_next_start(desk):
