@@ -72,7 +72,7 @@ class TrainConfig:
     num_shards: int | None = None
     """Parts a step is dealt into; default: ranks x gradient_accumulation_steps, in exact mode 8."""
     per_device_eval_batch_size: int = 32
-    """Rows per evaluation batch."""
+    """Rows of max_seq_length per evaluation batch; of shorter ones it takes as many more as cost the same."""
     fp16_allreduce: bool = False
     """Send gradients as fp16 (fast mode)."""
     num_threads: int | None = None
@@ -149,6 +149,11 @@ class TrainConfig:
     """Where curves go beside metrics.jsonl."""
     disable_tqdm: bool = _free(False)
     """No progress bar."""
+
+    @property
+    def eval_batch_tokens(self) -> int:
+        """Tokens of an evaluation batch after padding."""
+        return self.per_device_eval_batch_size * self.max_seq_length
 
 
 FIELDS = {each.name: each for each in dataclasses.fields(TrainConfig)}
