@@ -181,15 +181,11 @@ def test_a_resumed_run_may_change_its_cadence_but_not_its_mathematics():
 
 
 def test_ranks_share_the_cores_unless_told_otherwise():
-    fast, _ = config.parse(ENOUGH)
-    exact, _ = config.parse([*ENOUGH, "--mode", "exact"])
-    said, _ = config.parse([*ENOUGH, "--num_threads", "3"])
-    assert threads_of_rank(said, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 3
-    assert threads_of_rank(fast, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 2
-    assert threads_of_rank(fast, {}, 8, 8, 4) == 2
-    assert threads_of_rank(fast, {}, 2, 8, 4) == 2  # bound to two cores by the launcher
-    assert threads_of_rank(fast, {}, 2, 2, 4) == 1
-    assert threads_of_rank(exact, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 1
+    assert threads_of_rank(3, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 3
+    assert threads_of_rank(None, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 2
+    assert threads_of_rank(None, {}, 8, 8, 4) == 2
+    assert threads_of_rank(None, {}, 2, 8, 4) == 2  # bound to two cores by the launcher
+    assert threads_of_rank(None, {}, 2, 2, 4) == 1
 
 
 def places(*seats, **changes):
