@@ -28,7 +28,8 @@ BATCHES_BETWEEN_QUESTIONS = 16  # how many a rank computes before the ranks ask 
 def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """Return batches of row numbers, rows of like length together, longest first in each chunk of rows. **Pure.**
 
-    lengths: int [num_rows], tokens. A batch takes what fits into ``batch_tokens`` after padding, and at least one row.
+    lengths: int [num_rows], tokens. A batch takes what fits into ``batch_tokens`` after padding, no row that would be padded
+    by more than a quarter of its own length, and at least one row.
     """
     batches = []
     for first in range(0, len(lengths), ROWS_PER_CHUNK):
@@ -36,7 +37,9 @@ def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
         by_length = np.lexsort((np.arange(len(chunk)), -chunk))
         start = 0
         while start < len(chunk):
-            stop = start + max(1, batch_tokens // max(1, int(chunk[by_length[start]])))
+            longest = int(chunk[by_length[start]])
+            num_alike = int(np.count_nonzero(5 * chunk[by_length[start:]] >= 4 * longest))
+            stop = start + max(1, min(num_alike, batch_tokens // max(1, longest)))
             batches.append(first + by_length[start:stop])
             start = stop
     return batches

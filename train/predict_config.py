@@ -60,7 +60,7 @@ class PredictConfig:
     max_seq_length: int | None = None
     """Tokens per row at most; longer rows are cut; default: as the model was trained, or 128."""
     batch_tokens: int | None = None
-    """Tokens of a batch after padding; default: as the model's run evaluated, or 2048."""
+    """Tokens of a batch after padding; default: as the model's run evaluated, or 1024."""
     bf16: bool | None = None
     """Compute in bfloat16 where it is safe; default: as the model's run did, or fp32."""
     fp16: bool | None = None
@@ -135,6 +135,6 @@ def resolve(config: PredictConfig, run: Mapping[str, Any]) -> PredictConfig:
         bf16=bool(config.bf16 if said else run.get("bf16")),
         fp16=bool(config.fp16 if said else run.get("fp16")),
         max_seq_length=length,
-        batch_tokens=config.batch_tokens or (int(rows) * length if rows else 2048),
+        batch_tokens=config.batch_tokens or (int(rows) * length if rows else 1024),
         text_column_names=config.text_column_names or run.get("text_column_names"),
     )
