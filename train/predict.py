@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import crew, model, predict_config, reader, report
+from ringtune.train import crew, model, predict_config, reader, report, sealed
 from ringtune.train.clock import Clock
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
 from ringtune.train.evaluate import worker_threads
 from ringtune.train.parts import Identity, Spool, Workplace, error_rows, needs_stdin, read_part
 from ringtune.train.place import take_places, threads_of_rank, use_threads
-from ringtune.train.predict_config import COMMAND, PredictConfig
+from ringtune.train.predict_config import PredictConfig
 from ringtune.train.predictor import SCORE_LABEL, Predictor, scored_rows, shown_columns
 from ringtune.train.progress import Progress
 from ringtune.train.rundir import write_text
@@ -68,7 +68,7 @@ def run(config: PredictConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = F
             return EXIT_FINISHED
 
         def prepare() -> Job | None:
-            return _prepare(config, digests, workplace, stop, tell) if comm.rank == 0 else None
+            return _prepare(config, predictor, digests, workplace, stop, tell) if comm.rank == 0 else None
 
         job = comm.share(comm.work_together(prepare, stop, "predict/prepare"), "predict/job")
         bar = Progress(job.num_rows, "predicting", initial=job.rows_done, unit="rows",
@@ -155,7 +155,7 @@ def _describe(config: PredictConfig, predictor: Predictor) -> str:
     what = f"classes {', '.join(predictor.classes)}" if predictor.classes else "a number"
     precision = "bf16" if config.bf16 else "fp16" if config.fp16 else "fp32"
     return (
-        f"model {config.model_name_or_path}: {what}; {precision}, rows of {config.max_seq_length} tokens at most, batches of "
+        f"model {config.model_name_or_path}: {what}; {precision}, rows of {predictor.max_seq_length} tokens at most, batches of "
         f"{config.batch_tokens}"
     )
 
@@ -174,14 +174,15 @@ def _tell_columns(columns: reader.Columns, source: reader.Source, tell: Tell) ->
 
 
 def _prepare(
-    config: PredictConfig, digests: dict[str, str], workplace: Workplace, stop: StopWatch, tell: Tell
+    config: PredictConfig, predictor: Predictor, digests: dict[str, str], workplace: Workplace, stop: StopWatch, tell: Tell
 ) -> Job:  # fmt: skip
     """Open the folder of parts and put the input's rows there, or find both. **Rank 0 only.**"""
     workplace.lock.acquire()
+    sealed.clean_stale(workplace.folder)
     source = reader.open_source(config, workplace.copy_stdin() if needs_stdin(config) else None)
     columns = reader.choose_columns(source, config)
     _tell_columns(columns, source, tell)
-    settings = {name: getattr(config, name) for name in COMMAND.fields}
+    settings = {**asdict(config), "max_seq_length": predictor.max_seq_length}
     identity = Identity(settings, {**digests, "input": source.digest})
     goes_on = workplace.check_identity(identity, overwrite=config.overwrite_output)
     if not goes_on:

@@ -26,6 +26,7 @@ INPUT_FORMATS = {
 }
 OUTPUT_ENDINGS = (".jsonl", ".csv", ".parquet")
 STDIN = "-"
+DEFAULT_BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class PredictConfig:
     """What a row that cannot be used does. keep: it is written in its place, with an error. stop: it is named, and all ranks stop."""
 
     max_seq_length: int | None = None
-    """Tokens per row at most; longer rows are cut; default: as the model was trained, or 128."""
+    """Tokens per row at most; longer rows are cut; default: as the model was trained, or 128 if it takes as many."""
     batch_tokens: int | None = None
     """Tokens of a batch after padding; default: as the model's run evaluated, or 1024."""
     bf16: bool | None = None
@@ -128,13 +129,12 @@ def settings_of_run(model_name_or_path: str) -> Mapping[str, Any]:
 def resolve(config: PredictConfig, run: Mapping[str, Any]) -> PredictConfig:
     """Fill what was left open: as the model's run had it, so that its evaluation is repeated to the last digit. **Pure.**"""
     said = config.bf16 is not None or config.fp16 is not None
-    length = config.max_seq_length or int(run.get("max_seq_length", 128))
-    rows = run.get("per_device_eval_batch_size")
+    length, rows = run.get("max_seq_length"), run.get("per_device_eval_batch_size")
     return dataclasses.replace(
         config,
         bf16=bool(config.bf16 if said else run.get("bf16")),
         fp16=bool(config.fp16 if said else run.get("fp16")),
-        max_seq_length=length,
-        batch_tokens=config.batch_tokens or (int(rows) * length if rows else 1024),
+        max_seq_length=config.max_seq_length or length,
+        batch_tokens=config.batch_tokens or (rows * length if rows and length else DEFAULT_BATCH_TOKENS),
         text_column_names=config.text_column_names or run.get("text_column_names"),
     )

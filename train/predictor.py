@@ -17,6 +17,7 @@ from torch import nn
 
 SCORE_LABEL, SCORE_LOGITS = "score/label", "score/logits"  # columns of a part that are not written but scored
 NO_CLASS = -1
+DEFAULT_MAX_SEQ_LENGTH = 128
 
 
 def class_names(model: nn.Module) -> tuple[str, ...]:
@@ -80,9 +81,10 @@ class Predictor:
     """A model ready to predict chunks; threads may share it."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, config: PredictConfig, precision: Precision) -> None:
-        assert config.max_seq_length is not None and config.batch_tokens is not None  # resolved
+        assert config.batch_tokens is not None  # resolved
         self.model, self.tokenizer, self.precision = model.eval(), tokenizer, precision
-        self.max_seq_length, self.batch_tokens, self.top_k = config.max_seq_length, config.batch_tokens, config.top_k
+        self.max_seq_length = config.max_seq_length or min(DEFAULT_MAX_SEQ_LENGTH, tokenizer.model_max_length)
+        self.batch_tokens, self.top_k = config.batch_tokens, config.top_k
         self.classes = class_names(model)
         tokens.require_usable(tokenizer, self.max_seq_length)
         # Sets truncation and padding once: setting them while another thread encodes would be refused by the library.
