@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from ringtune.train import flags
 from ringtune.train.contract import UsageError
 
 #: Columns of the GLUE tasks (Wang et al. 2019), as the data set `nyu-mll/glue` names them.
@@ -139,7 +140,7 @@ def no_rows(where: str) -> UsageError:
 
 def _require_readable(path: Path, where: str) -> None:
     """Look at a file's name and bytes before any library does: its own words name no line."""
-    require_ending(path, where, FORMATS)
+    flags.require_ending(path, where, FORMATS)
     require_file(path, where)
     if path.suffix.lower() == ".parquet":
         return
@@ -150,13 +151,6 @@ def _require_readable(path: Path, where: str) -> None:
             except UnicodeDecodeError as error:
                 raise UsageError(f"{path}:{number}", f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is "
                                  "not UTF-8", "UTF-8 text", "convert the file, e.g. with iconv") from None  # fmt: skip
-
-
-def require_ending(path: Path, where: str, legal: Collection[str]) -> None:
-    """Raise UsageError if a file's ending tells no format."""
-    if path.suffix.lower() not in legal:
-        raise UsageError(where, f"the ending {path.suffix or 'is missing'} is not known", ", ".join(legal),
-                         "convert or rename it")  # fmt: skip
 
 
 def require_file(path: Path, where: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,13 @@ def require_counts(settings: Any, names: Iterable[str]) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name}", f"{value} is too few", "a whole number from 1", "give another")
+
+
+def require_ending(path: Path, where: str, legal: Collection[str]) -> None:
+    """Raise UsageError if a file's ending tells no format. **Pure.**"""
+    if path.suffix.lower() not in legal:
+        raise UsageError(where, f"the ending {path.suffix or 'is missing'} is not known", ", ".join(legal),
+                         "convert or rename it")  # fmt: skip
 
 
 def refuse_changes(saved: Mapping[str, Any], settings: Any, anew: str) -> None:

@@ -43,6 +43,7 @@ class Job:
     num_chunks: int
     todo: tuple[int, ...]  # chunks that have no part yet
     rows_done: int  # rows of those that have
+    place: str  # what a row's line follows in messages
 
 
 def run(config: PredictConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = False) -> int:
@@ -197,7 +198,7 @@ def _prepare(
         f"{spool.num_rows} rows in {spool.num_chunks} chunks"
         + (f"; {rows_done} rows are predicted already" if goes_on else "")
     )
-    return Job(spool_path, spool.num_rows, spool.num_chunks, tuple(todo), rows_done)
+    return Job(spool_path, spool.num_rows, spool.num_chunks, tuple(todo), rows_done, source.place(""))
 
 
 def _finish(
@@ -232,7 +233,7 @@ def _tell_errors(paths: Sequence[Path], job: Job, tell: Tell) -> int:
         num_errors += 1
         if num_errors == 1:
             line = Spool(job.spool).read(chunk).column("line")[row].as_py()
-            tell(f"the first row with an error is {line}: {error}")
+            tell(f"the first row with an error is {job.place}{line}: {error}")
     return num_errors
 
 

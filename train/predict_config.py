@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ringtune.train import data, flags
+from ringtune.train import flags
 from ringtune.train.contract import CONFIG_FILE, UsageError
 from ringtune.train.flags import free
 
@@ -95,7 +95,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[PredictConfig, bool]:
     """
     config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv)
     check(config)
-    data.require_ending(Path(config.output), f"--output {config.output}", OUTPUT_ENDINGS)
+    flags.require_ending(Path(config.output), f"--output {config.output}", OUTPUT_ENDINGS)
     return config, dry_run
 
 

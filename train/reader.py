@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ringtune.train import data
+from ringtune.train import data, flags
 from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import ROWS_PER_CHUNK
 from ringtune.train.predict_config import ALL_COLUMNS, INPUT_FORMATS, STDIN, PredictConfig
@@ -46,7 +46,7 @@ class Source:
     digest: str  # sha256 of its content
     read: Callable[[Columns], Iterator[pa.RecordBatch]]
 
-    def place(self, line: int) -> str:
+    def place(self, line: int | str) -> str:
         """Return where a row is, for messages."""
         return f"{self.where}{self.unit}{line}"
 
@@ -59,7 +59,7 @@ def open_source(config: PredictConfig, stdin: Path | None = None) -> Source:
     if not is_file:
         return _open_data_set(config)
     if config.input_format is None:
-        data.require_ending(path, f"--input {where}", INPUT_FORMATS)
+        flags.require_ending(path, f"--input {where}", INPUT_FORMATS)
     kind: str = config.input_format or INPUT_FORMATS[path.suffix.lower()]
     data.require_file(path, f"--input {where}")
     with path.open("rb") as stream:
