@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import predict, ranks, run_command, script
+from ringtune.train.predict import predict as rows_of
 
 pytestmark = pytest.mark.system
 CLI = ("-m", "ringtune.train.predict_cli")
@@ -71,8 +72,6 @@ def test_on_error_stop_names_the_line_stops_all_ranks_and_leaves_nothing(worksho
 
 
 def test_python_gives_the_rows_that_the_command_writes(workshop, tmp_path):
-    from ringtune.train.predict import predict as rows_of
-
     output = tmp_path / "out.jsonl"
     assert predict(2, workshop.model, workshop.rows, output, keep_columns="all").returncode == 0
     for threads in (1, 2):
@@ -104,17 +103,13 @@ def test_csv_parquet_and_jsonl_say_the_same_and_kept_columns_give_way_to_predict
     assert len(inputs) == len(found["jsonl"]) == len(found["csv"]) == len(found["parquet"])
 
 
-def test_top_k_gives_the_best_classes_best_first(workshop, tmp_path):
-    all_of = {}
-    for name, top_k in (("all", None), ("one", 1), ("many", 9)):
-        output = tmp_path / f"{name}.jsonl"
-        flags = {} if top_k is None else {"top_k": top_k}
-        assert predict(0, workshop.model, workshop.rows, output, **flags).returncode == 0
-        all_of[name] = read_jsonl(output)
-    for full, one, many in zip(all_of["all"], all_of["one"], all_of["many"], strict=True):
-        assert one == {"label": full["label"], "probability": full[f"probability_{full['label']}"]}
-        assert list(many) == ["label", "probability", "label_2", "probability_2"]
-        assert many["probability"] >= many["probability_2"] == full[f"probability_{many['label_2']}"]
+def test_top_k_gives_the_best_classes_best_first(workshop):
+    every, one, many = (list(rows_of(workshop.model, workshop.rows, top_k=top_k)) for top_k in (None, 1, 9))
+    assert len(every) == len(one) == len(many) == 101
+    for full, best, ranked in zip(every, one, many, strict=True):
+        assert best == {"label": full["label"], "probability": full[f"probability_{full['label']}"]}
+        assert list(ranked) == ["label", "probability", "label_2", "probability_2"]
+        assert ranked["probability"] >= ranked["probability_2"] == full[f"probability_{ranked['label_2']}"]
 
 
 def test_a_regression_gives_values_and_trainings_scores(workshop, tmp_path):
@@ -187,6 +182,7 @@ def test_another_model_input_or_setting_is_refused_by_name_and_the_parts_are_kep
 )  # fmt: skip
 def test_wrong_usage_is_one_line_and_leaves_nothing(workshop, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     settings = {"model": workshop.model, "rows": workshop.rows, "output": tmp_path / "out.jsonl"}
     settings |= {
         {"input": "rows", "model_name_or_path": "model"}.get(name, name): value for name, value in flags.items()
