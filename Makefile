@@ -15,7 +15,7 @@ help:
 	@echo "make demo           set up, then fine-tune a real model on real reviews with two ranks"
 	@echo "make test           set up, then run all tests (test-unit, test-parallel, test-system, test-cluster: a part)"
 	@echo "make lint type      ruff, mypy"
-	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds (about 20 minutes on two cores)"
+	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds, prediction's speed (about 30 minutes on two cores)"
 
 setup: $(VENV)/.horovod $(VENV)/.demo
 
@@ -68,6 +68,7 @@ type: $(VENV)/.installed
 
 bench: setup
 	$(RUN) $(BIN)/python benchmarks/accuracy.py
+	$(RUN) $(BIN)/python benchmarks/predict.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs

@@ -49,6 +49,7 @@ setup(
     entry_points={
         "console_scripts": [
             "ringtune-train = ringtune.train.cli:main",
+            "ringtune-predict = ringtune.train.predict_cli:main",
             "ringtune-launch = ringtune.launch.cli:main",
             "ringtune-slurm = ringtune.slurm.cli:main",
         ]

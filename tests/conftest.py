@@ -24,6 +24,7 @@ from ringtune.train.contract import cache_folder
 
 ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "faults.py"
+PREDICT_FAULTS = Path(__file__).parent / "predict_faults.py"
 RANKS_LIMIT_S = 240
 WORDS = [
     "a",
@@ -83,6 +84,20 @@ def ranks(size: int, *words: str, limit_s: int = RANKS_LIMIT_S, env: dict[str, s
     """Run a Python program on ``size`` ranks under mpirun; size 0 means without any launcher."""
     launcher = [script("mpirun"), "-np", str(size), "--bind-to", "none"] if size else []
     return run_command([*launcher, sys.executable, *words], limit_s=limit_s, env=env)
+
+
+def predict(
+    size: int, model: Path, rows: Path | str, output: Path, *, gloo: bool = False, fault: Sequence[str] = (),
+    limit_s: int = RANKS_LIMIT_S, **flags: object,
+) -> Done:  # fmt: skip
+    """Run ringtune-predict on ``size`` ranks under mpirun or, with ``gloo``, horovodrun; size 0 means no launcher."""
+    settings = {"model_name_or_path": model, "input": rows, "output": output, **flags}
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    program = [str(PREDICT_FAULTS), *fault, "--", *words]
+    if not gloo:
+        return ranks(size, *program, limit_s=limit_s)
+    launcher = [script("horovodrun"), "--gloo", "-np", str(size)]
+    return run_command([*launcher, sys.executable, *program], limit_s=limit_s)
 
 
 @dataclass(frozen=True)

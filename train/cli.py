@@ -1,108 +1,21 @@
-"""The command ``ringtune-train``: arguments in, exit code out, every error told once."""
+"""The command ``ringtune-train``."""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ringtune.train import config as configuration
-from ringtune.train.contract import (
-    EXIT_FAILED,
-    EXIT_REQUEUE,
-    EXIT_USAGE,
-    StopRequested,
-    UsageError,
-    promised_rank,
-    promised_size,
-    signed,
-)
-
-SPEAKING_GRACE_S = 10.0
+from ringtune.train import config, rank
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ringtune-train`` and leave the process with its exit code."""
-    try:
-        config, dry_run = configuration.parse(argv)
-    except UsageError as error:
-        if promised_rank() == 0:
-            print(f"ringtune-train: {error}", file=sys.stderr)
-        else:
-            # All ranks fail alike here, before they can talk. The launcher ends the job at the first exit: let it be the
-            # rank that speaks, whose exit then ends this wait.
-            time.sleep(SPEAKING_GRACE_S)
-        sys.exit(EXIT_USAGE)
-    _quieten_libraries()
-    leave(_train(config, dry_run=dry_run))
+    rank.main(config.COMMAND.name, lambda: config.parse(argv), _load_work)
 
 
-def _train(config: configuration.TrainConfig, *, dry_run: bool) -> int:
-    from ringtune.train.stop import StopWatch
+def _load_work() -> Callable[..., int]:
+    from ringtune.train.run import run
 
-    stop = StopWatch()
-    stop.listen()  # before the slow imports: a stop during start-up is a stop, not a death
-    try:
-        from ringtune.train.comm import Comm, PeerFailed
-        from ringtune.train.run import run
-        from ringtune.train.step import NotFinite
-    except ImportError as error:
-        print(f"ringtune-train: installation: {error}; run ringtune-launch horovod, then try again", file=sys.stderr)
-        return EXIT_USAGE
-    comm = None
-    try:
-        comm = Comm()
-        code = run(config, comm, stop, dry_run=dry_run)
-    except PeerFailed as failed:
-        code = failed.exit_code
-    except UsageError as error:
-        if comm is None or comm.speaks:
-            print(f"ringtune-train: {error}", file=sys.stderr, flush=True)
-        code = EXIT_USAGE
-    except NotFinite as error:
-        if comm is not None and comm.rank == 0:
-            print(f"ringtune-train: {error}", file=sys.stderr, flush=True)
-        code = EXIT_FAILED
-    except StopRequested:
-        if comm is not None and comm.rank == 0:
-            print("stopped on request before the first step; the same command starts again", flush=True)
-        code = EXIT_REQUEUE
-    except Exception as error:
-        _die(comm, error)
-    if comm is not None:
-        comm.close()
-    return code
-
-
-def _die(comm: object, error: Exception) -> None:
-    """Tell this rank's failure and leave at once, so that the launcher takes the other ranks down.
-
-    A rank that only notices that another one is gone stays silent: its traceback would bury the cause.
-    """
-    if isinstance(error, getattr(comm, "Broken", ())):
-        leave(EXIT_FAILED)
-    rank, size = getattr(comm, "rank", promised_rank()), getattr(comm, "size", promised_size())
-    text = "".join(traceback.format_exception(error))
-    print(signed(rank, size, text), file=sys.stderr, flush=True)
-    leave(EXIT_FAILED)
-
-
-def leave(code: int) -> None:
-    """End the process without waiting for threads that may hang in a broken collective."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _quieten_libraries() -> None:
-    """Keep the libraries' own bars, advice and parallel tokenisers out of a job of many ranks."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    return run
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class Comm:
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self.cross_rank = hvd.cross_rank()
+        self.runs_over_mpi = bool(hvd.mpi_enabled())
         self.speaks = self.rank == 0  # whether this rank prints the error that ends the job
         promised = first_integer(SIZE_VARIABLES, os.environ) or 1
         if promised != self.size:
@@ -87,16 +88,25 @@ class Comm:
         """Return whether the flag is set on any rank. **Collective.**"""
         return bool(self.maximum(torch.tensor([int(flag)]), name).item())
 
-    def work_together(self, work: Callable[[], T], stop: StopWatch, name: str) -> T:
+    def work_together(
+        self,
+        work: Callable[[], T],
+        stop: StopWatch,
+        name: str,
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
+        every_s: float = 0.2,
+    ) -> T:
         """Run ``work`` on every rank at once and return its value, or leave on every rank at once. **Collective.**
 
-        The ranks compare notes every fifth of a second while the work runs in a thread, however long it takes: if some
+        The ranks compare notes every ``every_s`` seconds while the work runs in a thread, however long it takes: if some
         fail, all leave (the first of them with its error, the others with PeerFailed); if one was asked to stop, all
-        set ``stop``, which the work watches, and raise StopRequested.
+        set ``stop``, which the work watches, and raise StopRequested. ``meanwhile`` runs on all ranks after each
+        comparison that is not the last, in step, and may be collective.
         """
         job = _Job(work, name)
         while True:
-            busy = job.still_busy(wait_s=0.2)
+            busy = job.still_busy(wait_s=every_s)
             code = job.exit_code()
             everyone = self.gather(torch.tensor([[int(busy), code, int(stop.is_set() or job.stopped())]]), name)
             if everyone[:, 2].any():
@@ -111,6 +121,7 @@ class Comm:
                 if stop.is_set():
                     raise StopRequested
                 return job.value
+            meanwhile()
 
     def close(self) -> None:
         """Leave the job in step with the other ranks. **Collective.**"""

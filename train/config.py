@@ -7,22 +7,14 @@ Imports nothing heavy, so that ``--help`` and a misspelt flag answer at once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from ringtune.train import flags
 from ringtune.train.contract import UsageError
-
-MAY_CHANGE = "may change when a run is resumed"
-
-
-def _free(default: Any) -> Any:
-    """Declare a field that does not touch the mathematics of the run and may differ after a resume."""
-    return field(default=default, metadata={MAY_CHANGE: True})
+from ringtune.train.flags import free
 
 
 @dataclass(frozen=True)
@@ -31,7 +23,7 @@ class TrainConfig:
 
     model_name_or_path: str
     """Model to start from: a folder, or a hub name."""
-    output_dir: str = _free("runs/ringtune")
+    output_dir: str = free("runs/ringtune")
     """Run directory; running the same command again on an unfinished one resumes it."""
 
     task_name: str | None = None
@@ -58,21 +50,21 @@ class TrainConfig:
     """Use only that many training rows."""
     max_eval_samples: int | None = None
     """Use only that many evaluation rows."""
-    cache_dir: str | None = _free(None)
+    cache_dir: str | None = free(None)
     """Folder for tokenised data; default: $RINGTUNE_CACHE or ~/.cache/ringtune."""
 
     mode: Literal["fast", "exact"] = "fast"
     """fast: ring-allreduce overlapped with backward. exact: parameters bitwise equal at any world size."""
     global_batch_size: int | None = None
     """Rows per optimizer update, over all ranks; default 32."""
-    per_device_train_batch_size: int | None = _free(None)
+    per_device_train_batch_size: int | None = free(None)
     """Rows per rank and backward, on average; with the others it must multiply out to the global batch size."""
-    gradient_accumulation_steps: int | None = _free(None)
+    gradient_accumulation_steps: int | None = free(None)
     """Backwards per optimizer update and rank."""
     num_shards: int | None = None
     """Parts a step is dealt into; default: ranks x gradient_accumulation_steps, in exact mode 8."""
     per_device_eval_batch_size: int = 32
-    """Rows per evaluation batch."""
+    """Rows of max_seq_length per evaluation batch; of shorter ones it takes as many more as cost the same."""
     fp16_allreduce: bool = False
     """Send gradients as fp16 (fast mode)."""
     num_threads: int | None = None
@@ -80,9 +72,9 @@ class TrainConfig:
 
     learning_rate: float = 5e-5
     """Peak learning rate of AdamW."""
-    num_train_epochs: float = _free(3.0)
+    num_train_epochs: float = free(3.0)
     """Epochs to train."""
-    max_steps: int = _free(-1)
+    max_steps: int = free(-1)
     """Steps to train; overrides num_train_epochs if positive."""
     warmup_ratio: float = 0.1
     """Part of all steps over which the learning rate rises from 0."""
@@ -117,84 +109,55 @@ class TrainConfig:
     """Evaluate at the end of training, and during it as eval_strategy says."""
     do_predict: bool = False
     """Write predictions for test_file at the end."""
-    eval_strategy: Literal["no", "steps", "epoch"] = _free("epoch")
+    eval_strategy: Literal["no", "steps", "epoch"] = free("epoch")
     """When to evaluate."""
-    eval_steps: int | None = _free(None)
+    eval_steps: int | None = free(None)
     """Evaluate every so many steps; implies eval_strategy steps."""
-    save_strategy: Literal["no", "steps", "epoch"] = _free("epoch")
+    save_strategy: Literal["no", "steps", "epoch"] = free("epoch")
     """When to save; a checkpoint is also written before every evaluation and at the end."""
-    save_steps: int | None = _free(None)
+    save_steps: int | None = free(None)
     """Save every so many steps; implies save_strategy steps."""
-    save_total_limit: int | None = _free(2)
+    save_total_limit: int | None = free(2)
     """Checkpoints kept, beside the best one."""
-    logging_steps: int = _free(10)
+    logging_steps: int = free(10)
     """Write metrics every so many steps."""
-    load_best_model_at_end: bool = _free(False)
+    load_best_model_at_end: bool = free(False)
     """Leave the best model as the final one, not the last."""
     metric_for_best_model: str | None = None
     """Metric that decides; default: the task's own (accuracy, or spearmanr for regression)."""
     greater_is_better: bool | None = None
     """Direction of that metric; default: yes unless it is a loss or an error."""
-    early_stopping_patience: int | None = _free(None)
+    early_stopping_patience: int | None = free(None)
     """Stop after so many evaluations without improvement."""
-    early_stopping_threshold: float = _free(0.0)
+    early_stopping_threshold: float = free(0.0)
     """What counts as an improvement."""
-    resume_from_checkpoint: str | None = _free(None)
+    resume_from_checkpoint: str | None = free(None)
     """latest, or a checkpoint folder; an unfinished output_dir resumes without it."""
-    overwrite_output_dir: bool = _free(False)
+    overwrite_output_dir: bool = free(False)
     """Start afresh in an output_dir that holds an earlier run; what ringtune wrote there is removed."""
-    log_row_ids: bool = _free(False)
+    log_row_ids: bool = free(False)
     """Record which rows every step consumed, as gathered from the ranks."""
-    report_to: Literal["tensorboard", "none"] = _free("tensorboard")
+    report_to: Literal["tensorboard", "none"] = free("tensorboard")
     """Where curves go beside metrics.jsonl."""
-    disable_tqdm: bool = _free(False)
+    disable_tqdm: bool = free(False)
     """No progress bar."""
 
-
-FIELDS = {each.name: each for each in dataclasses.fields(TrainConfig)}
-_FLAGS_ONLY = ("config", "print_config", "help", "dry_run", "print_completion")
-
-
-def parser() -> Any:
-    """Return the jsonargparse parser of ``ringtune-train``."""
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
-    result = ArgumentParser(
-        prog="ringtune-train",
-        description="Fine-tune a BERT-family model, alone or under horovodrun, mpirun or srun. "
-        "Stopped or killed, the same command goes on from the last checkpoint as if nothing had happened.",
-        epilog="exit codes: 0 finished, 75 stopped on request with a checkpoint (run again), 2 wrong usage, 1 failure",
-        exit_on_error=False,
-        add_help=True,
-    )
-    result.add_argument("--config", action="config", help="YAML file with these settings; flags win over it.")
-    result.add_argument("--dry_run", action="store_true", help="Check everything, show the plan, train nothing.")
-    result.add_class_arguments(TrainConfig)
-    return result
+    @property
+    def eval_batch_tokens(self) -> int:
+        """Tokens of an evaluation batch after padding."""
+        return self.per_device_eval_batch_size * self.max_seq_length
 
 
-def normalise(argv: Sequence[str]) -> list[str]:
-    """Spell flags as jsonargparse wants them: underscores, and ``--bf16`` for ``--bf16 true``, as run_glue.py takes both.
-
-    **Pure.** Raises UsageError for an unknown flag, naming the nearest.
-    """
-    known = {*FIELDS, *_FLAGS_ONLY}
-    result: list[str] = []
-    for index, word in enumerate(argv):
-        if not word.startswith("--"):
-            result.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        name = name.replace("-", "_")
-        if name not in known:
-            raise UsageError(f"--{name}", "there is no such flag", _nearest(name, known), "see --help")
-        if name in FIELDS and "bool" in str(FIELDS[name].type) and not equals:
-            following = argv[index + 1] if index + 1 < len(argv) else "--"
-            if following.startswith("-"):
-                equals, value = "=", "true"
-        result.append(f"--{name}{equals}{value}")
-    return result
+COMMAND = flags.Command(
+    name="ringtune-train",
+    settings=TrainConfig,
+    description="Fine-tune a BERT-family model, alone or under horovodrun, mpirun or srun. "
+    "Stopped or killed, the same command goes on from the last checkpoint as if nothing had happened.",
+    epilog="exit codes: 0 finished, 75 stopped on request with a checkpoint (run again), 2 wrong usage, 1 failure",
+    dry_run="Check everything, show the plan, train nothing.",
+    paths=("output_dir", "train_file", "validation_file", "test_file", "cache_dir", "resume_from_checkpoint"),
+)
+FIELDS = COMMAND.fields
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[TrainConfig, bool]:
@@ -202,74 +165,20 @@ def parse(argv: Sequence[str] | None = None) -> tuple[TrainConfig, bool]:
 
     Raises UsageError for everything wrong with them.
     """
-    words = normalise(sys.argv[1:] if argv is None else argv)
-    the_parser = parser()
-    _check_config_file(words)
-    try:
-        namespace = the_parser.parse_args(words)
-    except SystemExit:
-        raise
-    except Exception as error:  # jsonargparse and argparse raise many kinds; each becomes one line
-        raise UsageError("arguments", _one_line(error), "", "see --help") from None
-    values = {name: getattr(namespace, name) for name in FIELDS}
-    config = TrainConfig(**{name: _expand(name, value) for name, value in values.items()})
+    config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv)
     check(config)
-    return config, bool(namespace.dry_run)
-
-
-def _check_config_file(words: Sequence[str]) -> None:
-    """Say what is wrong with the YAML file in its own words before the parser wraps them in its own."""
-    import yaml
-
-    for index, word in enumerate(words):
-        if word.split("=")[0] != "--config":
-            continue
-        name = word.partition("=")[2] or (words[index + 1] if index + 1 < len(words) else "")
-        try:
-            content = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"--config {name}", str(error.strerror), "a YAML file", "check the path") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(f"--config {name}", _one_line(error), "YAML: one 'key: value' a line", "mend it") from None
-        if not isinstance(content, Mapping):
-            raise UsageError(f"--config {name}", "it holds no settings", "YAML: one 'key: value' a line", "mend it")
-        for key in content:
-            if key not in FIELDS:
-                raise UsageError(f"{name}: {key}", "unknown key", _nearest(str(key), FIELDS), "see --help")
-
-
-def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"nearest is {near[0]}" if near else "the legal ones are in --help"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-_PATHS = ("output_dir", "train_file", "validation_file", "test_file", "cache_dir", "resume_from_checkpoint")
-
-
-def _expand(name: str, value: Any) -> Any:
-    if isinstance(value, str) and (name in _PATHS or value.startswith("~")):
-        return os.path.expanduser(value)
-    return value
+    return config, dry_run
 
 
 def check(config: TrainConfig) -> None:
     """Raise UsageError for a value that cannot work, before anything is read or written."""
-    positive = ("max_seq_length", "learning_rate", "logging_steps", "per_device_eval_batch_size", "adam_epsilon")
-    for name in positive:
-        if getattr(config, name) <= 0:
-            raise UsageError(
-                f"--{name}", f"{getattr(config, name)} is not positive", "a number above 0", "give another"
-            )
-    counts = ("eval_steps", "save_steps", "save_total_limit", "num_threads", "max_train_samples", "max_eval_samples",
-              "early_stopping_patience")  # fmt: skip
-    for name in counts:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name}", f"{value} is too few", "a whole number from 1", "give another")
+    flags.require_positive(
+        config, ("max_seq_length", "learning_rate", "logging_steps", "per_device_eval_batch_size", "adam_epsilon")
+    )
+    flags.require_counts(
+        config, ("eval_steps", "save_steps", "save_total_limit", "num_threads", "max_train_samples", "max_eval_samples",
+                 "early_stopping_patience")
+    )  # fmt: skip
     fractions = ("warmup_ratio", "label_smoothing_factor", "dropout", "adam_beta1", "adam_beta2")
     for name in fractions:
         value = getattr(config, name)
@@ -304,14 +213,4 @@ def to_yaml(config: TrainConfig) -> str:
 
 def refuse_changes(saved: Mapping[str, Any], config: TrainConfig) -> None:
     """Raise UsageError if a resumed run would compute something else than the saved configuration did. **Pure.**"""
-    current = dataclasses.asdict(config)
-    for name, each in FIELDS.items():
-        if each.metadata.get(MAY_CHANGE) or name not in saved or saved[name] == current[name]:
-            continue
-        free = ", ".join(key for key, other in FIELDS.items() if other.metadata.get(MAY_CHANGE))
-        raise UsageError(
-            f"--{name}",
-            f"{current[name]!r} is not what the run to be resumed has, {saved[name]!r}",
-            f"the world size and these may change: {free}",
-            f"set {name} back, or start a new run with another --output_dir or --overwrite_output_dir",
-        )
+    flags.refuse_changes(saved, config, "start a new run with another --output_dir or --overwrite_output_dir")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from ringtune.train import flags
 from ringtune.train.contract import UsageError
 
 #: Columns of the GLUE tasks (Wang et al. 2019), as the data set `nyu-mll/glue` names them.
@@ -90,11 +91,11 @@ def load(source: DataSource, *, regression: bool | None, cache_dir: Path) -> tup
             digest.update(f"{key}:{limit}".encode())
 
     train = found["train"]
-    columns = _text_columns(source, train, origin["train"])
+    columns = text_columns(source, train.column_names, origin["train"])
     label_column = source.label_column_name
     for key, rows in found.items():
         wanted = columns if key == "test" else (*columns, label_column)
-        _require_columns(rows, wanted, origin[key])
+        require_columns(rows.column_names, wanted, origin[key])
         for column in columns:
             _require_text(rows, column, origin[key])
     if regression is None:
@@ -128,25 +129,19 @@ def _from_files(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any], di
         digest.update(key.encode())
         found[key] = _read(path, cache_dir)
         if not len(found[key]):
-            raise _no_rows(path)
+            raise no_rows(str(path))
     return found, {key: str(path) for key, path in files.items()}, digest
 
 
-def _no_rows(path: Path) -> UsageError:
-    return UsageError(str(path), "there are no rows in it", "a header and at least one row", "check the file")
+def no_rows(where: str) -> UsageError:
+    """Return the error of an input without rows. **Pure.**"""
+    return UsageError(where, "there are no rows in it", "a header and at least one row", "check the file")
 
 
 def _require_readable(path: Path, where: str) -> None:
     """Look at a file's name and bytes before any library does: its own words name no line."""
-    legal = ", ".join(FORMATS)
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(where, f"the ending {path.suffix or 'is missing'} is not known", legal, "convert or rename it")
-    if not path.exists():
-        raise UsageError(where, "there is no such file", "a file of rows", "check the path")
-    if not path.is_file():
-        raise UsageError(where, "it is not a file", "a file of rows", "check the path")
-    if path.stat().st_size == 0:
-        raise UsageError(where, "the file is empty", "a header and at least one row", "check the file")
+    flags.require_ending(path, where, FORMATS)
+    require_file(path, where)
     if path.suffix.lower() == ".parquet":
         return
     with path.open("rb") as stream:
@@ -156,6 +151,16 @@ def _require_readable(path: Path, where: str) -> None:
             except UnicodeDecodeError as error:
                 raise UsageError(f"{path}:{number}", f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is "
                                  "not UTF-8", "UTF-8 text", "convert the file, e.g. with iconv") from None  # fmt: skip
+
+
+def require_file(path: Path, where: str) -> None:
+    """Raise UsageError if there is no file, or nothing in it."""
+    if not path.exists():
+        raise UsageError(where, "there is no such file", "a file of rows", "check the path")
+    if not path.is_file():
+        raise UsageError(where, "it is not a file", "a file of rows", "check the path")
+    if path.stat().st_size == 0:
+        raise UsageError(where, "the file is empty", "a header and at least one row", "check the file")
 
 
 def _read(path: Path, cache_dir: Path) -> Any:
@@ -176,16 +181,27 @@ def _read(path: Path, cache_dir: Path) -> Any:
         cause = error.__cause__ or error
         words = " ".join(str(cause).split())[:200]
         if "corresponds to no data" in words:
-            raise _no_rows(path) from None
+            raise no_rows(str(path)) from None
         raise UsageError(str(path), f"it cannot be read as {kind}: {words}", "rows that all have the header's columns",
                          "mend the file") from None  # fmt: skip
 
 
-def _from_repository(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any], dict[str, str], Any]:
+def load_repository(name: str, configuration: str | None, where: str, instead: str) -> Any:
+    """Return the splits of a data set, by name. ``instead``: what to do where there is none. Raises UsageError."""
     import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    try:
+        # The hub's own cache serves every run; only files of the user's are read anew each time.
+        return datasets.load_dataset(name, configuration)
+    except Exception as error:  # many kinds: not found, offline, wrong configuration, broken files
+        words = " ".join(str(error).split())[:200]
+        raise UsageError(where, f"it cannot be loaded: {words}", "a hub name where there is a network, or a local folder",
+                         f"download it elsewhere, or use {instead}") from None  # fmt: skip
+
+
+def _from_repository(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any], dict[str, str], Any]:
     name, configuration = source.dataset_name, source.dataset_config_name
     if source.task_name and not name:
         if source.task_name not in GLUE_COLUMNS:
@@ -194,13 +210,7 @@ def _from_repository(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any
                              f"did you mean {near[0]}" if near else "choose one")  # fmt: skip
         name, configuration = GLUE_REPOSITORY, source.task_name
     where = f"data set {name}" + (f"/{configuration}" if configuration else "")
-    try:
-        # The hub's own cache serves every run; only files of the user's are read anew each time.
-        loaded = datasets.load_dataset(str(name), configuration)
-    except Exception as error:  # many kinds: not found, offline, wrong configuration, broken files
-        words = " ".join(str(error).split())[:200]
-        raise UsageError(where, f"it cannot be loaded: {words}", "a hub name where there is a network, or a local folder",
-                         "download it elsewhere, or use --train_file and --validation_file") from None  # fmt: skip
+    loaded = load_repository(str(name), configuration, where, "--train_file and --validation_file")
     found = {}
     for key, rows in loaded.items():
         renamed = {"validation_matched": "validation", "validation_mismatched": "validationmm", "test_matched": "test"}
@@ -217,29 +227,30 @@ def _from_repository(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any
 # Columns
 
 
-def _text_columns(source: DataSource, train: Any, where: str) -> tuple[str, ...]:
-    """Return the one or two text columns: as said, as the GLUE task has them, or by run_glue.py's rule."""
+def text_columns(source: DataSource, column_names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Return the one or two text columns: as said, as the GLUE task has them, or by run_glue.py's rule. **Pure.**"""
     if source.text_column_names:
         names = tuple(name.strip() for name in source.text_column_names.split(","))
         if len(names) > 2 or not all(names):
             raise UsageError("--text_column_names", f"{source.text_column_names!r} names {len(names)} columns",
                              "one column, or two joined by a comma", "give one or two")  # fmt: skip
         return names
-    if source.task_name in GLUE_COLUMNS and set(GLUE_COLUMNS[source.task_name]) <= set(train.column_names):
+    if source.task_name in GLUE_COLUMNS and set(GLUE_COLUMNS[source.task_name]) <= set(column_names):
         return GLUE_COLUMNS[source.task_name]
-    others = [name for name in train.column_names if name not in (source.label_column_name, "idx", "id")]
+    others = [name for name in column_names if name not in (source.label_column_name, "idx", "id")]
     if {"sentence1", "sentence2"} <= set(others):
         return ("sentence1", "sentence2")
     if not others:
-        raise UsageError(where, "there is no text column", f"it has {', '.join(train.column_names)}", "add one")
+        raise UsageError(where, "there is no text column", f"it has {', '.join(column_names)}", "add one")
     return tuple(others[:2])
 
 
-def _require_columns(rows: Any, wanted: tuple[str, ...], where: str) -> None:
+def require_columns(found: Sequence[str], wanted: Sequence[str], where: str) -> None:
+    """Raise UsageError for the first column that is wanted and not there. **Pure.**"""
     for name in wanted:
-        if name not in rows.column_names:
-            near = difflib.get_close_matches(name, rows.column_names, n=1)
-            raise UsageError(where, f"there is no column {name!r}", f"it has {', '.join(rows.column_names)}",
+        if name not in found:
+            near = difflib.get_close_matches(name, found, n=1)
+            raise UsageError(where, f"there is no column {name!r}", f"it has {', '.join(found)}",
                              (f"the nearest is {near[0]}; " if near else "")
                              + "see --text_column_names and --label_column_name")  # fmt: skip
 

@@ -1,12 +1,15 @@
-"""Evaluation whose result does not depend on the number of ranks.
+"""Evaluation whose result does not depend on who computes it: not on the ranks, nor on their threads.
 
-Batches are planned by a pure function of the rows' lengths; ranks take whole batches in turn, without padding rows; the
-logits come back with their row numbers and every score is computed from all rows in their own order.
+Batches are planned by a pure function of the rows' lengths; ranks take whole batches in turn, without padding rows, and
+compute each with one thread; the logits come back with their row numbers and every score is computed from all rows in
+their own order. ``ringtune-predict`` plans and computes by the same functions, so its scores are these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +18,53 @@ from ringtune.train.comm import Comm
 from ringtune.train.contract import StopRequested
 from ringtune.train.scores import classification_scores, regression_scores
 from ringtune.train.step import Precision
-from ringtune.train.tokens import TokenTable
+from ringtune.train.tokens import TokenRows, TokenTable
 from torch import nn
 
-ROUNDS_BETWEEN_QUESTIONS = 8  # how often the ranks ask each other whether to stop
+ROWS_PER_CHUNK = 512  # neighbours that are sorted by length together
+BATCHES_BETWEEN_QUESTIONS = 16  # how many a rank computes before the ranks ask each other whether to stop
 
 
-def plan_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return batches of row numbers, rows of like length together, longest first. **Pure.**"""
-    by_length = np.lexsort((np.arange(len(lengths)), -lengths))
-    return [by_length[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
+def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Return batches of row numbers, rows of like length together, longest first in each chunk of rows. **Pure.**
+
+    lengths: int [num_rows], tokens. A batch takes what fits into ``batch_tokens`` after padding, no row that would be padded
+    by more than a quarter of its own length, and at least one row.
+    """
+    batches = []
+    for first in range(0, len(lengths), ROWS_PER_CHUNK):
+        chunk = lengths[first : first + ROWS_PER_CHUNK]
+        by_length = np.lexsort((np.arange(len(chunk)), -chunk))
+        start = 0
+        while start < len(chunk):
+            longest = int(chunk[by_length[start]])
+            num_alike = int(np.count_nonzero(5 * chunk[by_length[start:]] >= 4 * longest))
+            stop = start + max(1, min(num_alike, batch_tokens // max(1, longest)))
+            batches.append(first + by_length[start:stop])
+            start = stop
+    return batches
+
+
+@contextmanager
+def worker_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of threads that compute one batch each, instead of one batch by all threads.
+
+    How a kernel splits its sums among threads may show in their last bit; a batch that one thread computes has the same
+    bits whatever the number of threads beside it.
+    """
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+def logits_of(model: nn.Module, rows: TokenRows, batch: np.ndarray, precision: Precision) -> torch.Tensor:
+    """Return the model's logits for a batch of rows, float32 [B, C] on the CPU."""
+    tensors = {name: each.to(precision.device) for name, each in rows.batch(batch).items() if name != "labels"}
+    with torch.inference_mode(), precision.context():
+        return model(**tensors).logits.float().cpu()
 
 
 @dataclass(frozen=True)
@@ -46,30 +86,29 @@ def predict_table(
     table: TokenTable,
     comm: Comm,
     precision: Precision,
-    batch_size: int,
+    batch_tokens: int,
     *,
     stop_requested: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Predictions:
     """Return the model's logits for all rows, on every rank. **Collective.**
 
-    Raises StopRequested on every rank when one was asked to stop.
+    ``progress`` hears of batches done. Raises StopRequested on every rank when one was asked to stop.
     """
-    batches = plan_batches(table.lengths, batch_size)
+    batches = plan_batches(table.lengths, batch_tokens)
+    mine = batches[comm.rank :: comm.size]
+    most = len(batches[:: comm.size])  # of any rank: all ask equally often
     num_labels = int(model.config.num_labels)  # type: ignore[union-attr, arg-type]
-    rows: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
     logits: list[torch.Tensor] = [torch.empty(0, num_labels)]
     model.eval()
-    for round_number, start in enumerate(range(0, len(batches), comm.size)):
-        if round_number % ROUNDS_BETWEEN_QUESTIONS == 0 and comm.any(stop_requested(), "evaluate/stop"):
-            raise StopRequested
-        for batch_rows in batches[start + comm.rank : start + comm.rank + 1]:  # none for some ranks in the last round
-            batch = {name: each.to(precision.device) for name, each in table.batch(batch_rows).items()}
-            batch.pop("labels", None)
-            with torch.inference_mode(), precision.context():
-                logits.append(model(**batch).logits.float().cpu())
-            rows.append(np.asarray(batch_rows, dtype=np.int64))
-        progress(min(start + comm.size, len(batches)))
-    all_rows = comm.gather(torch.from_numpy(np.concatenate(rows)), "evaluate/rows").numpy()
+    with worker_threads(torch.get_num_threads() if precision.device.type == "cpu" else 1) as pool:
+        for start in range(0, most, BATCHES_BETWEEN_QUESTIONS):
+            if comm.any(stop_requested(), "evaluate/stop"):
+                raise StopRequested
+            several = mine[start : start + BATCHES_BETWEEN_QUESTIONS]
+            logits += pool.map(lambda batch: logits_of(model, table, batch, precision), several)
+            progress(min((start + BATCHES_BETWEEN_QUESTIONS) * comm.size, len(batches)))
+    rows = np.concatenate([np.empty(0, dtype=np.int64), *mine])
+    all_rows = comm.gather(torch.from_numpy(rows), "evaluate/rows").numpy()
     all_logits = comm.gather(torch.cat(logits), "evaluate/logits").numpy()
     return Predictions(all_logits[np.argsort(all_rows)], table.labels)

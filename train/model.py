@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def load_model(config: TrainConfig, task: Task) -> nn.Module:
         "label2id": {name: index for index, name in names.items()},
         "problem_type": "regression" if task.kind == "regression" else "single_label_classification",
     }
-    try:
+    with _told_in_one_line(config.model_name_or_path):
         model_config = AutoConfig.from_pretrained(config.model_name_or_path, **settings)
         if config.dropout is not None:
             _set_dropout(model_config, config.dropout)
@@ -47,12 +48,40 @@ def load_model(config: TrainConfig, task: Task) -> nn.Module:
         return AutoModelForSequenceClassification.from_pretrained(
             config.model_name_or_path, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True
         )
+
+
+def load_classifier(name: str) -> nn.Module:
+    """Return a trained sequence classifier or regressor as it was saved, fp32, on the CPU.
+
+    Raises UsageError for a model whose head was never trained: it would be drawn at random and predict noise.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with _told_in_one_line(name):
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+        )
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise UsageError(f"--model_name_or_path {name}", f"{missing[0]} is not in it ({len(missing)} tensors): it was not trained to "
+                         "classify", "a fine-tuned sequence model", "fine-tune it with ringtune-train first")  # fmt: skip
+    if model.config.problem_type == "multi_label_classification":
+        raise UsageError(f"--model_name_or_path {name}", "it gives several labels a row", "one label a row, or a number",
+                         "choose another model")  # fmt: skip
+    return model
+
+
+@contextmanager
+def _told_in_one_line(name: str) -> Iterator[None]:
+    """Turn what transformers raises for a model that cannot be read into a UsageError."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(config.model_name_or_path, "model", error) from None
+        raise _unusable(name, "model", error) from None
     except Exception as error:  # a damaged safetensors file raises a class of its own, which is no OSError
         if type(error).__name__ != "SafetensorError":
             raise
-        raise _unusable(config.model_name_or_path, "model", error) from None
+        raise _unusable(name, "model", error) from None
 
 
 def _unusable(name: str, what: str, error: Exception) -> UsageError:

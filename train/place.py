@@ -6,14 +6,14 @@ import os
 import platform
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
 import torch
 from ringtune.train.comm import Comm
-from ringtune.train.config import TrainConfig
-from ringtune.train.contract import UsageError, broken_promises, promised_seats
+from ringtune.train.contract import PROMISE_VARIABLE, UsageError, broken_promises, promised_seats
+from ringtune.train.stop import StopWatch
 
 ALIKE = ("torch", "horovod", "transformers", "ringtune")  # packages whose versions must be those of rank 0
 
@@ -41,22 +41,38 @@ class Place:
 
 
 def threads_of_rank(
-    config: TrainConfig, environ: Mapping[str, str], num_allowed: int, num_cores: int, local_size: int
+    said: int | None, environ: Mapping[str, str], num_allowed: int, num_cores: int, local_size: int
 ) -> int:
     """Return how many CPU threads this rank computes with. **Pure.**
 
-    What the user says, ``OMP_NUM_THREADS``, or a fair share: of the cores a launcher bound the rank to, all; of a host
-    whose ranks are not bound, ``num_cores / local_size``. In exact mode 1 unless said, because the count is part of the
-    sums.
+    What the user said, ``OMP_NUM_THREADS``, or a fair share: of the cores a launcher bound the rank to, all; of a host
+    whose ranks are not bound, ``num_cores / local_size``.
     """
-    if config.num_threads:
-        return config.num_threads
-    if config.mode == "exact":
-        return 1
+    if said:
+        return said
     if environ.get("OMP_NUM_THREADS", "").isdigit():
         return max(1, int(environ["OMP_NUM_THREADS"]))
     is_bound = num_allowed < num_cores
     return num_allowed if is_bound else max(1, num_cores // local_size)
+
+
+def use_threads(said: int | None, local_size: int) -> int:
+    """Let torch compute with the threads of this rank; return how many."""
+    found = threads_of_rank(said, os.environ, len(os.sched_getaffinity(0)), os.cpu_count() or 1, local_size)
+    torch.set_num_threads(found)
+    return found
+
+
+def take_places(comm: Comm, stop: StopWatch, tell: Callable[[object], None]) -> torch.device:
+    """Choose this rank's device, tell every rank's place and check it against what was promised. **Collective.**"""
+    device = comm.work_together(lambda: choose_device(comm), stop, "place/device")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL and Horovod's streams take the current one
+    places = gather_places(comm, device)
+    for place in places:
+        tell(place)
+    check_places(places, os.environ.get(PROMISE_VARIABLE))
+    return device
 
 
 def choose_device(comm: Comm) -> torch.device:

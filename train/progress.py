@@ -15,15 +15,24 @@ class Progress:
     """A bar with loss, samples/s and ETA. Under a launcher, whose pipes tear bars apart, whole lines instead."""
 
     def __init__(
-        self, total: int, description: str, *, initial: int = 0, shown: bool = True, stream: TextIO | None = None
+        self,
+        total: int,
+        description: str,
+        *,
+        initial: int = 0,
+        unit: str = "it",
+        shown: bool = True,
+        stream: TextIO | None = None,
     ) -> None:
         self.stream = stream or sys.stderr
-        self.total, self.description, self.shown = total, description, shown
+        self.total, self.description, self.unit, self.shown = total, description, unit, shown
         self.initial, self.done = initial, initial
         self.started = self.last_line = time.monotonic()
         self.bar: Any = None
         if shown and self.stream.isatty():
-            self.bar = tqdm(total=total, initial=initial, desc=description, file=self.stream, dynamic_ncols=True)
+            self.bar = tqdm(
+                total=total, initial=initial, desc=description, unit=unit, file=self.stream, dynamic_ncols=True
+            )
 
     def update(self, done: int, facts: str = "") -> None:
         """Say that ``done`` of the total are finished, with a few facts to print beside."""
@@ -35,7 +44,7 @@ class Progress:
             self.last_line = time.monotonic()
             meter = tqdm.format_meter(
                 done, self.total, self.last_line - self.started, ncols=100, prefix=self.description,
-                postfix=facts, initial=self.initial, ascii=True,
+                unit=self.unit, postfix=facts, initial=self.initial, ascii=True,
             )  # fmt: skip
             print(meter, file=self.stream, flush=True)
 

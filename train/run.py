@@ -15,10 +15,10 @@ import torch
 from ringtune.train import batching, checkpoint, model, rundir
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig, refuse_changes, to_yaml
-from ringtune.train.contract import CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, PROMISE_VARIABLE, UsageError
+from ringtune.train.contract import CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, UsageError
 from ringtune.train.loop import Loop
 from ringtune.train.order import DataOrder
-from ringtune.train.place import check_places, choose_device, gather_places, threads_of_rank
+from ringtune.train.place import take_places, use_threads
 from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.step import Precision
 from ringtune.train.stop import StopWatch
@@ -38,18 +38,11 @@ class Opening:
 
 def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = False) -> int:
     """Train as the configuration says and return the exit code. **Collective.**"""
-    torch.set_num_threads(
-        threads_of_rank(config, os.environ, len(os.sched_getaffinity(0)), os.cpu_count() or 1, comm.local_size)
-    )
+    # In exact mode one thread unless said otherwise: their number is part of the sums.
+    use_threads(config.num_threads or (1 if config.mode == "exact" else None), comm.local_size)
     _use_deterministic_kernels(config)
-    device = comm.work_together(lambda: choose_device(comm), stop, "run/device")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL and Horovod's streams take the current one
-    places = gather_places(comm, device)
     tell = print if comm.rank == 0 else _silent
-    for place in places:
-        tell(place)
-    check_places(places, os.environ.get(PROMISE_VARIABLE))
+    device = take_places(comm, stop, tell)
 
     guard = rundir.RunLock(Path(config.output_dir)) if comm.rank == 0 else None
     try:

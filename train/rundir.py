@@ -84,8 +84,9 @@ def write_text(path: Path, text: str) -> None:
 class RunLock:
     """Held by rank 0 while a run lives; the system lets go of it when the process dies, however it dies."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flag: str = "--output_dir") -> None:
         self.folder = folder
+        self.where = f"{flag} {folder}"
         self.lock = FileLock(folder / LOCK_FILE, timeout=0, thread_local=False)
 
     def acquire(self) -> None:
@@ -93,14 +94,14 @@ class RunLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"--output_dir {self.folder}", str(error.strerror), "a folder one may write to",
+            raise UsageError(self.where, str(error.strerror), "a folder one may write to",
                              "choose another") from None  # fmt: skip
         try:
             self.lock.acquire()
         except Timeout:
             holder = self.folder / _HOLDER_FILE
             who = holder.read_text() if holder.exists() else "another process"
-            raise UsageError(f"--output_dir {self.folder}", f"a run is alive in it: {who}", "one run in a folder",
+            raise UsageError(self.where, f"a run is alive in it: {who}", "one run in a folder",
                              "wait for it, stop it, or choose another folder") from None  # fmt: skip
         (self.folder / _HOLDER_FILE).write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
 

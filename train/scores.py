@@ -13,23 +13,40 @@ LOWER_IS_BETTER = ("loss", "mse", "mae")
 
 
 def classification_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return loss, accuracy, f1 and matthews_correlation. **Pure.** logits: float [N, C]; labels: int64 [N].
+    """Return loss, accuracy, f1 and matthews_correlation. **Pure.** logits: float [N, C]; labels: int64 [N]."""
+    return scores_of_counts(confusion_matrix(logits, labels), math.fsum(cross_entropies(logits, labels)))
 
-    The loss is the mean of the rows' cross entropies in float64, so it does not depend on how rows were batched. F1 is
-    of class 1 where there are two classes, as in GLUE, and the mean over classes where there are more.
-    """
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-    guesses = logits.argmax(axis=1)
+def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the cross entropy of each row, float64 [N], which does not depend on how rows were batched. **Pure.**"""
     scores = logits.astype(np.float64)
     top = scores.max(axis=1, keepdims=True)
     log_normaliser = top[:, 0] + np.log(np.exp(scores - top).sum(axis=1))
-    average = "binary" if logits.shape[1] == 2 else "macro"
+    return log_normaliser - scores[np.arange(len(labels)), labels]
+
+
+def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return how many rows of each class (row) were taken for each class (column), int64 [C, C]. **Pure.**"""
+    counts = np.zeros((logits.shape[1], logits.shape[1]), dtype=np.int64)
+    np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
+    return counts
+
+
+def scores_of_counts(confusion: np.ndarray, total_loss: float) -> dict[str, float]:
+    """Return loss, accuracy, f1 and matthews_correlation from counts of rows and the sum of their losses. **Pure.**
+
+    F1 is of class 1 where there are two classes, as in GLUE, and the mean over classes where there are more.
+    """
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    labels, guesses = confusion.nonzero()
+    counts = confusion[labels, guesses]  # each pair of label and guess once, weighted: the scores are those of all rows
+    average = "binary" if len(confusion) == 2 else "macro"
     return {
-        "loss": math.fsum(log_normaliser - scores[np.arange(len(labels)), labels]) / len(labels),
-        "accuracy": float(accuracy_score(labels, guesses)),
-        "f1": float(f1_score(labels, guesses, average=average, zero_division=0)),
-        "matthews_correlation": float(matthews_corrcoef(labels, guesses)),
+        "loss": total_loss / int(counts.sum()),
+        "accuracy": float(accuracy_score(labels, guesses, sample_weight=counts)),
+        "f1": float(f1_score(labels, guesses, sample_weight=counts, average=average, zero_division=0)),
+        "matthews_correlation": float(matthews_corrcoef(labels, guesses, sample_weight=counts)),
     }
 
 

@@ -80,13 +80,7 @@ def write(
     """
     if damage(folder) is None:
         return
-    limit = min(tokenizer.model_max_length, 1 << 20)
-    if max_seq_length > limit:
-        raise UsageError(
-            "--max_seq_length", f"{max_seq_length} is more than the model takes", f"at most {limit}", "lower it"
-        )
-    if tokenizer.pad_token_id is None:
-        raise UsageError("tokenizer", "it has no padding token", "a tokenizer with one", "choose another model")
+    require_usable(tokenizer, max_seq_length)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
@@ -113,7 +107,7 @@ def _write_arrays(
 ) -> None:  # fmt: skip
     labelled = task.label_column in rows.column_names
     already_numbers = labelled and bool(getattr(rows.features[task.label_column], "names", None))
-    has_types = "token_type_ids" in tokenizer.model_input_names
+    padding = Padding.of(tokenizer)
     num_tokens = done = 0
     label_dtype = None
     streams: dict[str, BinaryIO] = {
@@ -124,21 +118,17 @@ def _write_arrays(
         if should_stop():
             raise StopRequested
         texts = [batch.column(name).to_pylist() for name in task.text_columns]
-        encoded = tokenizer(*texts, truncation=True, max_length=max_seq_length, padding=False,
-                            return_token_type_ids=has_types, return_attention_mask=False)  # fmt: skip
-        lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int64)
-        streams["ids"].write(np.fromiter((t for row in encoded["input_ids"] for t in row), dtype=np.int32).tobytes())
-        if has_types:
-            streams["types"].write(
-                np.fromiter((t for row in encoded["token_type_ids"] for t in row), dtype=np.int8).tobytes()
-            )
-        streams["offsets"].write((num_tokens + np.cumsum(lengths)).tobytes())
+        encoded = encode(tokenizer, texts, max_seq_length)
+        streams["ids"].write(encoded.ids.tobytes())
+        if encoded.types is not None:
+            streams["types"].write(encoded.types.tobytes())
+        streams["offsets"].write((num_tokens + encoded.offsets[1:]).tobytes())
         if labelled:
             numbers = data.label_numbers(batch.column(task.label_column), task, already_numbers=already_numbers)
             label_dtype = str(numbers.dtype)
             streams["labels"].write(numbers.tobytes())
-        num_tokens += int(lengths.sum())
-        done += len(lengths)
+        num_tokens += len(encoded.ids)
+        done += encoded.num_rows
         progress(done)
     for stream in streams.values():
         stream.flush()
@@ -148,10 +138,10 @@ def _write_arrays(
         num_rows=done,
         num_tokens=num_tokens,
         label_dtype=label_dtype,
-        has_token_types=has_types,
-        pad_id=int(tokenizer.pad_token_id),
-        pad_type=int(getattr(tokenizer, "pad_token_type_id", 0)),
-        padding_side=tokenizer.padding_side,
+        has_token_types=padding.has_types,
+        pad_id=padding.id,
+        pad_type=padding.type,
+        padding_side=padding.side,
         bytes={name: (temporary / name).stat().st_size for name in streams},
     )
     disk.write_bytes(temporary / META_FILE, json.dumps(asdict(meta)).encode())
@@ -170,18 +160,111 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-class TokenTable:
-    """Rows of token ids, read-only and memory-mapped: its memory is the kernel's page cache, shared by all ranks."""
+@dataclass(frozen=True)
+class Padding:
+    """How a tokenizer fills short rows."""
+
+    id: int
+    type: int
+    side: str  # "left" or "right"
+    has_types: bool  # whether the model takes token_type_ids
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Padding:
+        """Return a tokenizer's own padding."""
+        has_types = "token_type_ids" in tokenizer.model_input_names
+        pad_type = int(getattr(tokenizer, "pad_token_type_id", 0))
+        return cls(int(tokenizer.pad_token_id), pad_type, tokenizer.padding_side, has_types)
+
+
+def require_usable(tokenizer: Any, max_seq_length: int) -> None:
+    """Raise UsageError for a tokenizer that cannot pad, or a length that its model does not take."""
+    limit = min(tokenizer.model_max_length, 1 << 20)
+    if max_seq_length > limit:
+        raise UsageError(
+            "--max_seq_length", f"{max_seq_length} is more than the model takes", f"at most {limit}", "lower it"
+        )
+    if tokenizer.pad_token_id is None:
+        raise UsageError("tokenizer", "it has no padding token", "a tokenizer with one", "choose another model")
+
+
+def encode(tokenizer: Any, texts: Sequence[list[str]], max_seq_length: int) -> TokenRows:
+    """Return the tokens of rows given as one list of texts, or two for pairs; longer rows are cut."""
+    padding = Padding.of(tokenizer)
+    encoded = tokenizer(*texts, truncation=True, max_length=max_seq_length, padding=False,
+                        return_token_type_ids=padding.has_types, return_attention_mask=False)  # fmt: skip
+    ids = encoded["input_ids"]
+    types = encoded["token_type_ids"] if padding.has_types else None
+    return TokenRows(
+        ids=np.fromiter((token for row in ids for token in row), dtype=np.int32),
+        types=None if types is None else np.fromiter((each for row in types for each in row), dtype=np.int8),
+        offsets=np.cumsum([0, *map(len, ids)], dtype=np.int64),
+        labels=None,
+        padding=padding,
+    )
+
+
+class TokenRows:
+    """Rows of token ids, all ids one behind the other; where each row begins is in ``offsets``, int64 [num_rows + 1]."""
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        types: np.ndarray | None,
+        offsets: np.ndarray,
+        labels: np.ndarray | None,
+        padding: Padding,
+    ) -> None:
+        self.ids, self.types, self.offsets, self.labels, self.padding = ids, types, offsets, labels, padding
+        self.num_rows = len(offsets) - 1
+        self.lengths: np.ndarray = np.diff(offsets).astype(np.int32)  # tokens of each row, int32 [num_rows]
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """Return input_ids, attention_mask, token_type_ids (if the model takes them), int64 [B, T], and labels [B].
+
+        T is the longest of the rows. Padding is the tokenizer's own, on its own side.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[rows]
+        width = int(lengths.max(initial=0))
+        columns = np.arange(width)
+        if self.padding.side == "left":
+            columns = columns - (width - lengths)[:, None]
+            mask = columns >= 0
+        else:
+            mask = columns < lengths[:, None]
+        where = (self.offsets[rows][:, None] + columns)[mask]  # row by row, so values land in their own places
+        result = {
+            "input_ids": self._fill(mask, self.ids, where, self.padding.id),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        }
+        if self.types is not None:
+            result["token_type_ids"] = self._fill(mask, self.types, where, self.padding.type)
+        if self.labels is not None:
+            result["labels"] = torch.from_numpy(np.array(self.labels[rows]))
+        return result
+
+    @staticmethod
+    def _fill(mask: np.ndarray, values: np.ndarray, where: np.ndarray, padding: int) -> torch.Tensor:
+        filled = np.full(mask.shape, padding, dtype=np.int64)
+        filled[mask] = values[where]
+        return torch.from_numpy(filled)
+
+
+class TokenTable(TokenRows):
+    """Rows on disk, read-only and memory-mapped: their memory is the kernel's page cache, shared by all ranks."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.meta = _Meta(**json.loads((folder / META_FILE).read_text()))
-        self.num_rows = self.meta.num_rows
-        self._ids = self._map("ids", "int32")
-        self._types = self._map("types", "int8") if self.meta.has_token_types else None
-        self._offsets = self._map("offsets", "int64")
-        self.labels: np.ndarray | None = self._map("labels", self.meta.label_dtype) if self.meta.label_dtype else None
-        self.lengths: np.ndarray = np.diff(self._offsets).astype(np.int32)  # tokens of each row, int32 [num_rows]
+        meta = self.meta
+        super().__init__(
+            ids=self._map("ids", "int32"),
+            types=self._map("types", "int8") if meta.has_token_types else None,
+            offsets=self._map("offsets", "int64"),
+            labels=self._map("labels", meta.label_dtype) if meta.label_dtype else None,
+            padding=Padding(meta.pad_id, meta.pad_type, meta.padding_side, meta.has_token_types),
+        )
 
     @classmethod
     def open(cls, folder: Path) -> TokenTable:
@@ -197,34 +280,3 @@ class TokenTable:
         if self.meta.bytes[name] == 0:
             return np.empty(0, dtype=dtype)
         return np.memmap(self.folder / name, dtype=dtype, mode="r")
-
-    def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        """Return input_ids, attention_mask, token_type_ids (if the model takes them), int64 [B, T], and labels [B].
-
-        T is the longest of the rows. Padding is the tokenizer's own, on its own side.
-        """
-        rows = np.asarray(rows, dtype=np.int64)
-        lengths = self.lengths[rows]
-        width = int(lengths.max(initial=0))
-        columns = np.arange(width)
-        if self.meta.padding_side == "left":
-            columns = columns - (width - lengths)[:, None]
-            mask = columns >= 0
-        else:
-            mask = columns < lengths[:, None]
-        where = (self._offsets[rows][:, None] + columns)[mask]  # row by row, so values land in their own places
-        result = {
-            "input_ids": self._fill(mask, self._ids, where, self.meta.pad_id),
-            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-        }
-        if self._types is not None:
-            result["token_type_ids"] = self._fill(mask, self._types, where, self.meta.pad_type)
-        if self.labels is not None:
-            result["labels"] = torch.from_numpy(np.array(self.labels[rows]))
-        return result
-
-    @staticmethod
-    def _fill(mask: np.ndarray, values: np.ndarray, where: np.ndarray, padding: int) -> torch.Tensor:
-        filled = np.full(mask.shape, padding, dtype=np.int64)
-        filled[mask] = values[where]
-        return torch.from_numpy(filled)

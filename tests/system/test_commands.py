@@ -242,11 +242,13 @@ def test_what_the_readme_says_of_flags_and_targets_exists():
     from ringtune.launch import cli as launch
     from ringtune.slurm import cli as slurm
     from ringtune.train import config as train
+    from ringtune.train import flags, predict_config
 
     root = Path(__file__).parents[2]
     text = (root / "README.md").read_text()
-    known = {f"--{name}" for name in (*train.FIELDS, *train._FLAGS_ONLY)}
-    known |= option_strings(launch._parser()) | option_strings(slurm._parser()) | {"--nv"}  # apptainer's
+    settings = (*train.FIELDS, *predict_config.COMMAND.fields, *flags.FLAGS_ONLY)
+    known = {f"--{name}" for name in settings} | {"--nv"}  # apptainer's
+    known |= option_strings(launch._parser()) | option_strings(slurm._parser())
     flags = set(re.findall(r"--[a-z][a-z_0-9-]*", text))
     assert len(flags) > 10 and flags <= known, flags - known
     makefile = (root / "Makefile").read_text()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ringtune.train import batching, config, fixedpoint, schedule, scores
 from ringtune.train.contract import UsageError
-from ringtune.train.evaluate import plan_batches
+from ringtune.train.evaluate import ROWS_PER_CHUNK, plan_batches
 from ringtune.train.order import DataOrder, derive_seed
 from ringtune.train.place import threads_of_rank
 from ringtune.train.shards import deal, padded_tokens, shards_of_rank
@@ -104,8 +104,21 @@ def test_given_batch_sizes_must_multiply_out():
 
 
 def test_evaluation_batches_hold_every_row_once_like_lengths_together():
-    lengths = np.array([3, 9, 1, 9, 4])
-    assert [each.tolist() for each in plan_batches(lengths, 2)] == [[1, 3], [4, 0], [2]]
+    lengths = np.array([4, 9, 1, 8, 5])
+    assert [each.tolist() for each in plan_batches(lengths, 18)] == [[1, 3], [4, 0], [2]]
+
+
+@given(st.lists(st.integers(0, 40), max_size=1200).map(np.array), st.integers(1, 4000))
+def test_evaluation_batches_stay_in_their_chunk_and_in_their_bounds(lengths, batch_tokens):
+    batches = plan_batches(lengths, batch_tokens)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len({row // ROWS_PER_CHUNK for row in batch}) == 1
+        assert len(batch) == 1 or padded_tokens(lengths[batch]) <= batch_tokens
+        assert 4 * max(lengths[batch]) <= 5 * min(lengths[batch])
+        assert list(lengths[batch]) == sorted(lengths[batch], reverse=True)
+    first = [batch.tolist() for batch in plan_batches(lengths[:ROWS_PER_CHUNK], batch_tokens)]
+    assert [batch.tolist() for batch in batches[: len(first)]] == first  # later rows do not show in earlier batches
 
 
 def test_scores_are_those_of_textbooks():
@@ -169,15 +182,11 @@ def test_a_resumed_run_may_change_its_cadence_but_not_its_mathematics():
 
 
 def test_ranks_share_the_cores_unless_told_otherwise():
-    fast, _ = config.parse(ENOUGH)
-    exact, _ = config.parse([*ENOUGH, "--mode", "exact"])
-    said, _ = config.parse([*ENOUGH, "--num_threads", "3"])
-    assert threads_of_rank(said, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 3
-    assert threads_of_rank(fast, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 2
-    assert threads_of_rank(fast, {}, 8, 8, 4) == 2
-    assert threads_of_rank(fast, {}, 2, 8, 4) == 2  # bound to two cores by the launcher
-    assert threads_of_rank(fast, {}, 2, 2, 4) == 1
-    assert threads_of_rank(exact, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 1
+    assert threads_of_rank(3, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 3
+    assert threads_of_rank(None, {"OMP_NUM_THREADS": "2"}, 8, 8, 4) == 2
+    assert threads_of_rank(None, {}, 8, 8, 4) == 2
+    assert threads_of_rank(None, {}, 2, 8, 4) == 2  # bound to two cores by the launcher
+    assert threads_of_rank(None, {}, 2, 2, 4) == 1
 
 
 def places(*seats, **changes):

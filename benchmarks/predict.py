@@ -1,0 +1,116 @@
+"""Rows/s of ringtune-predict beside transformers.pipeline, and what a slow rank costs: ``python benchmarks/predict.py``.
+
+Every round measures each way once, one after the other; the table gives medians, and the median of the rounds' ratios,
+which a machine that is busy for a while disturbs less. Two processes of one thread each, on the first 10,000 of the mixed
+real texts, with the demo's model under a head drawn from a seed; loading the model and reading the file is not counted, for
+either. The slow rank sleeps as long as it works.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+from ringtune.launch.demo import MIXED_FILE, fetch
+from ringtune.launch.horovod import rank_environment
+from ringtune.train.contract import cache_folder
+
+NUM_ROWS, NUM_RANKS = 10_000, 2
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+FAULTS = Path(__file__).parents[1] / "tests" / "predict_faults.py"
+ENV = {**rank_environment(os.environ), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+PIPELINE = """
+import csv, sys, time, torch
+from transformers import pipeline
+torch.set_num_threads(1)
+model, rows, part = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with open(rows, newline="") as stream:
+    texts = [row["text"] for row in csv.DictReader(stream)][part::2]
+classify = pipeline("text-classification", model, device="cpu", top_k=None)
+classify(texts[:32], batch_size=32, truncation=True, max_length=128)
+print("ready", flush=True)
+input()
+started = time.perf_counter()
+classify(texts, batch_size=32, truncation=True, max_length=128)
+print(time.perf_counter() - started, flush=True)
+"""
+
+
+def make_model(folder: Path) -> None:
+    """Save the demo's model under a classifier drawn from a seed."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(7)
+    source = fetch(cache_folder()) / "model"
+    AutoModelForSequenceClassification.from_pretrained(source, num_labels=2).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def pipeline_s(model: Path, rows: Path) -> float:
+    """Return the seconds of the slower of two pipelines with half of the rows each."""
+    words = [sys.executable, "-c", PIPELINE, str(model), str(rows)]
+    both = [
+        subprocess.Popen([*words, str(part)], env=ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                         stderr=subprocess.DEVNULL, text=True)
+        for part in range(NUM_RANKS)
+    ]  # fmt: skip
+    for each in both:
+        assert each.stdout is not None and each.stdin is not None
+        assert each.stdout.readline() == "ready\n"
+    for each in both:
+        assert each.stdin is not None
+        each.stdin.write("\n")
+        each.stdin.flush()
+    return max(float(each.communicate()[0]) for each in both)
+
+
+def ringtune_s(model: Path, rows: Path, folder: Path, *flags: str, fault: tuple[str, ...] = ()) -> float:
+    """Return the seconds of the slower rank, from the first chunk until all ranks are done."""
+    report = folder / "report.json"
+    words = ["mpirun", "-np", str(NUM_RANKS), "--bind-to", "none", sys.executable, str(FAULTS), *fault, "--",
+             "--model_name_or_path", str(model), "--input", str(rows), "--output", str(folder / "out.jsonl"),
+             "--overwrite_output", "--report", str(report), *flags]  # fmt: skip
+    subprocess.run(words, env=ENV, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return max(each["num_rows"] / each["rows_per_s"] for each in json.loads(report.read_text())["ranks"])
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model, rows = folder / "model", folder / "rows.csv"
+        make_model(model)
+        with (fetch(cache_folder()) / MIXED_FILE).open(newline="") as source, rows.open("w", newline="") as target:
+            csv.writer(target).writerows(islice(csv.reader(source), NUM_ROWS + 1))
+        seconds: dict[str, list[float]] = {"pipeline": [], "fp32": [], "bf16": [], "slow": []}
+        for number in range(ROUNDS):
+            seconds["pipeline"].append(pipeline_s(model, rows))
+            seconds["fp32"].append(ringtune_s(model, rows, folder))
+            seconds["bf16"].append(ringtune_s(model, rows, folder, "--bf16", "true"))
+            seconds["slow"].append(ringtune_s(model, rows, folder, fault=("slow", "1", "1")))
+            print(
+                f"round {number + 1}: " + ", ".join(f"{name} {each[-1]:.1f} s" for name, each in seconds.items()),
+                flush=True,
+            )
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+
+    print("\nway        rows/s (median)")
+    for name, each in seconds.items():
+        print(f"{name:10} {NUM_ROWS / statistics.median(each):8.1f}")
+    print(f"fp32: {ratio('pipeline', 'fp32'):.2f}x the pipeline (goal 2), bf16: {ratio('pipeline', 'bf16'):.2f}x (goal 4); "
+          f"one rank slowed by half: {ratio('slow', 'fp32'):.2f} of the time of two even ranks (goal 1.45)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""``ringtune-predict``, started as a user starts it, and its function for Python."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import predict, ranks, run_command, script
+from ringtune.train.predict import predict as rows_of
+
+pytestmark = pytest.mark.system
+CLI = ("-m", "ringtune.train.predict_cli")
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Three rows that can be used, and two that cannot."""
+    path = tmp_path / "rows.jsonl"
+    lines = [
+        b'{"text": "the film was good", "label": "LABEL_1", "id": 1}', b'{"text": 7, "id": 2}',
+        b'{"text": "a dull plot", "label": "LABEL_0", "id": 3}', b'{"text": "b\xe4d", "id": 4}',
+        b'{"text": "the cast", "label": "LABEL_0", "id": 5}',
+    ]  # fmt: skip
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def usage_error(done) -> str:
+    """Return the one line of a usage error, after checking that it is all there is."""
+    assert done.returncode == 2, done.output
+    assert "Traceback" not in done.output
+    lines = [line for line in done.output.splitlines() if "ringtune-predict: " in line]
+    assert len(lines) == 1, done.output
+    return lines[0]
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_unusable_rows_come_out_in_their_places_and_are_counted(workshop, rows, tmp_path):
+    output, report = tmp_path / "out.jsonl", tmp_path / "report.json"
+    done = predict(2, workshop.model, rows, output, keep_columns="id", report=report, text_column_names="text")
+    assert done.returncode == 0, done.output
+    found = read_jsonl(output)
+    assert [row.get("id") for row in found] == [1, 2, 3, None, 5]  # of a line that is not UTF-8 nothing is known
+    assert [sorted(row) for row in found] == [
+        ["id", "label", "probability_LABEL_0", "probability_LABEL_1"] if number in (0, 2, 4) else ["error", "id"]
+        for number in range(5)
+    ]
+    assert found[1]["error"] == "column 'text' holds 7, not text"
+    assert "5 rows, 2 with an error" in done.output and "the first row with an error is " in done.output
+    assert f"{rows}:2: column 'text' holds 7" in done.output
+    facts = json.loads(report.read_text())
+    assert (facts["num_rows"], facts["num_errors"], facts["scores"]["num_rows"]) == (5, 2, 3)
+    assert sum(each["num_rows"] for each in facts["ranks"]) == 5
+    assert set(facts["ranks"][0]["seconds"]) == {"reading", "tokenising", "computing", "writing", "waiting"}
+    assert "true / predicted" in done.output and "accuracy" in done.output
+    assert "rows/s" in done.output and "100%" in done.output  # progress
+    assert "2 rows without a label that the model knows, or with an error, do not count" in done.output
+
+
+def test_on_error_stop_names_the_line_stops_all_ranks_and_leaves_nothing(workshop, rows, tmp_path):
+    done = predict(3, workshop.model, rows, tmp_path / "out.jsonl", on_error="stop", text_column_names="text")
+    assert f"{rows}:2: column 'text' holds 7, not text; " in usage_error(done)
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_python_gives_the_rows_that_the_command_writes(workshop, tmp_path):
+    output = tmp_path / "out.jsonl"
+    assert predict(2, workshop.model, workshop.rows, output, keep_columns="all").returncode == 0
+    for threads in (1, 2):
+        assert list(rows_of(workshop.model, workshop.rows, keep_columns="all", num_threads=threads)) == read_jsonl(
+            output
+        )
+
+
+def test_csv_parquet_and_jsonl_say_the_same_and_kept_columns_give_way_to_predictions(workshop, tmp_path):
+    found = {}
+    for ending in ("jsonl", "csv", "parquet"):
+        output = tmp_path / f"out.{ending}"
+        done = predict(0, workshop.model, workshop.rows, output, keep_columns="text,label", bf16="false")
+        assert done.returncode == 0, done.output
+    found["jsonl"] = read_jsonl(tmp_path / "out.jsonl")
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        found["csv"] = list(csv.DictReader(stream))
+    found["parquet"] = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    with workshop.rows.open(newline="") as stream:
+        inputs = list(csv.DictReader(stream))
+    for number, row in enumerate(inputs):
+        ours, as_csv, as_parquet = (found[name][number] for name in ("jsonl", "csv", "parquet"))
+        assert (ours["text"], ours["input_label"]) == (row["text"], row["label"])
+        assert as_csv == {name: str(value) for name, value in ours.items()} | {"error": ""}
+        assert {name: as_parquet[name] for name in ("text", "input_label", "label", "error")} == {**{
+            name: ours[name] for name in ("text", "input_label", "label")}, "error": None}  # fmt: skip
+        assert as_parquet["probability_LABEL_1"] == pytest.approx(ours["probability_LABEL_1"], abs=1e-7)
+        assert ours["probability_LABEL_0"] + ours["probability_LABEL_1"] == pytest.approx(1)
+    assert len(inputs) == len(found["jsonl"]) == len(found["csv"]) == len(found["parquet"])
+
+
+def test_top_k_gives_the_best_classes_best_first(workshop):
+    every, one, many = (list(rows_of(workshop.model, workshop.rows, top_k=top_k)) for top_k in (None, 1, 9))
+    assert len(every) == len(one) == len(many) == 101
+    for full, best, ranked in zip(every, one, many, strict=True):
+        assert best == {"label": full["label"], "probability": full[f"probability_{full['label']}"]}
+        assert list(ranked) == ["label", "probability", "label_2", "probability_2"]
+        assert ranked["probability"] >= ranked["probability_2"] == full[f"probability_{ranked['label_2']}"]
+
+
+def test_a_regression_gives_values_and_trainings_scores(workshop, tmp_path):
+    ratings = tmp_path / "ratings.csv"
+    lines = workshop.rows.read_text().splitlines()[1:]
+    ratings.write_text("text,label\n" + "".join(f"{line.split(',')[0]},{0.25 * (len(line) % 7)}\n" for line in lines))
+    done = workshop.train(2, tmp_path / "run", train_file=ratings, validation_file=ratings, bf16="true")
+    assert done.returncode == 0, done.output
+    trained = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    done = predict(
+        2, tmp_path / "run" / "checkpoint-12", ratings, tmp_path / "out.jsonl", report=tmp_path / "report.json"
+    )
+    assert done.returncode == 0, done.output
+    assert "a number; bf16" in done.output  # taken over from the run, as are the batches
+    scores = json.loads((tmp_path / "report.json").read_text())["scores"]
+    assert {f"eval_{name}": value for name, value in scores.items()} == {
+        name: value for name, value in trained.items() if name.startswith("eval_")
+    }
+    assert all(list(row) == ["value"] for row in read_jsonl(tmp_path / "out.jsonl"))
+
+
+def test_stdin_a_data_set_folder_and_a_file_give_the_same_bytes(workshop, tmp_path):
+    texts = ["a warm film", "the odd plot", "good"]
+    (tmp_path / "rows.txt").write_text("\n".join(texts) + "\n")
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"text": texts}), tmp_path / "set" / "test.parquet")
+    words = [script("ringtune-predict"), "--model_name_or_path", str(workshop.model)]
+    for name, more in (("file", [str(tmp_path / "rows.txt")]), ("set", [str(tmp_path / "set")])):
+        done = run_command([*words, "--output", str(tmp_path / f"{name}.jsonl"), "--input", *more])
+        assert done.returncode == 0, done.output
+    with (tmp_path / "rows.txt").open() as stream:
+        done = subprocess.run(
+            [*words, "--output", str(tmp_path / "stdin.jsonl"), "--input", "-", "--input_format", "text"],
+            stdin=stream, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len({(tmp_path / f"{name}.jsonl").read_bytes() for name in ("file", "set", "stdin")}) == 1
+
+
+def test_another_model_input_or_setting_is_refused_by_name_and_the_parts_are_kept(workshop, reference, tmp_path):
+    output = tmp_path / "out.jsonl"
+    assert predict(1, workshop.model, workshop.rows, output, fault=("stop", "1", "0")).returncode == 75
+    folder = tmp_path / "out.jsonl.parts"
+    before = sorted(each.name for each in folder.iterdir())
+    done = predict(2, reference(1), workshop.rows, output)
+    assert "the model is not what these parts were made with" in usage_error(done)
+    assert "the input is not what these parts were made with" in usage_error(
+        predict(0, workshop.model, workshop.dev, output)
+    )
+    done = predict(0, workshop.model, workshop.rows, output, top_k=1)
+    assert "--top_k: 1 is not what the run to be resumed has, None" in usage_error(done)
+    assert sorted(each.name for each in folder.iterdir()) == before
+    assert predict(0, workshop.model, workshop.dev, output, overwrite_output="true").returncode == 0
+    assert len(read_jsonl(output)) == 37 and not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"input": "none.csv"}, "--input none.csv: there is no such file"),
+        ({"input": "-"}, "stdin has no ending that tells its format"),
+        ({"output": "out.xls"}, "the ending .xls is not known; .jsonl, .csv, .parquet"),
+        ({"top_k": 0}, "--top_k: 0 is too few"),
+        ({"max_seq_length": 65}, "65 is more than the model takes; at most 64"),
+        ({"keep_columns": "txt"}, "there is no column 'txt'"),
+        ({"report": "none/report.json"}, "its folder does not exist"),
+        ({"outptu": "x"}, "nearest is output"),
+        ({"model_name_or_path": "none"}, "no such folder, and the hub gave no model"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_one_line_and_leaves_nothing(workshop, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    settings = {"model": workshop.model, "rows": workshop.rows, "output": tmp_path / "out.jsonl"}
+    settings |= {
+        {"input": "rows", "model_name_or_path": "model"}.get(name, name): value for name, value in flags.items()
+    }
+    assert message in usage_error(predict(0, **settings))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_was_never_trained_to_classify_is_refused(workshop, tmp_path):
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    BertModel(BertConfig.from_pretrained(workshop.model)).save_pretrained(tmp_path / "bare")
+    AutoTokenizer.from_pretrained(workshop.model).save_pretrained(tmp_path / "bare")
+    done = predict(2, tmp_path / "bare", workshop.rows, tmp_path / "out.jsonl")
+    assert "classifier.bias is not in it (2 tensors): it was not trained to classify" in usage_error(done)
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(workshop, tmp_path):
+    words = ["--model_name_or_path", workshop.model, "--input", workshop.rows, "--output", tmp_path / "out.jsonl"]
+    done = ranks(2, *CLI, *map(str, words), "--dry_run")
+    assert done.returncode == 0, done.output
+    assert "classes LABEL_0, LABEL_1" in done.output and "text text; label label; kept nothing" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_completion_and_configuration_are_printed_at_once():
+    command = script("ringtune-predict")
+    assert "--batch_tokens" in run_command([command, "--help"]).output
+    assert "complete" in run_command([command, "--print_completion", "shtab-bash"]).output
+    flags = ["--model_name_or_path", "m", "--input", "a.csv", "--output", "b.csv"]
+    assert "on_error: keep" in run_command([command, *flags, "--print_config"]).output
+    code = ("import sys\nfrom ringtune.train import predict_config as p\n"
+            "try: p.parse(['--inptu', '1'])\nexcept p.UsageError as e: print(e)\nprint({'torch', 'pyarrow'} & set(sys.modules))")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "nearest is input" in done.stdout and done.stdout.endswith("set()\n"), done.stdout

@@ -1,0 +1,186 @@
+"""The folder of parts survives a crash at any act on the disk, and knows what is whole and whose it is."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from ringtune.train import disk, reader, sealed, writer
+from ringtune.train.contract import UsageError
+from ringtune.train.parts import Identity, Spool, Workplace, write_part
+from ringtune.train.predict_config import PredictConfig
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+def make_output(folder, name="out.jsonl", **settings):
+    """Spool 1,200 rows, write a part for each chunk that has none, join, remove: all that a prediction does on disk."""
+    config = PredictConfig("m", str(folder / "in.txt"), str(folder / name), **settings)
+    workplace = Workplace(folder / name)
+    workplace.look(config)
+    workplace.lock.acquire()
+    try:
+        source = reader.open_source(config)
+        columns = reader.choose_columns(source, config)
+        identity = Identity({"model_name_or_path": "m", "input": "", "output": "", "top_k": config.top_k},
+                            {"input": source.digest})  # fmt: skip
+        sealed.clean_stale(workplace.folder)
+        goes_on = workplace.check_identity(identity, overwrite=config.overwrite_output)
+        if not goes_on:
+            workplace.clear()
+        spool = Spool(workplace.spool(source, columns, config, lambda: False))
+        if not goes_on:
+            workplace.sign(identity)
+        for chunk in workplace.missing_chunks(spool.num_chunks, print):
+            rows = spool.read(chunk)
+            shown = pa.RecordBatch.from_pydict({"length": [len(each) for each in rows.column("text/0").to_pylist()]})
+            write_part(workplace.folder, chunk, shown)
+        workplace.join(
+            workplace.part_paths(spool.num_chunks), overwrite=config.overwrite_output, should_stop=lambda: False
+        )
+        workplace.remove()
+    finally:
+        workplace.lock.release()
+
+
+@pytest.fixture
+def rows(tmp_path):
+    (tmp_path / "in.txt").write_text("".join("x" * (number % 7) + "\n" for number in range(1200)))
+    return tmp_path
+
+
+def test_a_crash_at_every_single_act_on_the_disk_changes_nothing(rows, monkeypatch):
+    make_output(rows, "whole.jsonl")
+    whole = (rows / "whole.jsonl").read_bytes()
+    assert whole.count(b"\n") == 1200
+    acts, fatal = 0, None
+    originals = {name: getattr(disk, name) for name in ("write_bytes", "fsync", "rename")}
+
+    def counted(name):
+        def act(*arguments):
+            nonlocal acts
+            acts += 1
+            if acts == fatal:
+                if name == "write_bytes":
+                    arguments[0].write_bytes(bytes(arguments[1])[:10])
+                raise Crash
+            return originals[name](*arguments)
+
+        return act
+
+    for name in originals:
+        monkeypatch.setattr(disk, name, counted(name))
+    crashed = True
+    while crashed:
+        acts, fatal = 0, (fatal or 0) + 1
+        output = rows / f"{fatal}.jsonl"
+        with monkeypatch.context() as gone:
+            gone.setattr("pathlib.Path.unlink", lambda *arguments, **options: None)  # who is gone does not tidy up
+            try:
+                make_output(rows, output.name)
+                crashed = False
+            except Crash:
+                assert not output.exists() or output.read_bytes() == whole
+        if crashed:
+            acts, fatal_before, fatal = 0, fatal, None
+            make_output(rows, output.name)
+            fatal = fatal_before
+        assert output.read_bytes() == whole
+        assert not output.with_name(output.name + ".parts").exists()
+    assert fatal > 15  # acts of one undisturbed prediction
+
+
+def test_an_output_that_is_there_is_refused_unless_it_may_be_replaced(rows):
+    (rows / "out.jsonl").write_text("mine")
+    with pytest.raises(UsageError, match="it exists; a new file; --overwrite_output replaces it"):
+        make_output(rows)
+    assert not (rows / "out.jsonl.parts").exists()
+    make_output(rows, overwrite_output=True)
+    assert (rows / "out.jsonl").read_text() != "mine"
+
+
+def test_an_output_that_appeared_meanwhile_is_left_alone(rows, monkeypatch):
+    original = Workplace.join
+
+    def join(self, *arguments, **options):
+        self.output.write_text("somebody else's")
+        original(self, *arguments, **options)
+
+    monkeypatch.setattr(Workplace, "join", join)
+    with pytest.raises(UsageError, match="it exists, and with another content"):
+        make_output(rows)
+    assert (rows / "out.jsonl").read_text() == "somebody else's"
+
+
+def test_parts_of_another_input_or_other_settings_are_refused_by_name(rows, monkeypatch):
+    monkeypatch.setattr(Workplace, "remove", lambda self: (_ for _ in ()).throw(Crash()))
+    with pytest.raises(Crash):
+        make_output(rows)
+    (rows / "out.jsonl").unlink()
+    with pytest.raises(UsageError, match="--top_k: 2 is not what the run to be resumed has, None"):
+        make_output(rows, top_k=2)
+    (rows / "in.txt").write_text("other\n")
+    with pytest.raises(UsageError, match="the input is not what these parts were made with"):
+        make_output(rows)
+    monkeypatch.undo()
+    make_output(rows, overwrite_output=True)
+    assert (rows / "out.jsonl").read_text() == '{"length": 5}\n'
+
+
+def test_a_second_live_command_for_the_same_output_is_refused(rows):
+    first = Workplace(rows / "out.jsonl")
+    first.lock.acquire()
+    with pytest.raises(UsageError, match=r"out.jsonl.parts: a run is alive in it"):
+        make_output(rows)
+    first.lock.release()
+
+
+def test_flipped_bits_are_noticed(tmp_path):
+    path = sealed.write(tmp_path, "part-00000001", b"some content")
+    assert sealed.damage(path) is None and sealed.listed(tmp_path) == {"part-00000001": path}
+    path.write_bytes(b"some kontent")
+    assert "its sha256 differs" in str(sealed.damage(path))
+
+
+def example(metadata=writer.PREDICTED):
+    columns = {
+        "id": pa.array([7, None]),
+        "more": pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": [1]}', '"text"'])),
+        "label": pa.array(["up", None]),
+        "share": pa.array(np.array([0.1, np.nan], dtype=np.float32), mask=np.array([False, True])),
+        "error": pa.array([None, "bad, row"]),
+    }
+    predicted = ("label", "share", "error")
+    fields = [
+        pa.field(name, each.type, metadata=metadata if name in predicted else None) for name, each in columns.items()
+    ]
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
+
+
+def test_every_format_writes_the_same_rows(tmp_path):
+    import csv
+
+    import pyarrow.parquet as pq
+
+    batch = example()
+    for ending in (".jsonl", ".csv", ".parquet"):
+        with writer.open_writer(tmp_path / f"out{ending}", ending, batch.schema) as file:
+            file.write(batch)
+            file.write(batch)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert lines[:2] == [
+        {"id": 7, "more": {"a": [1]}, "label": "up", "share": 0.1},
+        {"id": None, "more": "text", "error": "bad, row"},
+    ]
+    assert lines[2:] == lines[:2]
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        assert list(csv.reader(stream))[:3] == [
+            ["id", "more", "label", "share", "error"], ["7", '{"a": [1]}', "up", "0.1", ""], ["", "text", "", "", "bad, row"],
+        ]  # fmt: skip
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column("share").to_pylist()[0] == pytest.approx(0.1) and table.num_rows == 4
+    assert table.column("label").to_pylist()[:2] == ["up", None] and table.schema.field("id").type == pa.int64()

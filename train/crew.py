@@ -1,0 +1,110 @@
+"""The threads of one rank, each taking chunk after chunk until none is left."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ringtune.train.clock import ACTIVITIES, Clock
+from ringtune.train.comm import Comm
+from ringtune.train.contract import StopRequested
+from ringtune.train.counter import open_counter
+from ringtune.train.evaluate import worker_threads
+from ringtune.train.parts import Spool, write_part
+from ringtune.train.predictor import Predictor
+from ringtune.train.progress import Progress
+from ringtune.train.stop import StopWatch
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one rank did, and where the time of its threads went."""
+
+    rank: int
+    host: str
+    num_rows: int
+    num_chunks: int
+    rows_per_s: float
+    seconds: dict[str, float]  # by activity, and ``waiting`` for work and for other ranks; mean over the rank's threads
+
+
+class Crew:
+    """The threads of this rank."""
+
+    def __init__(
+        self, predictor: Predictor, folder: Path, spool: Path, todo: Sequence[int], num_threads: int, comm: Comm,
+        stop: StopWatch, bar: Progress,
+    ) -> None:  # fmt: skip
+        self.predictor, self.folder, self.spool, self.todo = predictor, folder, spool, todo
+        self.num_threads, self.comm, self.stop, self.bar = num_threads, comm, stop, bar
+        self.counter = open_counter(comm, self.should_stop)
+        self.lock = threading.Lock()
+        self.clocks: list[Clock] = []
+        self.num_rows = self.num_chunks = 0  # done by this rank
+        self.failed = False
+        self.started = time.monotonic()
+
+    def should_stop(self) -> bool:
+        """Return whether the threads shall leave what they do."""
+        return self.failed or self.stop.is_set()
+
+    def work(self) -> None:
+        """Do chunks until the counter has none left. Raises what a thread raises, once all have left."""
+        with worker_threads(self.num_threads) as pool:
+            for each in as_completed([pool.submit(self._take_chunks) for _ in range(self.num_threads)]):
+                self.failed = self.failed or each.exception() is not None
+                each.result()
+
+    def exchange(self) -> None:
+        """Tell the other ranks what this one wants and has done, and hear the same of them. **Collective.**"""
+        mine = torch.tensor([[self.counter.wanted(), self.num_rows]])
+        everyone = self.comm.gather(mine, "crew/notes")
+        self.counter.deal(everyone[:, 0].tolist())
+        self.bar.update(self.bar.initial + int(everyone[:, 1].sum()))
+
+    def _take_chunks(self) -> None:
+        clock = Clock()
+        self.clocks.append(clock)
+        spool = Spool(self.spool)
+        while (number := self.counter.take()) < len(self.todo):
+            if self.should_stop():
+                raise StopRequested
+            chunk = self.todo[number]
+            with clock.on("reading"):
+                rows = spool.read(chunk)
+            part = self.predictor.predict(rows, clock, self.should_stop)
+            with clock.on("writing"):
+                write_part(self.folder, chunk, part)
+            with self.lock:
+                self.num_rows += rows.num_rows
+                self.num_chunks += 1
+
+    def effort(self) -> Effort:
+        """Return what this rank did; call it when all ranks are done."""
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        seconds: dict[str, float] = {
+            activity: sum(clock.seconds[activity] for clock in self.clocks) / self.num_threads
+            for activity in ACTIVITIES
+        }
+        seconds["waiting"] = max(0.0, elapsed - sum(seconds.values()))
+        speed = self.num_rows / elapsed
+        return Effort(self.comm.rank, socket.gethostname(), self.num_rows, self.num_chunks, speed, seconds)
+
+
+def table(efforts: Sequence[Effort]) -> str:
+    """Return the ranks' efforts as lines to read. **Pure.**"""
+    names = (*ACTIVITIES, "waiting")
+    lines = ["rank  host          chunks       rows   rows/s" + "".join(f"{name:>12}" for name in names)]
+    for each in efforts:
+        spent: Any = "".join(f"{each.seconds[name]:>10.1f} s" for name in names)
+        lines.append(
+            f"{each.rank:4}  {each.host:12}  {each.num_chunks:6} {each.num_rows:10} {each.rows_per_s:8.1f}{spent}"
+        )
+    return "\n".join(lines)

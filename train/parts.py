@@ -1,0 +1,252 @@
+"""The folder beside an output in which it grows: the rows to predict, and each finished chunk of them.
+
+```
+OUTPUT.parts/
+  job.json                      what the parts are made from; written when the spool is there
+  spool.<sha256>.arrow          the rows of the input, a chunk a record batch
+  part-00000012.<sha256>.arrow  the predictions of chunk 12
+```
+
+What makes a kill at any line harmless: every file appears by one rename, with its checksum in its name; the parts are
+joined in a temporary file, which one rename makes the output; the folder goes last. Started again in between, the same
+command finds parts and output, joins again and sees that they agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from ringtune.train import disk, flags, reader, sealed
+from ringtune.train.contract import StopRequested, UsageError
+from ringtune.train.predict_config import STDIN, PredictConfig
+from ringtune.train.predictor import shown_columns
+from ringtune.train.rundir import RunLock
+from ringtune.train.writer import open_writer
+
+JOB_FILE = "job.json"
+SPOOL = "spool"
+_ANEW = "use --overwrite_output to begin anew, or write to another --output"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides every bit of the output."""
+
+    settings: Mapping[str, Any]
+    digests: Mapping[str, str]  # of model, tokenizer, input and software
+
+
+def part_name(chunk: int) -> str:
+    """Return the stem of a chunk's part. **Pure.**"""
+    return f"part-{chunk:08}"
+
+
+class Spool:
+    """The rows of an input on disk, by chunk. It holds one chunk in memory; threads open one each."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = pa.ipc.open_file(pa.OSFile(str(path)))  # not mapped: its pages would count as this rank's memory
+        self.num_chunks = self.file.num_record_batches
+        self.num_rows = (self.num_chunks - 1) * reader.ROWS_PER_CHUNK + self.read(self.num_chunks - 1).num_rows
+
+    def read(self, chunk: int) -> pa.RecordBatch:
+        """Return the rows of a chunk."""
+        return self.file.get_batch(chunk)
+
+    def rows_of_chunk(self, chunk: int) -> int:
+        """Return how many rows a chunk has, without reading it."""
+        return min(reader.ROWS_PER_CHUNK, self.num_rows - chunk * reader.ROWS_PER_CHUNK)
+
+
+def read_part(path: Path) -> pa.RecordBatch:
+    """Return the rows of a part."""
+    with pa.OSFile(str(path)) as stream:
+        return pa.ipc.open_file(stream).get_batch(0)
+
+
+def write_part(folder: Path, chunk: int, rows: pa.RecordBatch) -> None:
+    """Publish a part."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, rows.schema) as file:
+        file.write_batch(rows)
+    sealed.write(folder, part_name(chunk), memoryview(sink.getvalue()))
+
+
+class Workplace:
+    """The folder of parts of one output. **Rank 0 only**, but for the parts, which all ranks write."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.folder = output.with_name(output.name + ".parts")
+        self.lock = RunLock(self.folder, "--output: the parts in")
+
+    def look(self, config: PredictConfig) -> None:
+        """Raise UsageError if the output cannot be written. Changes nothing."""
+        where = f"--output {self.output}"
+        if self.output.is_dir():
+            raise UsageError(where, "it is a folder", "a file to write", "name a file in it")
+        if self.output.exists() and not self.folder.exists() and not config.overwrite_output:
+            raise UsageError(where, "it exists", "a new file", "--overwrite_output replaces it; or name another")
+        if config.report is not None and not Path(config.report).parent.is_dir():
+            raise UsageError(
+                f"--report {config.report}", "its folder does not exist", "a file in a folder that does", "make it"
+            )
+
+    def copy_stdin(self) -> Path:
+        """Write what comes from stdin to a file, which can be read twice; return it."""
+        path = self.folder / "stdin"
+        with path.open("wb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream, reader.BYTES_PER_READ)
+        return path
+
+    def check_identity(self, identity: Identity, *, overwrite: bool) -> bool:
+        """Return whether parts of this very job are there already.
+
+        Raises UsageError naming what differs if they are another's, unless these may be overwritten.
+        """
+        path = self.folder / JOB_FILE
+        if not path.exists():
+            return False
+        try:
+            saved = Identity(**json.loads(path.read_bytes()))
+            _refuse_other(saved, identity, str(self.folder))
+        except UsageError:
+            if overwrite:
+                return False
+            raise
+        except (ValueError, TypeError) as error:
+            raise UsageError(str(path), f"it cannot be read: {error}", "the file ringtune wrote", _ANEW) from None
+        return True
+
+    def clear(self) -> None:
+        """Remove everything that an earlier command left, but what holds the lock."""
+        for path in self.folder.iterdir():
+            if not path.name.startswith(".lock") and path.name != "stdin":
+                path.unlink()
+
+    def spool(
+        self, source: reader.Source, columns: reader.Columns, config: PredictConfig, should_stop: Callable[[], bool]
+    ) -> Path:
+        """Read the input once, row by row, into a file that ranks read by chunk; return it.
+
+        A whole one that is there already is kept. Raises StopRequested; UsageError for an input without rows, and for a
+        row that cannot be used if such a row shall stop the job.
+        """
+        found = sealed.listed(self.folder).get(SPOOL)
+        if found is not None and sealed.damage(found) is None:
+            return found
+        path = sealed.temporary(self.folder, SPOOL)
+        try:
+            if not _write_spool(path, source, columns, config, should_stop):
+                raise UsageError(source.where, "there are no rows in it", "at least one row", "check the input")
+            return sealed.seal(path, SPOOL)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def sign(self, identity: Identity) -> None:
+        """Say what the parts that follow are made from."""
+        disk.replace_file(self.folder / JOB_FILE, json.dumps(asdict(identity), indent=1).encode())
+
+    def missing_chunks(self, num_chunks: int, tell: Callable[[str], None]) -> list[int]:
+        """Return the chunks without a whole part; a damaged part is named and removed."""
+        found = sealed.listed(self.folder)
+        missing = []
+        for chunk in range(num_chunks):
+            path = found.get(part_name(chunk))
+            reason = sealed.damage(path) if path is not None else None
+            if path is not None and reason is not None:
+                tell(f"{path}: {reason}; its rows are predicted again")
+                path.unlink()
+            if path is None or reason is not None:
+                missing.append(chunk)
+        return missing
+
+    def part_paths(self, num_chunks: int) -> list[Path]:
+        """Return the parts in the order of their rows."""
+        found = sealed.listed(self.folder)
+        return [found[part_name(chunk)] for chunk in range(num_chunks)]
+
+    def join(self, paths: Sequence[Path], *, overwrite: bool, should_stop: Callable[[], bool]) -> None:
+        """Write the output from its parts, holding few of them at a time. Survives a crash at any point."""
+        temporary = sealed.temporary(self.folder, "output")
+        schema = shown_columns(read_part(paths[0])).schema
+        try:
+            with open_writer(temporary, self.output.suffix.lower(), schema) as writer:
+                for path in paths:
+                    if should_stop():
+                        raise StopRequested
+                    writer.write(shown_columns(read_part(path)))
+            with temporary.open("rb") as stream:
+                disk.fsync(stream.fileno())
+            if self.output.exists() and not overwrite and _sha256(self.output) != _sha256(temporary):
+                raise UsageError(f"--output {self.output}", "it exists, and with another content", "a new file",
+                                 "--overwrite_output replaces it; or move it away")  # fmt: skip
+            disk.rename(temporary, self.output)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder: the output is there."""
+        shutil.rmtree(self.folder)
+
+    def release(self) -> None:
+        """Let another command have the folder; one in which nothing was begun goes."""
+        if not self.lock.lock.is_locked:
+            return
+        if self.folder.exists() and not (self.folder / JOB_FILE).exists():
+            self.remove()
+        self.lock.release()
+
+
+def _refuse_other(saved: Identity, identity: Identity, where: str) -> None:
+    for name, digest in identity.digests.items():
+        if saved.digests[name] != digest:
+            raise UsageError(where, f"the {name} is not what these parts were made with", f"the same {name}, byte for byte",
+                             f"put it back, or {_ANEW}")  # fmt: skip
+    flags.refuse_changes(saved.settings, PredictConfig(**identity.settings), _ANEW)
+
+
+def _write_spool(
+    path: Path, source: reader.Source, columns: reader.Columns, config: PredictConfig, should_stop: Callable[[], bool]
+) -> int:
+    """Write the rows of an input; return how many chunks there are."""
+    num_chunks = 0
+    file = None
+    with pa.OSFile(str(path), "wb") as sink:
+        for chunk in reader.chunks(source.read(columns)):
+            if should_stop():
+                raise StopRequested
+            if config.on_error == "stop":
+                reader.refuse_errors(chunk, source)
+            file = file or pa.ipc.new_file(sink, chunk.schema)
+            file.write_batch(chunk)
+            num_chunks += 1
+        if file is not None:
+            file.close()
+    return num_chunks
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def error_rows(paths: Sequence[Path]) -> Iterator[tuple[int, int, str]]:
+    """Give chunk, row of the chunk and error of each row that has one."""
+    for chunk, path in enumerate(paths):
+        errors = read_part(path).column("error")
+        if errors.null_count < len(errors):
+            yield from ((chunk, row, error) for row, error in enumerate(errors.to_pylist()) if error is not None)
+
+
+def needs_stdin(config: PredictConfig) -> bool:
+    """Return whether the input comes from stdin. **Pure.**"""
+    return config.input == STDIN

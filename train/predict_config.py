@@ -1,0 +1,140 @@
+"""What a user of ``ringtune-predict`` can set, and what a model's own run settles."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ringtune.train import flags
+from ringtune.train.contract import CONFIG_FILE, UsageError
+from ringtune.train.flags import free
+
+ALL_COLUMNS = "all"
+#: By the ending of the input; each but parquet is read line by line.
+INPUT_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".txt": "text",
+    ".parquet": "parquet",
+}
+OUTPUT_ENDINGS = (".jsonl", ".csv", ".parquet")
+STDIN = "-"
+DEFAULT_BATCH_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Settings of one prediction."""
+
+    model_name_or_path: str = free()
+    """Trained model: a run directory of ringtune-train, one of its checkpoints, another folder, or a hub name."""
+    input: str = free()
+    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line) or .parquet file, - for stdin, a data set's hub name or folder."""
+    output: str = free()
+    """File to write, one row for each row of the input and in its order: .jsonl, .csv or .parquet."""
+
+    input_format: Literal["csv", "tsv", "json", "jsonl", "text", "parquet"] | None = None
+    """Format of the input; default: by its ending."""
+    dataset_config_name: str | None = None
+    """Configuration of the data set."""
+    dataset_split: str | None = None
+    """Split of the data set; default: its only one, or test."""
+    text_column_names: str | None = None
+    """Column with the text, or two joined by a comma for sentence pairs; default: as the model was trained, or as run_glue.py guesses."""
+    label_column_name: str | None = None
+    """Column with the true label, for scores; default: label, if there is one."""
+
+    keep_columns: str | None = None
+    """Input columns to write beside the prediction: names joined by commas, or all. One that has the name of a prediction is written as input_NAME."""
+    top_k: int | None = None
+    """Write only the k best classes and their probabilities; default: the best class, and the probability of each."""
+    on_error: Literal["keep", "stop"] = "keep"
+    """What a row that cannot be used does. keep: it is written in its place, with an error. stop: it is named, and all ranks stop."""
+
+    max_seq_length: int | None = None
+    """Tokens per row at most; longer rows are cut; default: as the model was trained, or 128 if it takes as many."""
+    batch_tokens: int | None = None
+    """Tokens of a batch after padding; default: as the model's run evaluated, or 1024."""
+    bf16: bool | None = None
+    """Compute in bfloat16 where it is safe; default: as the model's run did, or fp32."""
+    fp16: bool | None = None
+    """Compute in float16; default: as the model's run did, or fp32."""
+    num_threads: int | None = free(None)
+    """CPU threads per rank, a chunk of rows each; default: OMP_NUM_THREADS or a fair share of the cores."""
+
+    report: str | None = free(None)
+    """JSON file for the scores, the confusion matrix, and where the time went."""
+    overwrite_output: bool = free(False)
+    """Replace an output that is there, and drop what another, unfinished command for it left."""
+    disable_tqdm: bool = free(False)
+    """No progress bar."""
+
+
+COMMAND = flags.Command(
+    name="ringtune-predict",
+    settings=PredictConfig,
+    description="Predict every row of a file with a fine-tuned model, alone or under horovodrun, mpirun or srun. "
+    "Stopped or killed, the same command does only the rest.",
+    epilog="exit codes: 0 finished, 75 stopped on request with the finished parts kept (run again), 2 wrong usage, 1 failure",
+    dry_run="Check everything, show the plan, write nothing.",
+    paths=("input", "output", "report"),
+)
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[PredictConfig, bool]:
+    """Return the settings that the arguments say, and whether only a dry run is wanted.
+
+    Raises UsageError for everything wrong with them.
+    """
+    config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv)
+    check(config)
+    flags.require_ending(Path(config.output), f"--output {config.output}", OUTPUT_ENDINGS)
+    return config, dry_run
+
+
+def check(config: PredictConfig) -> None:
+    """Raise UsageError for a value that cannot work, before anything is read or written."""
+    flags.require_counts(config, ("top_k", "max_seq_length", "batch_tokens", "num_threads"))
+    if config.bf16 and config.fp16:
+        raise UsageError("--bf16 --fp16", "both are set", "one of them", "drop one")
+    if config.input == STDIN and config.input_format is None:
+        raise UsageError("--input -", "stdin has no ending that tells its format", ", ".join(INPUT_FORMATS.values()),
+                         "say it with --input_format")  # fmt: skip
+
+
+def settings_of_run(model_name_or_path: str) -> Mapping[str, Any]:
+    """Return the settings of the training run that a model folder belongs to, nothing if it is not one's."""
+    import yaml
+
+    folder = Path(model_name_or_path).expanduser()
+    try:
+        if (folder / CONFIG_FILE).is_file():
+            found = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        elif (folder / "state.json").is_file():
+            found = json.loads((folder / "state.json").read_text(encoding="utf-8"))["config"]
+        else:
+            return {}
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def resolve(config: PredictConfig, run: Mapping[str, Any]) -> PredictConfig:
+    """Fill what was left open: as the model's run had it, so that its evaluation is repeated to the last digit. **Pure.**"""
+    said = config.bf16 is not None or config.fp16 is not None
+    length, rows = run.get("max_seq_length"), run.get("per_device_eval_batch_size")
+    return dataclasses.replace(
+        config,
+        bf16=bool(config.bf16 if said else run.get("bf16")),
+        fp16=bool(config.fp16 if said else run.get("fp16")),
+        max_seq_length=config.max_seq_length or length,
+        batch_tokens=config.batch_tokens or (rows * length if rows and length else DEFAULT_BATCH_TOKENS),
+        text_column_names=config.text_column_names or run.get("text_column_names"),
+    )

@@ -1,0 +1,110 @@
+"""One rank of a command: arguments in, exit code out, every error told once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ringtune.train.contract import (
+    EXIT_FAILED,
+    EXIT_REQUEUE,
+    EXIT_USAGE,
+    StopRequested,
+    UsageError,
+    promised_rank,
+    promised_size,
+    signed,
+)
+
+SPEAKING_GRACE_S = 10.0
+
+
+def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[], Callable[..., int]]) -> None:
+    """Run a command on this rank and leave the process with its exit code.
+
+    parse: gives the settings and whether only a dry run is wanted. load_work: imports what is slow to import and gives
+    the work, a function of settings, comm, stop and ``dry_run``.
+    """
+    try:
+        settings, dry_run = parse()
+    except UsageError as error:
+        if promised_rank() == 0:
+            print(f"{name}: {error}", file=sys.stderr)
+        else:
+            # All ranks fail alike here, before they can talk. The launcher ends the job at the first exit: let it be the
+            # rank that speaks, whose exit then ends this wait.
+            time.sleep(SPEAKING_GRACE_S)
+        sys.exit(EXIT_USAGE)
+    _quieten_libraries()
+    leave(_work(name, settings, load_work, dry_run=dry_run))
+
+
+def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]], *, dry_run: bool) -> int:
+    from ringtune.train.stop import StopWatch
+
+    stop = StopWatch()
+    stop.listen()  # before the slow imports: a stop during start-up is a stop, not a death
+    try:
+        from ringtune.train.comm import Comm, PeerFailed
+        from ringtune.train.step import NotFinite
+
+        work = load_work()
+    except ImportError as error:
+        print(f"{name}: installation: {error}; run ringtune-launch horovod, then try again", file=sys.stderr)
+        return EXIT_USAGE
+    comm = None
+    try:
+        comm = Comm()
+        code = work(settings, comm, stop, dry_run=dry_run)
+    except PeerFailed as failed:
+        code = failed.exit_code
+    except UsageError as error:
+        if comm is None or comm.speaks:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+        code = EXIT_USAGE
+    except NotFinite as error:
+        if comm is not None and comm.rank == 0:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+        code = EXIT_FAILED
+    except StopRequested:
+        if comm is not None and comm.rank == 0:
+            print("stopped on request before the first step; the same command starts again", flush=True)
+        code = EXIT_REQUEUE
+    except Exception as error:
+        _die(comm, error)
+    if comm is not None:
+        comm.close()
+    return code
+
+
+def _die(comm: object, error: Exception) -> None:
+    """Tell this rank's failure and leave at once, so that the launcher takes the other ranks down.
+
+    A rank that only notices that another one is gone stays silent: its traceback would bury the cause.
+    """
+    if isinstance(error, getattr(comm, "Broken", ())):
+        leave(EXIT_FAILED)
+    rank, size = getattr(comm, "rank", promised_rank()), getattr(comm, "size", promised_size())
+    text = "".join(traceback.format_exception(error))
+    print(signed(rank, size, text), file=sys.stderr, flush=True)
+    leave(EXIT_FAILED)
+
+
+def leave(code: int) -> None:
+    """End the process without waiting for threads that may hang in a broken collective."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _quieten_libraries() -> None:
+    """Keep the libraries' own bars, advice and parallel tokenisers out of a job of many ranks."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
