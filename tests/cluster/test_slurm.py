@@ -182,9 +182,8 @@ def test_a_restarted_slurmctld_changes_nothing(desk, whole):
     start(mine)
     for pid in mine.slurm.cluster.pids_on("login", "slurmctld"):
         os.kill(pid, signal.SIGKILL)
-    away = mine.status()
-    assert away["state"] == "RUNNING" and "SLURM does not answer" in away["reason"], away
     mine.slurm.start_slurmctld()
+    assert mine.status()["step"] < LONG["max_steps"]
     found = mine.finish()
     assert (found["state"], found["requeues"]) == ("COMPLETED", 0), mine.log()
     mine.finished_as(whole, 400)
@@ -353,6 +352,8 @@ def test_a_job_that_slurm_has_forgotten_is_told_from_its_run_directory(desk):
     assert mine.finish()["state"] == "COMPLETED"
     for pid in mine.slurm.cluster.pids_on("login", "slurmctld"):
         os.kill(pid, signal.SIGKILL)
+    away = mine.status(job)
+    assert away["state"] == "COMPLETED" and "SLURM does not answer" in away["reason"], away
     for each in mine.slurm.state.glob("job_state*"):
         each.unlink()  # what it would know the job by
     mine.slurm.start_slurmctld()
