@@ -226,8 +226,9 @@ class BatchStep:
         if self.asked and code in (128 + signal.SIGUSR1, 128 + signal.SIGTERM):
             return Outcome(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")
         reason = verdict.get("headline") or f"the launcher ended with code {code}"
-        last = verdict.get("last_line", "")
-        return Outcome(code, reason, last, tuple(verdict.get("lost_hosts", ())))
+        lost = tuple(verdict.get("lost_hosts", ()))
+        # Where every host is lost, this one too, it was the job step that died and no node.
+        return Outcome(code, reason, verdict.get("last_line", ""), lost if len(lost) < len(self.nodes) else ())
 
     def _verdict(self, logs: Path) -> dict[str, Any]:
         """Return what the launcher says of the end, {} if it did not get to say anything."""

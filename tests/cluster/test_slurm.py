@@ -101,6 +101,10 @@ def test_a_submitted_demo_completes_on_two_nodes_with_the_bits_it_has_without_sl
     mine = desk("n1", "n2")
     done = mine("submit", *TWO_NODES, "--time", "10", "--", *short_demo(tmp_path / "run")[1:])
     assert done.returncode == 0, done.output
+    followed = mine("logs", "-f", tmp_path / "run")
+    assert followed.returncode == 0 and followed.output.endswith("ringtune-slurm: finished: finished\n"), (
+        followed.output
+    )
     found = mine.finish()
     assert (found["state"], found["step"], found["total_steps"], found["requeues"]) == ("COMPLETED", 2, 2, 0), found
     alone = ranks(1, "-m", "ringtune.train.cli", *short_demo(tmp_path / "alone")[1:])
@@ -165,6 +169,21 @@ def test_an_operators_requeue_and_an_operators_signal_lose_nothing(desk, whole):
     )
 
 
+def test_a_killed_rank_and_a_killed_launcher_are_told_and_gone_on_from(desk, whole):
+    mine = desk("n1", "n2")
+    start(mine)
+    for pid in mine.slurm.cluster.pids_on("n2", "ringtune-train --config")[-1:]:
+        os.kill(pid, signal.SIGKILL)
+    mine.until(lambda found: found["requeues"] == 1 and found["state"] == "RUNNING" and found["step"] >= 100)
+    for pid in mine.slurm.cluster.pids_on("n1", "ringtune.launch.cli run"):
+        os.kill(pid, signal.SIGKILL)
+    found = mine.finish()
+    assert (found["state"], found["requeues"]) == ("COMPLETED", 2), mine.log()
+    reasons = [each["reason"] for each in mine.events("ended")]
+    assert reasons == ["rank 1 of 2 (host n2): killed by SIGKILL", "the launcher ended with code 137", "finished"]
+    mine.finished_as(whole, 400)
+
+
 def test_a_preempted_job_goes_on_when_the_urgent_one_is_done(desk, whole):
     mine = desk("n1", "n2")
     job = start(mine)["job_id"]
@@ -215,6 +234,9 @@ def test_a_cluster_that_forbids_requeueing_gets_a_job_behind_the_first(desk, who
 def test_a_cancelled_run_goes_on_by_resume_and_by_mpirun(desk, whole):
     mine = desk("n1", "n2")
     job = start(mine, *TWO_NODES, "--launcher", "mpirun")["job_id"]
+    assert '"state": "STALLED"' in mine("status", job, "--json", "--stalled-after", 0).output
+    waited = mine("wait", job, "--timeout", 0)
+    assert waited.returncode == 2 and "--timeout: not over after 0 s" in waited.output, waited.output
     refused = mine("resume", job)
     assert refused.returncode == 2 and f"job {job} of it is RUNNING" in refused.output, refused.output
     assert f"job {job} cancelled at step" in mine("cancel", job).output

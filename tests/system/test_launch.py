@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -44,8 +45,13 @@ def test_a_stop_on_request_of_the_worker_keeps_its_exit_code(workshop: Workshop,
 
 
 def test_a_failing_worker_is_told_once_at_the_end(workshop: Workshop, tmp_path):
-    done = launch("-np", 3, "--", "python", FAULTS, "raise", "4", "1", "--", *workshop.arguments(tmp_path / "run"))
+    logs = ("--output-dir", tmp_path / "logs")
+    done = launch(
+        "-np", 3, *logs, "--", "python", FAULTS, "raise", "4", "1", "--", *workshop.arguments(tmp_path / "run")
+    )
     assert done.returncode == 1, done.output
+    verdict = json.loads((tmp_path / "logs" / "verdict.json").read_text())
+    assert (verdict["exit_code"], verdict["last_line"]) == (1, "RuntimeError: planted failure")
     assert done.output.count("RuntimeError: planted failure") == 1
     assert "ringtune-launch: rank 1 of 3 (host localhost): exit code 1" in done.output
 

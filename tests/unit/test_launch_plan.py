@@ -218,6 +218,11 @@ def test_the_first_rank_that_failed_by_itself_is_blamed():
     assert (verdict.exit_code, verdict.headline) == (137, "rank 2 of 3 (host b): killed by SIGKILL")
     verdict = judge(endings({"exit_code": 0}, consequence, {"lost": "its host is down", "ended_at": 0.5}))
     assert (verdict.exit_code, verdict.headline) == (1, "rank 2 of 3 (host b): its host is down")
+    assert verdict.lost_hosts == ("b",)
+    assert (
+        judge(endings({"exit_code": 0}, {"lost": "its host is down", "ended_at": 0.5}, {"exit_code": 0})).lost_hosts
+        == ()
+    )
     assert judge(endings({"exit_code": 0}, {"exit_code": 0}, {"exit_code": 0})).exit_code == 0
     assert judge(endings({"exit_code": 75}, {"exit_code": 75}, {"exit_code": 0})).exit_code == 75
 
