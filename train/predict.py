@@ -129,6 +129,10 @@ def _silent(words: object) -> None:
 def _settle(config: PredictConfig, workplace: Workplace) -> PredictConfig:
     """Return the configuration with all that was left open filled in. Raises UsageError for an output one cannot write."""
     workplace.look(config)
+    if config.reads_stdin and "OMPI_COMM_WORLD_SIZE" in os.environ:
+        # Open MPI 5.0.11 hands stdin to rank 0 but never its end: reading would wait for ever.
+        raise UsageError("--input -", "under mpirun stdin has no end", "a file, or no launcher, or horovodrun --gloo",
+                         "write the rows to a file first")  # fmt: skip
     return predict_config.resolve(config, predict_config.settings_of_run(config.model_name_or_path))
 
 
