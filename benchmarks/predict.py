@@ -1,10 +1,10 @@
 """Rows/s of ringtune-predict beside transformers.pipeline, and what a slow rank costs: ``python benchmarks/predict.py``.
 
-Every round measures each way once, one after the other; the table gives medians, and the median of the rounds' ratios,
-which a machine that is busy for a while disturbs less; CPU seconds are given beside, which other processes disturb less
-still. Two processes of one thread each, on the first 10,000 of the mixed
-real texts, with the demo's model under a head drawn from a seed; loading the model and reading the file is not counted, for
-either. The slow rank sleeps as long as it works.
+Every round measures each way once, one after the other. The table gives medians, and the median of the rounds' ratios,
+which a machine that is busy for a while disturbs less; CPU seconds, which other processes disturb less still, are given
+beside. Two processes of one thread each, on the first 10,000 of the mixed real texts, with the demo's model under a head
+drawn from a seed; loading the model and reading the file is not counted, for either. The slow rank sleeps as long as it
+works.
 """
 
 from __future__ import annotations
