@@ -1,9 +1,10 @@
 """Rows/s of ringtune-predict beside transformers.pipeline, and what a slow rank costs: ``python benchmarks/predict.py``.
 
-Every round measures each way once, one after the other; the table gives medians, and the median of the rounds' ratios,
-which a machine that is busy for a while disturbs less. Two processes of one thread each, on the first 10,000 of the mixed
-real texts, with the demo's model under a head drawn from a seed; loading the model and reading the file is not counted, for
-either. The slow rank sleeps as long as it works.
+Every round measures each way once, one after the other. The table gives medians, and the median of the rounds' ratios,
+which a machine that is busy for a while disturbs less; CPU seconds, which other processes disturb less still, are given
+beside. Two processes of one thread each, on the first 10,000 of the mixed real texts, with the demo's model under a head
+drawn from a seed; loading the model and reading the file is not counted, for either. The slow rank sleeps as long as it
+works.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ classify = pipeline("text-classification", model, device="cpu", top_k=None)
 classify(texts[:32], batch_size=32, truncation=True, max_length=128)
 print("ready", flush=True)
 input()
-started = time.perf_counter()
+started, cpu = time.perf_counter(), time.process_time()
 classify(texts, batch_size=32, truncation=True, max_length=128)
-print(time.perf_counter() - started, flush=True)
+print(time.perf_counter() - started, time.process_time() - cpu, flush=True)
 """
 
 
@@ -55,8 +56,8 @@ def make_model(folder: Path) -> None:
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
-def pipeline_s(model: Path, rows: Path) -> float:
-    """Return the seconds of the slower of two pipelines with half of the rows each."""
+def measure_pipeline(model: Path, rows: Path) -> tuple[float, float]:
+    """Return the seconds of the slower of two pipelines with half of the rows each, and the CPU seconds of both."""
     words = [sys.executable, "-c", PIPELINE, str(model), str(rows)]
     both = [
         subprocess.Popen([*words, str(part)], env=ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -70,17 +71,21 @@ def pipeline_s(model: Path, rows: Path) -> float:
         assert each.stdin is not None
         each.stdin.write("\n")
         each.stdin.flush()
-    return max(float(each.communicate()[0]) for each in both)
+    found = [[float(word) for word in each.communicate()[0].split()] for each in both]
+    return max(wall for wall, _ in found), sum(cpu for _, cpu in found)
 
 
-def ringtune_s(model: Path, rows: Path, folder: Path, *flags: str, fault: tuple[str, ...] = ()) -> float:
-    """Return the seconds of the slower rank, from the first chunk until all ranks are done."""
+def measure_ringtune(
+    model: Path, rows: Path, folder: Path, *flags: str, fault: tuple[str, ...] = ()
+) -> tuple[float, float]:
+    """Return the seconds from the first chunk until all ranks are done, and the CPU seconds of all ranks."""
     report = folder / "report.json"
     words = ["mpirun", "-np", str(NUM_RANKS), "--bind-to", "none", sys.executable, str(FAULTS), *fault, "--",
              "--model_name_or_path", str(model), "--input", str(rows), "--output", str(folder / "out.jsonl"),
              "--overwrite_output", "--report", str(report), *flags]  # fmt: skip
     subprocess.run(words, env=ENV, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return max(each["num_rows"] / each["rows_per_s"] for each in json.loads(report.read_text())["ranks"])
+    efforts = json.loads(report.read_text())["ranks"]
+    return max(sum(each["seconds"].values()) for each in efforts), sum(each["cpu_s"] for each in efforts)
 
 
 def main() -> None:
@@ -91,25 +96,26 @@ def main() -> None:
         make_model(model)
         with (fetch(cache_folder()) / MIXED_FILE).open(newline="") as source, rows.open("w", newline="") as target:
             csv.writer(target).writerows(islice(csv.reader(source), NUM_ROWS + 1))
-        seconds: dict[str, list[float]] = {"pipeline": [], "fp32": [], "bf16": [], "slow": []}
+        found: dict[str, list[tuple[float, float]]] = {"pipeline": [], "fp32": [], "bf16": [], "slow": []}
         for number in range(ROUNDS):
-            seconds["pipeline"].append(pipeline_s(model, rows))
-            seconds["fp32"].append(ringtune_s(model, rows, folder))
-            seconds["bf16"].append(ringtune_s(model, rows, folder, "--bf16", "true"))
-            seconds["slow"].append(ringtune_s(model, rows, folder, fault=("slow", "1", "1")))
-            print(
-                f"round {number + 1}: " + ", ".join(f"{name} {each[-1]:.1f} s" for name, each in seconds.items()),
-                flush=True,
-            )
+            found["pipeline"].append(measure_pipeline(model, rows))
+            found["fp32"].append(measure_ringtune(model, rows, folder))
+            found["bf16"].append(measure_ringtune(model, rows, folder, "--bf16", "true"))
+            found["slow"].append(measure_ringtune(model, rows, folder, fault=("slow", "1", "1")))
+            last = ", ".join(f"{name} {each[-1][0]:.1f} s ({each[-1][1]:.1f} s CPU)" for name, each in found.items())
+            print(f"round {number + 1}: {last}", flush=True)
 
-    def ratio(one: str, other: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+    def ratio(one: str, other: str, what: int) -> float:
+        return statistics.median(a[what] / b[what] for a, b in zip(found[one], found[other], strict=True))
 
-    print("\nway        rows/s (median)")
-    for name, each in seconds.items():
-        print(f"{name:10} {NUM_ROWS / statistics.median(each):8.1f}")
-    print(f"fp32: {ratio('pipeline', 'fp32'):.2f}x the pipeline (goal 2), bf16: {ratio('pipeline', 'bf16'):.2f}x (goal 4); "
-          f"one rank slowed by half: {ratio('slow', 'fp32'):.2f} of the time of two even ranks (goal 1.45)")  # fmt: skip
+    print("\nway        rows/s  rows per CPU s (medians)")
+    for name, each in found.items():
+        wall, cpu = (statistics.median(one[what] for one in each) for what in (0, 1))
+        print(f"{name:8} {NUM_ROWS / wall:8.1f} {NUM_ROWS / cpu:8.1f}")
+    for what, name in enumerate(("time", "CPU time")):
+        print(f"{name}: fp32 {ratio('pipeline', 'fp32', what):.2f}x the pipeline (goal 2), bf16 "
+              f"{ratio('pipeline', 'bf16', what):.2f}x (goal 4)")  # fmt: skip
+    print(f"one rank slowed by half: {ratio('slow', 'fp32', 0):.2f} of the time of two even ranks (goal 1.45)")
 
 
 if __name__ == "__main__":

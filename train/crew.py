@@ -32,6 +32,7 @@ class Effort:
     num_rows: int
     num_chunks: int
     rows_per_s: float
+    cpu_s: float  # CPU time of the process; far below its threads' busy seconds, it shares its cores with others
     seconds: dict[str, float]  # by activity, and ``waiting`` for work and for other ranks; mean over the rank's threads
 
 
@@ -49,7 +50,7 @@ class Crew:
         self.clocks: list[Clock] = []
         self.num_rows = self.num_chunks = 0  # done by this rank
         self.failed = False
-        self.started = time.monotonic()
+        self.started, self.cpu_before_s = time.monotonic(), time.process_time()
 
     def should_stop(self) -> bool:
         """Return whether the threads shall leave what they do."""
@@ -95,7 +96,10 @@ class Crew:
         }
         seconds["waiting"] = max(0.0, elapsed - sum(seconds.values()))
         speed = self.num_rows / elapsed
-        return Effort(self.comm.rank, socket.gethostname(), self.num_rows, self.num_chunks, speed, seconds)
+        return Effort(
+            rank=self.comm.rank, host=socket.gethostname(), num_rows=self.num_rows, num_chunks=self.num_chunks,
+            rows_per_s=speed, cpu_s=time.process_time() - self.cpu_before_s, seconds=seconds,
+        )  # fmt: skip
 
 
 def table(efforts: Sequence[Effort]) -> str:

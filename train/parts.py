@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 from ringtune.train import disk, flags, reader, sealed
 from ringtune.train.contract import StopRequested, UsageError
-from ringtune.train.predict_config import STDIN, PredictConfig
+from ringtune.train.predict_config import PredictConfig
 from ringtune.train.predictor import shown_columns
 from ringtune.train.rundir import RunLock
 from ringtune.train.writer import open_writer
@@ -245,8 +245,3 @@ def error_rows(paths: Sequence[Path]) -> Iterator[tuple[int, int, str]]:
         errors = read_part(path).column("error")
         if errors.null_count < len(errors):
             yield from ((chunk, row, error) for row, error in enumerate(errors.to_pylist()) if error is not None)
-
-
-def needs_stdin(config: PredictConfig) -> bool:
-    """Return whether the input comes from stdin. **Pure.**"""
-    return config.input == STDIN

@@ -19,7 +19,7 @@ from ringtune.train.clock import Clock
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
 from ringtune.train.evaluate import worker_threads
-from ringtune.train.parts import Identity, Spool, Workplace, error_rows, needs_stdin, read_part
+from ringtune.train.parts import Identity, Spool, Workplace, error_rows, read_part
 from ringtune.train.place import take_places, threads_of_rank, use_threads
 from ringtune.train.predict_config import PredictConfig
 from ringtune.train.predictor import SCORE_LABEL, Predictor, scored_rows, shown_columns
@@ -44,6 +44,7 @@ class Job:
     todo: tuple[int, ...]  # chunks that have no part yet
     rows_done: int  # rows of those that have
     place: str  # what a row's line follows in messages
+    reading_s: float  # that rank 0 took to read the input
 
 
 def run(config: PredictConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = False) -> int:
@@ -83,9 +84,10 @@ def run(config: PredictConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = F
 
         def finish() -> None:
             if comm.rank == 0:
-                _finish(config, job, workplace, predictor, efforts, time.monotonic() - started, stop, tell)
+                _finish(config, job, workplace, predictor, efforts, started, stop, tell)
 
-        comm.work_together(finish, stop, "predict/finish")
+        # A watch of its own, that nobody asks: what is finished when a stop comes is finished, not stopped.
+        comm.work_together(finish, StopWatch(), "predict/finish")
         return EXIT_FINISHED
     except StopRequested:
         tell("stopped on request; the finished parts are kept, and the same command does the rest")
@@ -101,7 +103,7 @@ def predict(model_name_or_path: str, input: str, **settings: Any) -> Iterator[di
     """
     config = PredictConfig(model_name_or_path=str(model_name_or_path), input=str(input), output="", **settings)
     predict_config.check(config)
-    if needs_stdin(config):
+    if config.reads_stdin:
         raise UsageError("input", "- is stdin, which only the command reads", "a file or a data set", "name one")
     config = predict_config.resolve(config, predict_config.settings_of_run(config.model_name_or_path))
     predictor = _load(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -127,6 +129,10 @@ def _silent(words: object) -> None:
 def _settle(config: PredictConfig, workplace: Workplace) -> PredictConfig:
     """Return the configuration with all that was left open filled in. Raises UsageError for an output one cannot write."""
     workplace.look(config)
+    if config.reads_stdin and "OMPI_COMM_WORLD_SIZE" in os.environ:
+        # Open MPI 5.0.11 hands stdin to rank 0 but never its end: reading would wait for ever.
+        raise UsageError("--input -", "under mpirun stdin has no end", "a file, or no launcher, or horovodrun --gloo",
+                         "write the rows to a file first")  # fmt: skip
     return predict_config.resolve(config, predict_config.settings_of_run(config.model_name_or_path))
 
 
@@ -162,7 +168,7 @@ def _describe(config: PredictConfig, predictor: Predictor) -> str:
 
 
 def _check_input(config: PredictConfig, tell: Tell) -> None:
-    if needs_stdin(config):
+    if config.reads_stdin:
         tell("input: stdin, which a dry run does not read")
         return
     source = reader.open_source(config)
@@ -180,7 +186,8 @@ def _prepare(
     """Open the folder of parts and put the input's rows there, or find both. **Rank 0 only.**"""
     workplace.lock.acquire()
     sealed.clean_stale(workplace.folder)
-    source = reader.open_source(config, workplace.copy_stdin() if needs_stdin(config) else None)
+    before = time.monotonic()
+    source = reader.open_source(config, workplace.copy_stdin() if config.reads_stdin else None)
     columns = reader.choose_columns(source, config)
     _tell_columns(columns, source, tell)
     settings = {**asdict(config), "max_seq_length": predictor.max_seq_length}
@@ -189,6 +196,7 @@ def _prepare(
     if not goes_on:
         workplace.clear()
     spool_path = workplace.spool(source, columns, config, stop.is_set)
+    reading_s = time.monotonic() - before
     if not goes_on:
         workplace.sign(identity)
     spool = Spool(spool_path)
@@ -198,30 +206,35 @@ def _prepare(
         f"{spool.num_rows} rows in {spool.num_chunks} chunks"
         + (f"; {rows_done} rows are predicted already" if goes_on else "")
     )
-    return Job(spool_path, spool.num_rows, spool.num_chunks, tuple(todo), rows_done, source.place(""))
+    return Job(spool_path, spool.num_rows, spool.num_chunks, tuple(todo), rows_done, source.place(""), reading_s)
 
 
 def _finish(
     config: PredictConfig, job: Job, workplace: Workplace, predictor: Predictor, efforts: Sequence[crew.Effort],
-    elapsed_s: float, stop: StopWatch, tell: Tell,
+    started: float, stop: StopWatch, tell: Tell,
 ) -> None:  # fmt: skip
     """Join the parts, say how it went, and only then remove them: a kill loses neither. **Rank 0 only.**"""
     paths = workplace.part_paths(job.num_chunks)
+    before = time.monotonic()
     workplace.join(paths, overwrite=config.overwrite_output, should_stop=stop.is_set)
     tell(crew.table(efforts))
+    joining_s = time.monotonic() - before
     num_errors = _tell_errors(paths, job, tell)
     scores = None
     if SCORE_LABEL in read_part(paths[0]).schema.names:
         scores = report.score(lambda: (scored_rows(read_part(path)) for path in paths), predictor.classes)
         _tell_scores(scores, job, tell)
+    elapsed_s = time.monotonic() - started
     if config.report is not None:
         facts = {
             "model": config.model_name_or_path, "input": config.input, "output": config.output,
-            "num_rows": job.num_rows, "num_errors": num_errors, "elapsed_s": elapsed_s,
+            "num_rows": job.num_rows, "num_errors": num_errors, "elapsed_s": elapsed_s, "reading_input_s": job.reading_s,
+            "joining_parts_s": joining_s,
             "scores": scores.as_json() if scores is not None else None, "ranks": [asdict(each) for each in efforts],
         }  # fmt: skip
         write_text(Path(config.report), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     speed = sum(each.num_rows for each in efforts) / elapsed_s
+    tell(f"rank 0 read the input in {job.reading_s:.1f} s and joined the parts in {joining_s:.1f} s")
     tell(f"{job.num_rows} rows, {num_errors} with an error, in {config.output}; {elapsed_s:.1f} s, {speed:.1f} rows/s")
     workplace.remove()
 

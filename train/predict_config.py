@@ -76,6 +76,11 @@ class PredictConfig:
     disable_tqdm: bool = free(False)
     """No progress bar."""
 
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether the input comes from stdin."""
+        return self.input == STDIN
+
 
 COMMAND = flags.Command(
     name="ringtune-predict",
@@ -104,7 +109,7 @@ def check(config: PredictConfig) -> None:
     flags.require_counts(config, ("top_k", "max_seq_length", "batch_tokens", "num_threads"))
     if config.bf16 and config.fp16:
         raise UsageError("--bf16 --fp16", "both are set", "one of them", "drop one")
-    if config.input == STDIN and config.input_format is None:
+    if config.reads_stdin and config.input_format is None:
         raise UsageError("--input -", "stdin has no ending that tells its format", ", ".join(INPUT_FORMATS.values()),
                          "say it with --input_format")  # fmt: skip
 

@@ -138,7 +138,10 @@ class Predictor:
         else:
             ranked = (best_first[:, place] for place in range(min(self.top_k, len(self.classes))))
             columns = [each for numbers in ranked for each in (words[numbers], shares[np.arange(len(shares)), numbers])]
-        return {name: pa.array(column, mask=is_null) for name, column in zip(names, columns, strict=True)}
+        return {
+            name: pa.array(column, pa.string() if column.dtype == object else pa.float32(), mask=is_null)
+            for name, column in zip(names, columns, strict=True)
+        }
 
     def _scored(self, chunk: pa.RecordBatch, logits: np.ndarray) -> dict[str, pa.Array]:
         if "label" not in chunk.schema.names:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ringtune.train import data, flags
 from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import ROWS_PER_CHUNK
-from ringtune.train.predict_config import ALL_COLUMNS, INPUT_FORMATS, STDIN, PredictConfig
+from ringtune.train.predict_config import ALL_COLUMNS, INPUT_FORMATS, PredictConfig
 
 LONGEST_FIELD = 10_000_000  # characters of a value: an unclosed quote must not draw in the rest of the file
 BYTES_PER_READ = 1 << 20
@@ -53,8 +53,8 @@ class Source:
 
 def open_source(config: PredictConfig, stdin: Path | None = None) -> Source:
     """Return the input of a prediction. stdin: the file that holds what came from there. Raises UsageError."""
-    path = stdin if config.input == STDIN and stdin is not None else Path(config.input)
-    where = "stdin" if config.input == STDIN else config.input
+    path = stdin if stdin is not None else Path(config.input)
+    where = "stdin" if config.reads_stdin else config.input
     is_file = path.is_file() or path.suffix.lower() in INPUT_FORMATS or config.input_format is not None
     if not is_file:
         return _open_data_set(config)

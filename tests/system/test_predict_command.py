@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import predict, ranks, run_command, script
+from ringtune.launch.horovod import rank_environment
 from ringtune.train.predict import predict as rows_of
 
 pytestmark = pytest.mark.system
@@ -140,13 +142,28 @@ def test_stdin_a_data_set_folder_and_a_file_give_the_same_bytes(workshop, tmp_pa
     for name, more in (("file", [str(tmp_path / "rows.txt")]), ("set", [str(tmp_path / "set")])):
         done = run_command([*words, "--output", str(tmp_path / f"{name}.jsonl"), "--input", *more])
         assert done.returncode == 0, done.output
-    with (tmp_path / "rows.txt").open() as stream:
-        done = subprocess.run(
-            [*words, "--output", str(tmp_path / "stdin.jsonl"), "--input", "-", "--input_format", "text"],
-            stdin=stream, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len({(tmp_path / f"{name}.jsonl").read_bytes() for name in ("file", "set", "stdin")}) == 1
+    for name, launcher in (("stdin", []), ("ranks", [script("horovodrun"), "--gloo", "-np", "2"])):
+        with (tmp_path / "rows.txt").open() as stream:
+            done = subprocess.run(
+                [*launcher, *words, "--output", str(tmp_path / f"{name}.jsonl"), "--input", "-", "--input_format", "text"],
+                env=rank_environment(os.environ), stdin=stream, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert len({(tmp_path / f"{name}.jsonl").read_bytes() for name in ("file", "set", "stdin", "ranks")}) == 1
+    done = predict(2, workshop.model, "-", tmp_path / "mpirun.jsonl", input_format="text")
+    assert "--input -: under mpirun stdin has no end" in usage_error(done)
+
+
+def test_a_whole_chunk_of_unusable_rows_and_values_of_any_kind_are_written_as_parquet(workshop, tmp_path):
+    lines = [{"text": number if number < 512 else "a film", "more": {"n": number}} for number in range(600)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = predict(2, workshop.model, tmp_path / "rows.jsonl", tmp_path / "out.parquet", keep_columns="all",
+                   text_column_names="text")  # fmt: skip
+    assert done.returncode == 0, done.output
+    found = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [json.loads(row["more"]) for row in found] == [line["more"] for line in lines]
+    assert [row["error"] is None for row in found] == [row["label"] is not None for row in found]
+    assert [row["error"] is None for row in found] == [number >= 512 for number in range(600)]
 
 
 def test_another_model_input_or_setting_is_refused_by_name_and_the_parts_are_kept(workshop, reference, tmp_path):

@@ -1,0 +1,92 @@
+"""The rules of prediction: names, numbers and scores, without a model or ranks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ringtune.train import predict_config, predictor, report, scores
+from ringtune.train.contract import UsageError
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+
+def test_columns_are_named_by_class_or_by_place():
+    assert predictor.prediction_columns(("no", "yes"), None) == ["label", "probability_no", "probability_yes"]
+    assert predictor.prediction_columns(("a", "b", "c"), 2) == ["label", "probability", "label_2", "probability_2"]
+    assert predictor.prediction_columns((), None) == ["value"]
+
+
+def test_a_label_is_a_name_in_any_spelling_of_training_or_the_number_of_a_nameless_class():
+    assert predictor.class_numbers(["up", " up ", "UP", None, "x"], ("down", "up")).tolist() == [1, 1, -1, -1, -1]
+    assert predictor.class_numbers(["true", "False", "0"], ("False", "True")).tolist() == [1, 0, -1]
+    assert predictor.class_numbers(["1", "LABEL_0", "2"], ("LABEL_0", "LABEL_1")).tolist() == [1, 0, -1]
+    assert predictor.class_numbers(["1", "0"], ("1", "0")).tolist() == [0, 1]
+    assert np.isnan(predictor.ratings(["x", None, "nan", "inf"])).all() and predictor.ratings([" 0.5"]) == [0.5]
+
+
+@pytest.mark.filterwarnings("ignore:A single label")
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)), min_size=1,
+                max_size=60), st.integers(1, 60))  # fmt: skip
+def test_scores_part_by_part_are_those_of_all_rows_at_once_to_the_last_digit(rows, part_size):
+    labels = np.array([label for label, _ in rows])
+    logits = np.array([each for _, each in rows], dtype=np.float32)
+
+    def parts():
+        return [(logits[start : start + part_size], labels[start : start + part_size])
+                for start in range(0, len(labels), part_size)]  # fmt: skip
+
+    found = report.score(parts, ("a", "b", "c"))
+    assert found is not None and found.scores == scores.classification_scores(logits, labels)
+    guesses = logits.argmax(axis=1)
+    assert found.scores["accuracy"] == accuracy_score(labels, guesses)
+    assert found.scores["f1"] == f1_score(labels, guesses, average="macro", zero_division=0)
+    assert found.scores["matthews_correlation"] == matthews_corrcoef(labels, guesses)
+    assert found.confusion[int(labels[0])][int(guesses[0])] >= 1 and sum(map(sum, found.confusion)) == len(labels)
+
+
+def test_a_confusion_matrix_can_be_read():
+    found = report.Scores(6, {}, ("negative", "positive"), [[3, 1], [0, 2]])
+    assert report.confusion_table(found).splitlines() == [
+        "true / predicted  negative  positive",
+        "negative                 3         1",
+        "positive                 0         2",
+    ]
+
+
+def test_probabilities_are_a_softmax_even_of_large_logits():
+    assert predictor.probabilities(np.array([[1000.0, 1000.0], [0.0, -np.inf]], dtype=np.float32)).tolist() == [
+        [0.5, 0.5],
+        [1, 0],
+    ]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "state.json"])
+def test_what_a_run_trained_with_is_taken_over_unless_said_otherwise(tmp_path, name):
+    run = {"max_seq_length": 64, "per_device_eval_batch_size": 8, "bf16": True, "text_column_names": "review"}
+    (tmp_path / name).write_text(json.dumps({"config": run} if name == "state.json" else run))
+    config = predict_config.PredictConfig(str(tmp_path), "in.csv", "out.csv")
+    found = predict_config.resolve(config, predict_config.settings_of_run(str(tmp_path)))
+    assert (found.max_seq_length, found.batch_tokens, found.bf16, found.text_column_names) == (64, 512, True, "review")
+    config = predict_config.PredictConfig(
+        str(tmp_path), "in.csv", "out.csv", max_seq_length=16, batch_tokens=99, fp16=True
+    )
+    found = predict_config.resolve(config, run)
+    assert (found.max_seq_length, found.batch_tokens, found.bf16, found.fp16) == (16, 99, False, True)
+
+
+def test_a_folder_that_is_no_runs_settles_nothing(tmp_path):
+    (tmp_path / "config.yaml").write_text("- not\n- settings\n")
+    assert predict_config.settings_of_run(str(tmp_path)) == {}
+    found = predict_config.resolve(predict_config.PredictConfig("m", "in.csv", "out.csv"), {})
+    assert (found.max_seq_length, found.batch_tokens, found.bf16) == (None, 1024, False)
+
+
+def test_settings_that_cannot_work_are_one_line():
+    for words, message in ((["--bf16", "--fp16"], "both are set"), (["--batch_tokens", "0"], "0 is too few"),
+                           (["--on_error", "skip"], "on_error")):  # fmt: skip
+        with pytest.raises(UsageError, match=message) as caught:
+            predict_config.parse(["--model_name_or_path", "m", "--input", "a.csv", "--output", "b.csv", *words])
+        assert "\n" not in str(caught.value)
