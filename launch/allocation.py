@@ -46,6 +46,9 @@ def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ
 def slurm_hosts(environ: Mapping[str, str]) -> list[Host]:
     """Return the nodes of a SLURM job with their tasks; ragged ones too. **Pure.** (sbatch(1), output environment.)"""
     names = expand_nodelist(environ["SLURM_JOB_NODELIST"])
+    if not all(names):
+        raise UsageError("SLURM_JOB_NODELIST", f"{environ['SLURM_JOB_NODELIST']!r} names a node without a name",
+                         "such as n[01-03]", "unset it outside a SLURM job, or name the hosts with -H")  # fmt: skip
     for variable in ("SLURM_TASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE"):
         if variable in environ:
             tasks = expand_tasks(environ[variable], variable)

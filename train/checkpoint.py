@@ -167,7 +167,8 @@ def find_latest(output_dir: Path) -> tuple[Path | None, list[Finding]]:
 def load_state(path: Path) -> dict[str, Any]:
     """Return a checkpoint's state.json. Raises UsageError if the checkpoint is not whole."""
     _require_whole(path)
-    return dict(json.loads((path / STATE_FILE).read_bytes()))
+    state = json.loads((path / STATE_FILE).read_bytes())
+    return dict(state) if isinstance(state, dict) else {}
 
 
 def load_checkpoint(path: Path) -> Snapshot:

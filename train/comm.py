@@ -12,7 +12,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from ringtune.train.contract import EXIT_FAILED, EXIT_USAGE, SIZE_VARIABLES, StopRequested, UsageError, first_integer
+from ringtune.train.contract import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    SIZE_VARIABLES,
+    StopRequested,
+    UsageError,
+    as_usage,
+    first_integer,
+)
 from ringtune.train.stop import StopWatch
 
 T = TypeVar("T")
@@ -142,7 +150,7 @@ class _Job:
         try:
             self.value = self.work()
         except BaseException as error:  # carried to the main thread and raised there
-            self.error = error
+            self.error = as_usage(error)
 
     def still_busy(self, wait_s: float) -> bool:
         self.thread.join(timeout=wait_s)

@@ -16,6 +16,8 @@ from ringtune.train import flags
 from ringtune.train.contract import UsageError
 from ringtune.train.flags import free
 
+MOST_THREADS = 1024  # OpenMP dies of many more
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -187,6 +189,9 @@ def check(config: TrainConfig) -> None:
     for name in ("weight_decay", "max_grad_norm", "warmup_steps", "seed", "early_stopping_threshold"):
         if getattr(config, name) < 0:
             raise UsageError(f"--{name}", f"{getattr(config, name)} is negative", "a number from 0", "give another")
+    for name, most in (("seed", (1 << 63) - 1), ("num_threads", MOST_THREADS)):
+        if (getattr(config, name) or 0) > most:
+            raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", f"at most {most}", "give another")
     if config.max_steps <= 0 and config.num_train_epochs <= 0:
         raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", "above 0", "give another")
     if config.bf16 and config.fp16:

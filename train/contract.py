@@ -7,6 +7,7 @@ codes and the run directory. Whatever both sides must spell alike is spelled her
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -66,6 +67,27 @@ class UsageError(Exception):
         return " ".join(line.split())
 
 
+#: Errors of the disk that mean no room, no right to write, or a folder where a file should be (errno(3)).
+_MENDABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
+
+
+def as_usage(error: BaseException) -> BaseException:
+    """Return an error of the disk that the user can mend as a UsageError, any other as it is. **Pure.**"""
+    if not isinstance(error, OSError) or error.errno not in _MENDABLE:
+        return error
+    where = error.filename2 or error.filename or "disk"
+    return UsageError(str(where), str(error.strerror), "room, and the right to write there", "mend it, then run again")
+
+
 class StopRequested(Exception):
     """A stop was asked for: leave the work where it is, in an orderly way."""
 
@@ -78,10 +100,10 @@ def cache_folder(chosen: str | Path | None = None, environ: Mapping[str, str] = 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Return the records of a file of one JSON object a line, without lines that a crash tore."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
-    return records
+    return [each for each in records if isinstance(each, dict)]
 
 
 def first_integer(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:

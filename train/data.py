@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
     "wnli": ("sentence1", "sentence2"),
 }
 GLUE_REPOSITORY = "nyu-mll/glue"
+#: Arrow's names of number types; those of lists and structs of them only contain such a name.
+_INTEGER, _FLOAT = re.compile(r"u?int\d+"), re.compile(r"float\d*|double")
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -231,9 +234,9 @@ def text_columns(source: DataSource, column_names: Sequence[str], where: str) ->
     """Return the one or two text columns: as said, as the GLUE task has them, or by run_glue.py's rule. **Pure.**"""
     if source.text_column_names:
         names = tuple(name.strip() for name in source.text_column_names.split(","))
-        if len(names) > 2 or not all(names):
+        if len(names) > 2 or not all(names) or len(set(names)) < len(names):
             raise UsageError("--text_column_names", f"{source.text_column_names!r} names {len(names)} columns",
-                             "one column, or two joined by a comma", "give one or two")  # fmt: skip
+                             "one column, or two different ones joined by a comma", "give one or two")  # fmt: skip
         return names
     if source.task_name in GLUE_COLUMNS and set(GLUE_COLUMNS[source.task_name]) <= set(column_names):
         return GLUE_COLUMNS[source.task_name]
@@ -294,7 +297,7 @@ def _is_float(rows: Any, column: str) -> bool:
     """
     dtype = getattr(rows.features[column], "dtype", "")
     if dtype not in ("string", "large_string"):
-        return dtype in ("float32", "float64", "double", "float16")
+        return bool(_FLOAT.fullmatch(dtype))
     is_fraction = r"^\s*[-+]?\d*\.\d+\s*$"
     return _first_row(rows, column, lambda values: pc.fill_null(
         pc.match_substring_regex(values, is_fraction), False)) is not None  # fmt: skip
@@ -305,15 +308,23 @@ def _require_numbers(rows: Any, column: str, where: str) -> None:
     if dtype in ("string", "large_string"):
         bad = _first_row(rows, column, lambda values: pc.invert(pc.match_substring_regex(
             values, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")))  # fmt: skip
-    elif "float" in dtype or dtype == "double":
-        bad = _first_row(rows, column, lambda values: pc.invert(pc.is_finite(values)))
-    elif "int" in dtype:
+        bad = bad or _first_row(
+            rows, column, lambda values: _too_large(pc.cast(pc.utf8_trim_whitespace(values), pa.float64()))
+        )
+    elif _FLOAT.fullmatch(dtype):
+        bad = _first_row(rows, column, _too_large)
+    elif _INTEGER.fullmatch(dtype):
         bad = _first_row(rows, column, lambda values: pc.is_null(values))
     else:
         bad = (1, rows[0][column])
     if bad is not None:
         raise UsageError(f"{where}: row {bad[0]}", f"the rating in column {column!r} is {bad[1]!r}", "a finite number",
                          "mend the row or leave it out")  # fmt: skip
+
+
+def _too_large(values: pa.Array) -> pa.Array:
+    """Return where a rating is no finite number in fp32, in which the model learns it."""
+    return pc.invert(pc.is_finite(pc.cast(values, pa.float32(), safe=False)))
 
 
 def _as_text(values: pa.Array) -> pa.Array:
@@ -326,13 +337,13 @@ def _label_names(train: Any, column: str, where: str) -> tuple[str, ...]:
     if names:
         return tuple(names)
     dtype = getattr(feature, "dtype", str(feature))
-    if "float" in dtype or dtype == "double":
+    if _FLOAT.fullmatch(dtype):
         bad = _first_row(train, column, lambda values: pc.or_kleene(
             pc.invert(pc.is_finite(values)), pc.not_equal(values, pc.floor(values))))  # fmt: skip
         value = bad[1] if bad else train[0][column]
         raise UsageError(where, f"column {column!r} holds numbers such as {value!r}, not classes",
                          "strings or whole numbers", "use --regression true, or other labels")  # fmt: skip
-    if dtype not in ("string", "large_string", "bool") and "int" not in dtype:
+    if dtype not in ("string", "large_string", "bool") and not _INTEGER.fullmatch(dtype):
         raise UsageError(where, f"column {column!r} holds {dtype}, not labels", "strings or whole numbers",
                          "name another with --label_column_name")  # fmt: skip
     bad = _first_row(train, column, lambda values: pc.equal(pc.utf8_trim_whitespace(_as_text(values)), ""))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,7 +94,19 @@ def parse(command: Command, argv: Sequence[str]) -> tuple[Any, bool]:
     except Exception as error:  # jsonargparse and argparse raise many kinds; each becomes one line
         raise UsageError("arguments", _one_line(error), "", "see --help") from None
     values = {name: _expand(command, name, getattr(namespace, name)) for name in command.fields}
+    for name, value in values.items():
+        _refuse_empty(command.fields[name], value)
     return command.settings(**values), bool(namespace.dry_run)
+
+
+def _refuse_empty(setting: dataclasses.Field, value: Any) -> None:
+    """Raise UsageError for what only a YAML file can say: ``null`` where a value must be, or ``.nan``. **Pure.**"""
+    if value is None and "None" not in str(setting.type):
+        raise UsageError(
+            f"--{setting.name}", "it is null", f"a value of type {setting.type}", "give one or leave it out"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"--{setting.name}", f"{value} is not finite", "a finite number", "give another")
 
 
 def _check_config_file(command: Command, words: Sequence[str]) -> None:
@@ -104,11 +117,13 @@ def _check_config_file(command: Command, words: Sequence[str]) -> None:
         if word.split("=")[0] != "--config":
             continue
         name = word.partition("=")[2] or (words[index + 1] if index + 1 < len(words) else "")
+        if not name:
+            continue  # the parser says so
         try:
             content = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
         except OSError as error:
             raise UsageError(f"--config {name}", str(error.strerror), "a YAML file", "check the path") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is a ValueError
             raise UsageError(f"--config {name}", _one_line(error), "YAML: one 'key: value' a line", "mend it") from None
         if not isinstance(content, Mapping):
             raise UsageError(f"--config {name}", "it holds no settings", "YAML: one 'key: value' a line", "mend it")

@@ -355,11 +355,14 @@ class Loop:
             if self.best.score is not None
             else ""
         )
+        longer = f"--num_train_epochs {self.config.num_train_epochs + 1:g}"
+        if self.config.max_steps > 0:
+            longer = f"--max_steps {2 * self.config.max_steps}"
         return (
             f"{best}model in {self.folder}\n"
             "try next:\n"
             f"  tensorboard --logdir {self.folder / TENSORBOARD_DIR}\n"
-            f"  ringtune-train --config {self.folder / 'config.yaml'} --num_train_epochs {self.config.num_train_epochs + 1:g}\n"
+            f"  ringtune-train --config {self.folder / 'config.yaml'} {longer}\n"
             '  python -c "from transformers import pipeline; '
             f"print(pipeline('text-classification', '{self.folder}')('what a film'))\""
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.data import Task
+from ringtune.train.tokens import TokenTable
 from torch import nn
 
 
@@ -20,9 +21,12 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # of a damaged file transformers raises whatever its parsers do
         raise _unusable(name, "tokenizer", error) from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what a folder without tokenizer files gives
+        raise _unusable(name, "tokenizer", ValueError("there are no words in it"))
+    return tokenizer
 
 
 def load_model(config: TrainConfig, task: Task) -> nn.Module:
@@ -76,11 +80,7 @@ def _told_in_one_line(name: str) -> Iterator[None]:
     """Turn what transformers raises for a model that cannot be read into a UsageError."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(name, "model", error) from None
-    except Exception as error:  # a damaged safetensors file raises a class of its own, which is no OSError
-        if type(error).__name__ != "SafetensorError":
-            raise
+    except Exception as error:  # many kinds: of missing files, of their parsers, of settings that make no model
         raise _unusable(name, "model", error) from None
 
 
@@ -99,6 +99,26 @@ def _set_dropout(model_config: Any, rate: float) -> None:
                  "attention_dropout", "seq_classif_dropout", "embedding_dropout", "mlp_dropout"):  # fmt: skip
         if hasattr(model_config, name):
             setattr(model_config, name, rate)
+
+
+def refuse_other_tokens(model: nn.Module, tables: Sequence[TokenTable]) -> None:
+    """Raise UsageError if the rows hold tokens that the model has no embedding for, or more of them than it has places:
+    its tokenizer is another model's. Found late, it would be an index out of range in the middle of training."""
+    largest = max(int(table.ids.max(initial=0)) for table in tables)
+    known = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if largest >= known:
+        raise UsageError("--model_name_or_path", f"its tokenizer gives token {largest}, the model knows {known} tokens",
+                         "the tokenizer the model was trained with", "check the folder's tokenizer files")  # fmt: skip
+    longest = max(tables, key=lambda table: int(table.lengths.max()))
+    example = longest.batch([int(longest.lengths.argmax())])
+    example.pop("labels", None)
+    try:
+        with torch.no_grad():
+            model(**example)
+    except (IndexError, RuntimeError) as error:  # of an index out of range, of shapes that do not match
+        raise UsageError("--max_seq_length", f"the model takes no row of {longest.lengths.max()} tokens: {str(error)[:200]}",
+                         f"at most {getattr(model.config, 'max_position_embeddings', 'what it was trained with')}",
+                         "lower it") from None  # fmt: skip
 
 
 def freeze_unused(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> list[str]:

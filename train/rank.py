@@ -15,6 +15,7 @@ from ringtune.train.contract import (
     EXIT_USAGE,
     StopRequested,
     UsageError,
+    as_usage,
     promised_rank,
     promised_size,
     signed,
@@ -75,19 +76,22 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
             print("stopped on request before the first step; the same command starts again", flush=True)
         code = EXIT_REQUEUE
     except Exception as error:
-        _die(comm, error)
+        _die(name, comm, as_usage(error))
     if comm is not None:
         comm.close()
     return code
 
 
-def _die(comm: object, error: Exception) -> None:
+def _die(name: str, comm: object, error: BaseException) -> None:
     """Tell this rank's failure and leave at once, so that the launcher takes the other ranks down.
 
     A rank that only notices that another one is gone stays silent: its traceback would bury the cause.
     """
     if isinstance(error, getattr(comm, "Broken", ())):
         leave(EXIT_FAILED)
+    if isinstance(error, UsageError):
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        leave(EXIT_USAGE)
     rank, size = getattr(comm, "rank", promised_rank()), getattr(comm, "size", promised_size())
     text = "".join(traceback.format_exception(error))
     print(signed(rank, size, text), file=sys.stderr, flush=True)

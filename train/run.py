@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from ringtune.train.step import Precision
 from ringtune.train.stop import StopWatch
 from ringtune.train.tables import Tables, prepare
 from ringtune.train.tokens import tokenizer_digest
+
+#: What a run needs of the state in a checkpoint (written by `Loop._save`) to go on from it.
+STATE_FIELDS = ("step", "total_steps", "best", "loss_scaler", "config", "data_digest", "tokenizer_digest")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
                 raise UsageError("data", "there are no validation rows to choose the best model by",
                                  "--validation_file or a data set with a validation split", "name one")  # fmt: skip
             tell("no validation rows: nothing will be evaluated")
+        if config.do_predict and tables.test is None:
+            raise UsageError("--do_predict", "there are no test rows", "--test_file or a data set with a test split",
+                             "name one, or leave the flag out")  # fmt: skip
         if dry_run:
             tell("dry run: everything checked, nothing trained or written")
             return EXIT_FINISHED
@@ -108,6 +115,16 @@ def _use_deterministic_kernels(config: TrainConfig) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+def _saved_config(found: Path) -> Mapping[str, Any]:
+    """Return the configuration in a checkpoint. Raises UsageError for one that another version has written."""
+    state = checkpoint.load_state(found)
+    missing = [name for name in STATE_FIELDS if name not in state]
+    if missing:
+        raise UsageError(str(found), f"its state has no {missing[0]}", "a checkpoint of this version of ringtune",
+                         "go on with the version that wrote it")  # fmt: skip
+    return dict(state["config"])
+
+
 def _open(
     config: TrainConfig, world_size: int, guard: rundir.RunLock | None, tell: Any, *, dry_run: bool
 ) -> Opening | None:
@@ -122,12 +139,12 @@ def _open(
     saved: Mapping[str, Any] | None = None
     if config.resume_from_checkpoint not in (None, "latest"):
         found = Path(str(config.resume_from_checkpoint))
-        saved = checkpoint.load_state(found)["config"]
+        saved = _saved_config(found)
     elif existing and not config.overwrite_output_dir:
         found, stepped_over = checkpoint.find_latest(folder)
         for finding in stepped_over:
             tell(f"stepped over {finding.path}: {finding.reason}")
-        saved = rundir.read_config(folder) if found is None else checkpoint.load_state(found)["config"]
+        saved = rundir.read_config(folder) if found is None else _saved_config(found)
     if config.resume_from_checkpoint == "latest" and found is None:
         raise UsageError("--resume_from_checkpoint latest", f"{folder} has no whole checkpoint",
                          "a folder with one", "leave the flag out to start anew")  # fmt: skip
@@ -146,7 +163,8 @@ def _open(
     finished = folder / FINISHED_FILE
     finished_step = 0
     if existing and not config.overwrite_output_dir and finished.exists():
-        finished_step = int(json.loads(finished.read_text())["step"])
+        with suppress(OSError, ValueError, TypeError, KeyError):  # spoilt: the checkpoint says how far the run is
+            finished_step = int(json.loads(finished.read_text())["step"])
     return Opening(config, batch, found, finished_step)
 
 
@@ -168,6 +186,7 @@ def _assemble(
 ) -> Loop:  # fmt: skip
     """Build model, optimizer and loop on this rank, restored from the checkpoint if there is one."""
     network = model.load_model(config, tables.task)
+    model.refuse_other_tokens(network, [tables.train, *tables.validation.values(), *filter(None, [tables.test])])
     example = tables.train.batch([0])
     example.pop("labels", None)
     unused = model.freeze_unused(network, example)

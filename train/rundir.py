@@ -132,4 +132,5 @@ class MetricsLog:
 
 
 def _stays(record: Mapping[str, Any], step: int) -> bool:
-    return bool(record["step"] < step or (record["step"] == step and record["event"] != "eval"))
+    here = record.get("step", 0)
+    return bool(here < step or (here == step and record.get("event") != "eval"))

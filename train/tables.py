@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class _Prepared:
     """What the tokenising rank of a node tells the others."""
 
     task: data.Task
-    folder: str
+    key: str  # the name of the tables' folder in the cache of each host
     names: tuple[str, ...]
     digest: str
 
@@ -52,10 +52,11 @@ def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopWatch) ->
     everyone = [each for each in comm.gather_values(mine, "tables/prepared") if each is not None]
     first = everyone[0]
     for each in everyone:
-        if (each.digest, each.folder.rsplit("/", 1)[-1]) != (first.digest, first.folder.rsplit("/", 1)[-1]):
+        if (each.digest, each.key) != (first.digest, first.key):
             raise UsageError("data", "hosts read different rows under the same names", "the same files on every host",
                              "copy the files, or put them on a shared file system")  # fmt: skip
-    opened = {name: tokens.TokenTable.open(Path(first.folder) / name) for name in first.names}
+    folder = _folder(config, first.key)  # this host's own: its cache may lie elsewhere than that of rank 0's host
+    opened = {name: tokens.TokenTable.open(folder / name) for name in first.names}
     return Tables(
         task=first.task,
         train=opened["train"],
@@ -63,6 +64,10 @@ def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopWatch) ->
         test=opened.get("test"),
         digest=first.digest,
     )
+
+
+def _folder(config: TrainConfig, key: str) -> Path:
+    return cache_folder(config.cache_dir) / "tokens" / key
 
 
 def _tokenise(config: TrainConfig, tokenizer: Any, stop: StopWatch, *, shown: bool) -> _Prepared:
@@ -78,14 +83,14 @@ def _tokenise(config: TrainConfig, tokenizer: Any, stop: StopWatch, *, shown: bo
         max_train_samples=config.max_train_samples,
         max_eval_samples=config.max_eval_samples,
     )
-    cache = cache_folder(config.cache_dir)
-    raw = cache / "raw" / f"{os.getpid()}"
+    raw = _scratch(cache_folder(config.cache_dir) / "raw")
     try:
         splits, task = data.load(source, regression=config.regression, cache_dir=raw)
         if splits.train is None:
             raise UsageError("data", "there are no training rows", "--train_file or a data set with a train split",
                              "name one")  # fmt: skip
-        folder = cache / "tokens" / tokens.token_key(splits, task, tokenizer, config.max_seq_length)
+        key = tokens.token_key(splits, task, tokenizer, config.max_seq_length)
+        folder = _folder(config, key)
         named = {"train": splits.train}
         named |= {f"validation{suffix}": each for suffix, each in splits.validation.items()}
         if splits.test is not None:
@@ -94,6 +99,19 @@ def _tokenise(config: TrainConfig, tokenizer: Any, stop: StopWatch, *, shown: bo
             bar = Progress(len(rows), f"tokenising {name}", shown=shown)
             tokens.write(folder / name, rows, task, tokenizer, config.max_seq_length, stop.is_set, bar.update)
             bar.close()
-        return _Prepared(task, str(folder), tuple(named), splits.digest)
+        return _Prepared(task, key, tuple(named), splits.digest)
     finally:
         shutil.rmtree(raw, ignore_errors=True)
+
+
+def _scratch(parent: Path) -> Path:
+    """Return a new folder of this process alone: hosts that share the cache may give their processes the same number.
+
+    Raises UsageError where none can be made.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=parent))
+    except OSError as error:
+        raise UsageError(f"--cache_dir {parent.parent}", str(error.strerror), "a folder one may write to",
+                         "choose another, or set $RINGTUNE_CACHE") from None  # fmt: skip

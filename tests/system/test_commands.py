@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import Workshop, ranks, run_command, script, write_rows
+from conftest import Workshop, digests, ranks, run_command, script, write_rows
 
 pytestmark = pytest.mark.system
 
@@ -159,6 +160,30 @@ def test_a_finished_run_says_so_and_more_epochs_go_on_from_it(workshop: Workshop
     assert done.returncode == 0 and "checkpoint-4" in done.output
 
 
+def test_a_run_whose_records_were_spoilt_goes_on_from_its_checkpoint(workshop: Workshop, reference, tmp_path):
+    folder = Path(shutil.copytree(reference(1), tmp_path / "run", symlinks=True))
+    (folder / "finished.json").write_text("{")
+    with (folder / "metrics.jsonl").open("ab") as stream:
+        stream.write(b'3\n{"note": "by hand"}\n\xff')
+    done = ranks(0, *CLI, *workshop.arguments(folder))
+    assert done.returncode == 0 and "going on from" in done.output, done.output
+    assert json.loads((folder / "finished.json").read_text())["step"] == 12
+    assert '{"note": "by hand"}' in (folder / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", ".lock.holder"])
+def test_what_cannot_be_written_is_one_line_and_exit_code_2_on_many_ranks(
+    workshop: Workshop, reference, tmp_path, name
+):
+    """On the main thread of rank 0, and in work that all ranks wait for."""
+    folder = Path(shutil.copytree(reference(1), tmp_path / "run", symlinks=True))
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    done = ranks(2, *CLI, *workshop.arguments(folder, max_steps=14))
+    assert f"{folder / name}: Is a directory; room, and the right to write there" in usage_error(done)
+    assert digests(folder, 12) == digests(reference(1), 12)
+
+
 def test_a_run_started_again_from_its_own_configuration_goes_on_even_if_it_once_overwrote(workshop: Workshop, tmp_path):
     folder = tmp_path / "run"
     for _ in range(2):
@@ -266,3 +291,5 @@ def test_help_completion_and_the_resolved_configuration_are_printed_at_once(work
 def test_settings_that_leave_nothing_to_choose_the_best_by_are_refused(workshop: Workshop, tmp_path):
     arguments = workshop.arguments(tmp_path / "run", validation_file=None, load_best_model_at_end="true")
     assert "no validation rows to choose the best model by" in usage_error(ranks(2, *CLI, *arguments))
+    arguments = workshop.arguments(tmp_path / "run", do_predict="true")
+    assert "--do_predict: there are no test rows" in usage_error(ranks(0, *CLI, *arguments))

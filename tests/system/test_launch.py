@@ -61,5 +61,20 @@ def test_a_usage_error_of_the_worker_is_told_once_with_its_code(workshop: Worksh
     assert done.returncode == 2 and done.output.count("nearest is learning_rate") == 1, done.output
 
 
+def test_logs_that_cannot_be_kept_are_said_before_anything_starts(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = launch("-np", 2, "--output-dir", tmp_path / "file", "--", "echo", "started")
+    assert done.returncode == 2 and "Traceback" not in done.output, done.output
+    assert f"ringtune-launch: --output-dir {tmp_path / 'file'}: File exists" in done.output
+    assert "started" not in done.output and (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_doctor_names_a_folder_that_is_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run_command([script("ringtune-launch"), "doctor", "--folder", str(tmp_path / "file")])
+    assert done.returncode == 1 and "Traceback" not in done.output, done.output
+    assert "it is not a folder" in done.output
+
+
 def test_completion_is_printed():
     assert "ringtune-launch" in run_command([script("ringtune-launch"), "completion", "bash"]).output

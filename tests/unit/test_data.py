@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import make_tokenizer
-from ringtune.train import data, tokens
+from ringtune.train import config, data, tables, tokens
 from ringtune.train.contract import StopRequested, UsageError
+from ringtune.train.stop import StopWatch
 
 
 def load(tmp_path, train, dev=None, name="train.csv", **settings):
@@ -38,6 +39,10 @@ GOOD = "text,label\nfine,up\nbad,down\n"
         ("text,label\nfine,0.5\nbad,1\n", None, {"regression": False}, "holds numbers such as 0.5, not classes"),
         ('text,label\n"fine,up\nbad,down,more\nx', None, {}, "it cannot be read as csv"),
         (GOOD, None, {"text_column_names": "a,b,c"}, "names 3 columns"),
+        (GOOD, None, {"text_column_names": "text,text"}, "two different ones"),
+        ("text,label\nfine,1.5\nbad,1e300\n", None, {}, "row 2: the rating in column 'label' is 1e+300"),
+        ("text,label\nfine,x\n", None, {"regression": True}, "row 1: the rating in column 'label' is 'x'"),
+        ('text,label\n"fine\nfilm",up\nbad,down,more\n', None, {}, "it cannot be read as csv"),
     ],
 )
 def test_rows_that_cannot_be_used_are_refused_in_one_line(tmp_path, train, dev, settings, message):
@@ -50,6 +55,29 @@ def test_rows_that_cannot_be_used_are_refused_in_one_line(tmp_path, train, dev, 
 def test_a_nan_rating_in_json_is_refused(tmp_path):
     with pytest.raises(UsageError, match="row 2: the rating in column 'label' is None"):
         load(tmp_path, '{"text": "a", "label": 0.5}\n{"text": "b", "label": null}\n', name="t.jsonl")
+
+
+@pytest.mark.parametrize("regression", [None, True])
+@pytest.mark.parametrize("label", ['["x"]', "[1]", "[0.5]", '{"x": 1}', "null", '"2020-01-01T00:00:00"'])
+def test_labels_that_are_no_labels_are_refused_in_one_line(tmp_path, label, regression):
+    """What nests numbers is not a number."""
+    with pytest.raises(UsageError, match=r"column 'label' (holds|is)"):
+        load(tmp_path, f'{{"text": "a", "label": {label}}}\n' * 2, name="t.jsonl", regression=regression)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbftext,label\nfine film,up\nbad,down\n", b"text,label\r\nfine film,up\r\nbad,down\r\n"],
+    ids=["BOM", "CRLF"],
+)
+def test_files_of_other_systems_give_the_same_rows(tmp_path, content):
+    splits, task = load(tmp_path, content)
+    assert splits.train["text"][:] == ["fine film", "bad"] and task.label_names == ("down", "up")
+
+
+def test_quoted_texts_keep_their_lines_and_quotes(tmp_path):
+    splits, _ = load(tmp_path, 'text,label\n"fine, ""warm""\nfilm",up\nbad,down\n')
+    assert splits.train["text"][:] == ['fine, "warm"\nfilm', "bad"]
 
 
 def test_texts_that_look_like_missing_values_stay_texts(tmp_path):
@@ -127,6 +155,42 @@ def test_a_damaged_table_is_noticed_and_made_again(tmp_path):
     assert "ids has 0 of" in str(tokens.damage(tmp_path / "table"))
     again, _ = table(tmp_path, ["a film", "odd"])
     assert np.array_equal(again.batch([0, 1])["input_ids"].numpy(), ids)
+
+
+class OtherHost:
+    """What a rank without a tokeniser of its own is told by the ranks of two hosts."""
+
+    local_rank, rank = 1, 3
+
+    def __init__(self, told):
+        self.told = told
+
+    def work_together(self, work, stop, name):
+        return work()
+
+    def gather_values(self, value, name):
+        return [self.told, value]
+
+
+def test_a_rank_opens_the_tables_of_its_own_host_wherever_that_keeps_them(tmp_path, monkeypatch):
+    train = tmp_path / "t.csv"
+    train.write_text(GOOD)
+    settings = config.TrainConfig(model_name_or_path="m", train_file=str(train), max_seq_length=16)
+    tokenizer = make_tokenizer(tmp_path / "model")
+    told = {}
+    for host in ("a", "b"):
+        monkeypatch.setenv("RINGTUNE_CACHE", str(tmp_path / host))
+        told[host] = tables._tokenise(settings, tokenizer, StopWatch(), shown=False)
+        assert not list((tmp_path / host / "raw").iterdir())
+    found = tables.prepare(settings, tokenizer, OtherHost(told["a"]), StopWatch())
+    assert found.train.folder.is_relative_to(tmp_path / "b") and found.train.num_rows == 2
+
+
+def test_ranks_of_two_hosts_that_share_a_cache_have_a_scratch_folder_each(tmp_path):
+    assert tables._scratch(tmp_path) != tables._scratch(tmp_path)  # though their process numbers may be the same
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"--cache_dir .*file: Not a directory"):
+        tables._scratch(tmp_path / "file" / "raw")
 
 
 def test_a_hub_that_cannot_be_reached_is_said_in_one_line_with_what_to_do(tmp_path):

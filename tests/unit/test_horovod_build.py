@@ -54,6 +54,18 @@ def test_everything_missing_is_named_at_once(tmp_path, monkeypatch):
         assert name in str(caught.value)
 
 
+def test_a_compiler_that_is_named_is_never_replaced_by_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UsageError, match=r"missing: the C\+\+ compiler CXX=no-such-compiler"):
+        toolchain.find(tmp_path)
+
+
+def test_a_cache_that_is_no_folder_is_a_usage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file/horovod: Not a directory.*--cache-dir"):
+        toolchain.find(tmp_path / "file" / "horovod")
+
+
 def test_a_dry_run_shows_the_plan_and_installs_nothing(tmp_path):
     command = [sys.executable, "-m", "ringtune.launch.cli", "horovod", "--dry-run", "--cache-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -139,6 +139,8 @@ def test_slurms_tasks_per_node_are_expanded_and_checked():
     assert allocation.expand_nodelist("n[01-02],gpu-a,r[1,3]x") == ["n01", "n02", "gpu-a", "r1x", "r3x"]
     with pytest.raises(UsageError, match="T: '2x3' in '2x3' is not understood"):
         allocation.expand_tasks("2x3", "T")
+    with pytest.raises(UsageError, match="SLURM_JOB_NODELIST: '' names a node without a name"):
+        allocation.slurm_hosts({"SLURM_JOB_NODELIST": ""})
     with pytest.raises(UsageError, match="speaks of 1 nodes, the job has 2"):
         allocation.slurm_hosts({"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2"})
 

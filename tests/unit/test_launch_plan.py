@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ringtune.launch import cores, environment, horovodrun, mpirun, preflight, rank, run, srun
+from ringtune.launch import cli, cores, environment, horovodrun, mpirun, preflight, rank, run, srun
 from ringtune.launch.blame import Ending, judge, missing_ranks
 from ringtune.launch.hosts import Host
 from ringtune.launch.job import mismatches
@@ -101,7 +101,7 @@ def test_horovods_settings_have_their_units():
         {"fusion_threshold_mb": 32, "cycle_time_ms": 2.5, "autotune": True, "log_level": None}
     )
     assert found == {"HOROVOD_FUSION_THRESHOLD": str(32 << 20), "HOROVOD_CYCLE_TIME": "2.5", "HOROVOD_AUTOTUNE": "1"}
-    with pytest.raises(UsageError, match="--fusion-threshold-mb: -1 is negative"):
+    with pytest.raises(UsageError, match="--fusion-threshold-mb: -1 is out of range"):
         environment.horovod_settings({"fusion_threshold_mb": -1})
 
 
@@ -125,6 +125,9 @@ def test_a_dry_run_shows_table_environment_and_command_and_hides_secrets():
         (["-np", "1", "-x", "NOT_SET_ANYWHERE", "--", "true"], "NOT_SET_ANYWHERE is not set here"),
         (["-H", "a:2,a:2", "--", "true"], "named twice"),
         (["--hostfile", "/nowhere", "--", "true"], "No such file"),
+        (["-np", "2", "--", ""], "command: there is none"),
+        (["-np", "2", "-i", "/nowhere", "--", "true"], "--ssh-identity-file: there is no file /nowhere"),
+        (["-np", "2", "--cycle-time-ms", "nan", "--", "true"], "--cycle-time-ms: nan is out of range"),
     ],
 )
 def test_bad_requests_end_in_one_line_and_exit_code_2(words, message):
@@ -132,6 +135,27 @@ def test_bad_requests_end_in_one_line_and_exit_code_2(words, message):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["run", "-np", "2", "--start-timeout", "nan", "--", "true"],
+            "--start-timeout: invalid time in seconds (above 0)",
+        ),
+        (["run", "-np", "2", "--stop-timeout=-1", "--", "true"], "--stop-timeout: invalid time in seconds (above 0)"),
+        (["run", "-np", "2", "-p", "0", "--", "true"], "invalid port (1 to 65535) value: '0'"),
+        (["run", "-np", "2", "--log-level", "LOUD", "--", "true"], "--log-level: invalid choice: 'LOUD'"),
+        (["horovod", "--jobs", "0"], "--jobs: invalid count (from 1) value: '0'"),
+        (["doctor", "-H"], "expected one argument"),
+    ],
+)
+def test_flags_out_of_range_are_refused_before_anything_is_looked_at(capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 # Cores

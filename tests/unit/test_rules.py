@@ -173,6 +173,32 @@ def test_an_unknown_key_in_the_file_names_the_nearest(tmp_path):
         config.parse(["--config", str(tmp_path / "c.yaml")])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- seed\n", "it holds no settings"),
+        ("", "it holds no settings"),
+        ("seed: null\n", "--seed: it is null; a value of type int"),
+        ("learning_rate: .nan\n", "--learning_rate: nan is not finite"),
+        ("num_train_epochs: .inf\n", "--num_train_epochs: inf is not finite"),
+        ("seed: [1]\n", "seed"),
+        ("bf16: maybe\n", "bf16"),
+        ("output_dir: 2020-13-45\n", "month must be in 1..12"),
+        (f"seed: {'[' * 2000}{']' * 2000}\n", "recursion"),
+        ("seed: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        (f"seed: {1 << 63}\n", "--seed: 9223372036854775808 is too large"),
+        ("num_threads: 100000\n", "--num_threads: 100000 is too large; at most 1024"),
+        ("max_steps: 0\nnum_train_epochs: 0\n", "trains nothing"),
+    ],
+)
+def test_a_config_file_of_wrong_values_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        config.parse(["--config", str(tmp_path / "c.yaml"), *ENOUGH])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_resumed_run_may_change_its_cadence_but_not_its_mathematics():
     found, _ = config.parse(ENOUGH)
     saved = {name: getattr(found, name) for name in config.FIELDS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 from ringtune.train import rundir
-from ringtune.train.contract import UsageError
+from ringtune.train.contract import UsageError, as_usage
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -46,6 +47,23 @@ def test_metrics_are_cut_back_to_the_checkpoint_without_the_evaluation_after_it(
     for event, step in (("train", 1), ("train", 2), ("eval", 2), ("train", 3)):
         log.write({"event": event, "step": step})
     with log.path.open("a") as stream:
-        stream.write('{"event": "tra')  # torn by a crash
+        stream.write('{"event": "tra\n3\n[]\n')  # torn by a crash, and what is no record
+    with log.path.open("ab") as stream:
+        stream.write(b"\xff\xfe")
     log.truncate_after(2)
     assert [(each["event"], each["step"]) for each in rundir.read_records(log.path)] == [("train", 1), ("train", 2)]
+
+
+def test_a_disk_that_the_user_can_mend_is_a_usage_error_and_any_other_error_stays_itself(tmp_path):
+    with pytest.raises(OSError) as caught:
+        tmp_path.write_text("")
+    assert str(as_usage(caught.value)) == (
+        f"{tmp_path}: Is a directory; room, and the right to write there; mend it, then run again"
+    )
+    for other in (
+        OSError(errno.EIO, "Input/output error"),
+        ConnectionResetError(),
+        ValueError("x"),
+        UsageError("a", "b"),
+    ):
+        assert as_usage(other) is other

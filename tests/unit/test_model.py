@@ -1,0 +1,88 @@
+"""A model, its tokenizer and a checkpoint fit together or are refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ringtune.train import checkpoint, config, data, model, run, tokens
+from ringtune.train.contract import UsageError
+
+TASK = data.Task("classification", ("down", "up"), ("text",), "label")
+
+
+def settings(folder: Path) -> config.TrainConfig:
+    return config.TrainConfig(model_name_or_path=str(folder), train_file="rows.csv")
+
+
+@pytest.fixture
+def copy(workshop, tmp_path) -> Path:
+    return Path(shutil.copytree(workshop.model, tmp_path / "model"))
+
+
+def network(workshop) -> torch.nn.Module:
+    return model.load_model(settings(workshop.model), TASK)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "{"), ("tokenizer.json", "[1]"), ("tokenizer.json", ""), ("tokenizer_config.json", "[]"),
+        ("config.json", "{"), ("config.json", "[]"), ("config.json", '{"model_type": "bert", "hidden_size": "x"}'),
+        ("config.json", '{"model_type": "bert", "hidden_size": -2}'), ("model.safetensors", "torn"),
+    ],
+)  # fmt: skip
+def test_a_spoilt_file_of_a_model_is_told_in_one_line(copy, name, content):
+    (copy / name).write_text(content)
+    with pytest.raises(UsageError, match=r"no (tokenizer|model) could be read from it: .*check the folder") as caught:
+        model.load_tokenizer(str(copy))
+        model.load_model(settings(copy), TASK)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_tokenizer_is_refused_not_read_as_unknown_words(copy):
+    for each in copy.iterdir():
+        if each.name not in ("config.json", "model.safetensors"):
+            each.unlink()
+    with pytest.raises(UsageError, match="no tokenizer could be read from it: there are no words in it"):
+        model.load_tokenizer(str(copy))
+
+
+def rows(*lengths: int, largest: int = 5) -> tokens.TokenRows:
+    ids = np.full(sum(lengths), largest, dtype=np.int32)
+    return tokens.TokenRows(ids, None, np.cumsum([0, *lengths]), None, tokens.Padding(0, 0, "right", False))
+
+
+def test_tokens_of_another_model_are_refused_before_the_first_step(workshop):
+    known = json.loads((workshop.model / "config.json").read_text())["vocab_size"]
+    net = network(workshop)
+    model.refuse_other_tokens(net, [rows(3, 64, 2, largest=known - 1)])
+    with pytest.raises(UsageError, match=f"gives token {known}, the model knows {known} tokens"):
+        model.refuse_other_tokens(net, [rows(3), rows(3, largest=known)])
+    with pytest.raises(UsageError, match="--max_seq_length: the model takes no row of 65 tokens.*at most 64"):
+        model.refuse_other_tokens(net, [rows(3), rows(2, 65, 2)])
+
+
+def test_weights_and_moments_of_another_model_are_refused(workshop):
+    net = network(workshop)
+    own = {name: each.clone() for name, each in net.state_dict().items()}
+    model.restore_model(net, own, "c")
+    first = next(iter(own))
+    for other in ({**own, first: own[first][:1]}, {**own, "more": own[first]}, dict(list(own.items())[1:])):
+        with pytest.raises(UsageError, match="c: it is a checkpoint of another model: .*check --model_name_or_path"):
+            model.restore_model(net, other, "c")
+    optimizer = model.make_optimizer(net, settings(workshop.model))
+    for name in (f"{first}/exp_avg", "more/exp_avg"):
+        with pytest.raises(UsageError, match="c: its optimizer state .* does not fit this model"):
+            model.restore_optimizer(net, optimizer, {name: torch.zeros(1)}, "c")
+
+
+def test_a_checkpoint_of_another_version_is_refused_by_what_it_lacks(tmp_path):
+    tensors = {"w": torch.ones(1)}
+    found = checkpoint.write_checkpoint(tmp_path, checkpoint.Snapshot(1, tensors, {"step": 1}, tensors, {}))
+    with pytest.raises(UsageError, match="checkpoint-1: its state has no total_steps; a checkpoint of this version"):
+        run._saved_config(found)
