@@ -252,25 +252,18 @@ def test_a_cancelled_run_goes_on_by_resume_and_by_mpirun(desk, whole):
 
 def test_a_run_that_crashes_at_step_0_stops_after_the_stated_tries_with_its_last_line(desk):
     mine = desk("n1")
-    shutil.rmtree(mine.here.model)
-    smaller_model(mine.here.model, vocab_size=10)  # than its tokenizer's: looking up a token fails
-    mine.submit("--ntasks=1", "--max-tries", 2)
+    broken = mine.folder / "broken" / "tensorboard"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text('raise RuntimeError("planted failure")\n')
+    (mine.folder / "profile.yaml").write_text(f"setup: ['export PYTHONPATH={broken.parent}']\n")
+    mine.submit("--ntasks=1", "--max-tries", 2, "--profile", mine.folder / "profile.yaml", report_to="tensorboard")
     found = mine.finish()
     assert (found["state"], found["requeues"], found["step"]) == ("FAILED", 1, 0), mine.log()
     assert len(mine.events("started")) == 2
-    assert found["last_line"] == "IndexError: index out of range in self"
+    assert found["last_line"] == "RuntimeError: planted failure"
     assert "2 tries without a step more (--max-tries)" in found["reason"]
     portrait = mine("status", mine.folder / "run").output
-    assert "last line:   IndexError: index out of range in self" in portrait, portrait
-
-
-def smaller_model(folder: Path, vocab_size: int) -> None:
-    from conftest import make_tokenizer
-    from transformers import BertConfig, BertForSequenceClassification
-
-    make_tokenizer(folder)
-    BertForSequenceClassification(BertConfig(vocab_size=vocab_size, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                                             intermediate_size=64, max_position_embeddings=64)).save_pretrained(folder)  # fmt: skip
+    assert "last line:   RuntimeError: planted failure" in portrait, portrait
 
 
 def test_a_wrong_request_is_told_in_sbatchs_own_words_and_the_script_is_kept(desk):
