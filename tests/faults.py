@@ -1,14 +1,16 @@
 """Run ringtune-train with a planted fault: ``faults.py [kill K | nan ROW | stop K RANK | raise K RANK | orphan | differ RANK] -- FLAGS``.
 
-The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they happen.
+The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they happen. ``logits FILE``
+is no fault: it notes what the model in memory says of a few rows at each save.
 """
 
+import json
 import os
 import signal
 import sys
 
 import torch
-from ringtune.train import cli, model, step
+from ringtune.train import cli, loop, model, step
 from ringtune.train.contract import promised_rank
 from ringtune.train.tokens import TokenTable
 
@@ -23,7 +25,13 @@ def take(self, plan, stop_requested):
         os.kill(os.getpid(), signal.SIGKILL)
     if words[:1] == ["stop"] and (plan.step, self.comm.rank) == (int(words[1]), int(words[2])):
         os.kill(os.getpid(), signal.SIGTERM)
-    return original_take(self, plan, stop_requested)
+    before = model.state_digest(self.model.state_dict()) if words[:1] == ["nan"] else ""
+    try:
+        return original_take(self, plan, stop_requested)
+    except step.NotFinite:
+        same = model.state_digest(self.model.state_dict()) == before
+        print(f"parameters of rank {self.comm.rank} {'as before' if same else 'changed'}", flush=True)
+        raise
 
 
 def batch(self, rows):
@@ -50,6 +58,21 @@ def load_model(config, task):
     return network
 
 
+def save(self):
+    if words[:1] == ["logits"]:
+        rows = self.tables.train.batch(range(5))
+        rows.pop("labels")
+        self.network.eval()
+        with torch.no_grad():
+            noted["logits"][self.step] = self.network(**rows).logits.tolist()
+        noted["rows"] = {name: each.tolist() for name, each in rows.items()}
+        with open(words[1], "w") as stream:
+            json.dump(noted, stream)
+    original_save(self)
+
+
+noted: dict = {"logits": {}}
+original_save, loop.Loop._save = loop.Loop._save, save
 original_load, model.load_model = model.load_model, load_model
 step.Stepper.take = take
 TokenTable.batch = batch

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import re
+
+import numpy as np
 import pytest
+from ringtune.train.checkpoint import list_checkpoints
+from ringtune.train.order import DataOrder
+from ringtune.train.shards import deal
+from transformers import AutoTokenizer
 
 pytestmark = pytest.mark.parallel
 
@@ -18,6 +26,19 @@ def test_a_failing_rank_takes_the_job_down_with_its_traceback_once(workshop, tmp
 def test_a_loss_that_is_not_finite_stops_all_ranks_naming_step_rank_and_rows(workshop, tmp_path):
     done = workshop.train(2, tmp_path / "run", fault=("nan", "17"), save_steps=1, dropout=0.0)
     assert done.returncode == 1, done.output
-    line = next(line for line in done.output.splitlines() if "not finite" in line)
-    assert "step " in line and "rank " in line and "17" in line and "no parameter was changed" in line
-    assert "Traceback" not in done.output
+    found = re.search(
+        r"step (\d+): the loss is not finite; rank (\d): nan in the shard of rows \[(.*)\]; no parameter", done.output
+    )
+    assert found, done.output
+    number, rank, rows = int(found[1]), int(found[2]), [int(row) for row in found[3].split(",")]
+    order = DataOrder(42, 101, 12)
+    assert number == next(step for step in range(1, 10) if 17 in order.rows(step - 1))
+    tokenizer = AutoTokenizer.from_pretrained(workshop.model)
+    with workshop.rows.open(newline="") as stream:
+        lengths = np.array([len(tokenizer(row["text"], max_length=32, truncation=True).input_ids)
+                            for row in csv.DictReader(stream)])  # fmt: skip
+    shards = deal(order.rows(number - 1), lengths[order.rows(number - 1)], 2)
+    assert rows == shards[rank].tolist() and 17 in rows
+    assert done.output.count("as before") == 2 and "changed\n" not in done.output
+    assert list_checkpoints(tmp_path / "run")[0][0] == number - 1
+    assert done.output.count("not finite") == 1 and "Traceback" not in done.output

@@ -26,6 +26,21 @@ def test_collectives_hold_on_every_rank_over_gloo():
     assert done.output.count("all facts hold") == 2, done.output
 
 
+def test_work_on_one_rank_may_take_longer_than_horovod_lets_a_rank_be_waited_for():
+    """Tokenising takes hours where the stall check ends a job after minutes: the ranks that wait must keep talking."""
+    limits = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "1", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "2", "FACTS_SLOW_S": "6"}
+    done = ranks(2, FACTS, limit_s=120, env=limits)
+    assert done.output.count("all facts hold") == 2, done.output
+
+
+def test_ranks_on_other_hosts_than_promised_are_refused_with_their_table(workshop, tmp_path):
+    arguments = workshop.arguments(tmp_path / "run")
+    done = ranks(2, "-m", "ringtune.train.cli", *arguments, env={"RINGTUNE_HOSTS": "a:1,b:1"})
+    assert done.returncode == 2 and "rank 1  host " in done.output, done.output
+    assert "has local rank 1 of 2, promised 0 of 1" in done.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_clipping_waits_for_the_reduction(reference):
     """Clipped hard: a rank that clipped its own part before the sum would scale it differently."""
     one, many = (reference(size, num_shards=6, max_grad_norm=0.05, dropout=0.0) for size in (1, 2))

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Workshop, digests, ranks, run_command, script, write_rows
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.system
 
@@ -52,6 +54,29 @@ def test_the_final_folder_and_each_checkpoint_load_and_agree_with_the_model(work
     final, last = done.stdout.splitlines()
     assert final == last
     assert "{0: 'down', 1: 'up'}" in final
+
+
+def test_every_checkpoint_and_the_final_folder_have_the_logits_of_the_model_that_was_trained(workshop, tmp_path):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    done = workshop.train(
+        1, tmp_path / "run", fault=("logits", str(tmp_path / "logits.json")), save_steps=5, save_total_limit=9
+    )
+    assert done.returncode == 0, done.output
+    noted = json.loads((tmp_path / "logits.json").read_text())
+    assert list(noted["logits"]) == ["5", "9", "10", "12"]  # by cadence, before an evaluation, and at the end
+    rows = {name: torch.tensor(each) for name, each in noted["rows"].items()}
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        for step, logits in [*noted["logits"].items(), (None, noted["logits"]["12"])]:
+            folder = tmp_path / "run" / (f"checkpoint-{step}" if step else "")
+            with torch.no_grad():
+                found = AutoModelForSequenceClassification.from_pretrained(folder).eval()(**rows).logits
+            assert found.tolist() == logits, folder
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_logits_of_a_reloaded_checkpoint_are_those_the_run_scored(workshop: Workshop, reference):
@@ -250,6 +275,11 @@ def test_early_stopping_and_the_best_model_are_one_agreed_decision(workshop: Wor
     assert (finished["stopped_at"], finished["best"]["step"]) == (3, 1)  # nothing is learnt at this rate
     assert os.readlink(tmp_path / "run" / "best") == "checkpoint-1"
     assert sorted(each.name for each in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
+    final, best, last = (
+        load_file(tmp_path / "run" / each / "model.safetensors") for each in ("", "best", "checkpoint-3")
+    )
+    assert all(torch.equal(final[name], best[name]) for name in best)
+    assert not all(torch.equal(final[name], last[name]) for name in last)  # the last one is another
 
 
 def option_strings(parser) -> set[str]:

@@ -157,6 +157,64 @@ def test_a_damaged_table_is_noticed_and_made_again(tmp_path):
     assert np.array_equal(again.batch([0, 1])["input_ids"].numpy(), ids)
 
 
+def glue_like(folder, monkeypatch):
+    """Put data sets into a folder that is laid out as GLUE's repository is on the hub."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    layouts = {
+        "mrpc": (("sentence1", "sentence2"), ("train", "validation", "test"), ClassLabel(names=["not_equivalent", "equivalent"])),
+        "mnli": (("premise", "hypothesis"), ("train", "validation_matched", "validation_mismatched", "test_matched"),
+                 ClassLabel(names=["entailment", "neutral", "contradiction"])),
+        "stsb": (("sentence1", "sentence2"), ("train", "validation"), Value("float32")),
+        "sst2": (("sentence",), ("validation",), ClassLabel(names=["negative", "positive"])),
+    }  # fmt: skip
+    card = ["---", "configs:"]
+    for name, (columns, splits, label) in layouts.items():
+        card += [f"- config_name: {name}", "  data_files:"]
+        features = Features({**dict.fromkeys(columns, Value("string")), "label": label, "idx": Value("int32")})
+        for number, split in enumerate(splits):
+            labels = [-1, -1, -1] if split.startswith("test") else [0, 1, 0]  # as GLUE hides them
+            rows = {
+                **{each: [f"{split} {row}" for row in range(3)] for each in columns},
+                "label": labels,
+                "idx": [7, 8, 9],
+            }
+            path = f"{name}/{split}-{number}.parquet"
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Dataset.from_dict(rows, features=features).to_parquet(folder / path)
+            card += [f"  - split: {split}", f"    path: {path}"]
+    (folder / "README.md").write_text("\n".join([*card, "---", ""]))
+    monkeypatch.setattr(data, "GLUE_REPOSITORY", str(folder))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+
+
+def test_glue_tasks_are_read_from_their_repository_with_all_their_splits(tmp_path, monkeypatch):
+    glue_like(tmp_path, monkeypatch)
+    tokenizer = make_tokenizer(tmp_path / "model")
+    splits, task = data.load(data.DataSource(task_name="mrpc"), regression=None, cache_dir=tmp_path)
+    names = ("not_equivalent", "equivalent")
+    assert task == data.Task("classification", names, ("sentence1", "sentence2"), "label")
+    tokens.write(tmp_path / "t", splits.train, task, tokenizer, 16, lambda: False, lambda done: None)
+    assert tokens.TokenTable.open(tmp_path / "t").labels.tolist() == [
+        0,
+        1,
+        0,
+    ]  # the numbers of the names, as on the hub
+    assert splits.test["sentence1"][0] == "test 0"
+    splits, task = data.load(data.DataSource(task_name="mnli"), regression=None, cache_dir=tmp_path)
+    assert {suffix: rows["premise"][0] for suffix, rows in splits.validation.items()} == {
+        "": "validation_matched 0", "mm": "validation_mismatched 0"}  # fmt: skip
+    assert task.text_columns == ("premise", "hypothesis") and task.num_labels == 3
+    splits, task = data.load(data.DataSource(task_name="stsb"), regression=None, cache_dir=tmp_path)
+    assert (task.kind, task.num_labels) == ("regression", 1)
+    with pytest.raises(UsageError, match="sst2: it has no train split, only validation"):
+        data.load(data.DataSource(task_name="sst2"), regression=None, cache_dir=tmp_path)
+    with pytest.raises(UsageError, match="--task_name: mprc is no GLUE task; .*did you mean mrpc"):
+        data.load(data.DataSource(task_name="mprc"), regression=None, cache_dir=tmp_path)
+    named = data.DataSource(dataset_name=str(tmp_path), dataset_config_name="mrpc")
+    assert data.load(named, regression=None, cache_dir=tmp_path)[1].label_names == names
+
+
 class OtherHost:
     """What a rank without a tokeniser of its own is told by the ranks of two hosts."""
 
