@@ -405,7 +405,17 @@ def test_the_examples_run_as_they_are_but_for_their_size(desk, name, smaller):
     mine.env["PATH"] = f"{tools}:{mine.env['PATH']}"
     example = Path(__file__).parents[2] / "slurm" / "examples" / f"{name}.sbatch"
     log = mine.folder / "log"
-    command = ["sbatch", "--parsable", "--cpus-per-task=1", "--mem=1G", f"--output={log}", *smaller, example, config]
+    command = [
+        "sbatch",
+        "--parsable",
+        "--cpus-per-task=1",
+        "--mem=1G",
+        f"--chdir={mine.folder}",
+        f"--output={log}",
+        *smaller,
+        example,
+        config,
+    ]
     done = mine.sh(*command, *(["image.sif"] if name == "container" else []))
     assert done.returncode == 0, done.output
     job = done.output.strip()
