@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from ringtune.train import batching, checkpoint, model, rundir
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig, refuse_changes, to_yaml
-from ringtune.train.contract import CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, UsageError
+from ringtune.train.contract import CHECKPOINT_PREFIX, CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, UsageError
 from ringtune.train.loop import Loop
 from ringtune.train.order import DataOrder
 from ringtune.train.place import take_places, use_threads
@@ -125,6 +125,15 @@ def _saved_config(found: Path) -> Mapping[str, Any]:
     return dict(state["config"])
 
 
+def _refuse_to_lose(folder: Path, findings: Sequence[checkpoint.Finding]) -> None:
+    """Raise UsageError if there are checkpoints and none is whole: to start afresh would remove what may be restored."""
+    damaged = [each for each in findings if each.path.name.startswith(CHECKPOINT_PREFIX)]
+    if damaged:
+        raise UsageError(f"--output_dir {folder}", f"none of its {len(damaged)} checkpoint(s) is whole: {damaged[0].path.name}: "
+                         f"{damaged[0].reason}", "a whole one to go on from", "restore one, or begin anew with "
+                         "--overwrite_output_dir")  # fmt: skip
+
+
 def _open(
     config: TrainConfig, world_size: int, guard: rundir.RunLock | None, tell: Any, *, dry_run: bool
 ) -> Opening | None:
@@ -144,6 +153,8 @@ def _open(
         found, stepped_over = checkpoint.find_latest(folder)
         for finding in stepped_over:
             tell(f"stepped over {finding.path}: {finding.reason}")
+        if found is None:
+            _refuse_to_lose(folder, stepped_over)
         saved = rundir.read_config(folder) if found is None else _saved_config(found)
     if config.resume_from_checkpoint == "latest" and found is None:
         raise UsageError("--resume_from_checkpoint latest", f"{folder} has no whole checkpoint",

@@ -60,3 +60,14 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(workshop,
     assert "checkpoint-8: it has no manifest.json" in done.output
     assert "going on from" in done.output and "checkpoint-4" in done.output
     assert digests(tmp_path / "run", 12) == digests(reference(2), 12)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_kept(workshop, tmp_path):
+    assert workshop.train(0, tmp_path / "run", max_steps=2).returncode == 0
+    weights = tmp_path / "run" / "checkpoint-2" / "model.safetensors"
+    with weights.open("r+b") as stream:
+        stream.truncate(100)
+    done = workshop.train(0, tmp_path / "run", max_steps=4)
+    assert done.returncode == 2 and "none of its 1 checkpoint(s) is whole: checkpoint-2" in done.output, done.output
+    assert weights.exists()
+    assert workshop.train(0, tmp_path / "run", max_steps=4, overwrite_output_dir="true").returncode == 0
