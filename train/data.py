@@ -5,10 +5,14 @@ Every check streams over Arrow columns; no column is ever turned into a Python l
 
 from __future__ import annotations
 
+import csv
 import difflib
+import errno
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
 GLUE_REPOSITORY = "nyu-mll/glue"
 #: Arrow's names of number types; those of lists and structs of them only contain such a name.
 _INTEGER, _FLOAT = re.compile(r"u?int\d+"), re.compile(r"float\d*|double")
+LONGEST_FIELD = 10_000_000  # characters of a value: an unclosed quote must not draw in the rest of the file
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -83,6 +88,10 @@ def load(source: DataSource, *, regression: bool | None, cache_dir: Path) -> tup
 
     Raises UsageError naming file, row and value for everything that cannot be trained on.
     """
+    if source.task_name and source.task_name not in GLUE_COLUMNS:
+        near = difflib.get_close_matches(source.task_name, GLUE_COLUMNS, n=1)
+        raise UsageError("--task_name", f"{source.task_name} is no GLUE task", ", ".join(GLUE_COLUMNS),
+                         f"did you mean {near[0]}" if near else "choose one")  # fmt: skip
     if source.train_file:
         found, origin, digest = _from_files(source, cache_dir)
     else:
@@ -170,12 +179,14 @@ def _read(path: Path, cache_dir: Path) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what is wrong is told below, once
     kind = FORMATS[path.suffix.lower()]
     options: dict[str, Any] = {}
     if kind == "csv":
+        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        _require_fields(path, separator)
         # A review that reads "NA" or "null" is a text, not a missing value.
-        options = {"sep": "\t" if path.suffix.lower() == ".tsv" else ",", "keep_default_na": False}
+        options = {"sep": separator, "keep_default_na": False}
     try:
         return datasets.load_dataset(
             kind, data_files={"rows": str(path)}, split="rows", cache_dir=str(cache_dir), **options
@@ -185,8 +196,23 @@ def _read(path: Path, cache_dir: Path) -> Any:
         words = " ".join(str(cause).split())[:200]
         if "corresponds to no data" in words:
             raise no_rows(str(path)) from None
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or words.startswith("Not enough disk space"):
+            raise UsageError(f"--cache_dir {cache_dir}", "there is no room left", f"room for {path} and its tokens",
+                             "free space, choose another, or set $RINGTUNE_CACHE") from None  # fmt: skip
         raise UsageError(str(path), f"it cannot be read as {kind}: {words}", "rows that all have the header's columns",
                          "mend the file") from None  # fmt: skip
+
+
+def _require_fields(path: Path, separator: str) -> None:
+    """Raise UsageError if the first row has more fields than the header: pandas takes the surplus for an index, and every
+    column then holds what stands to the right of it. What it makes of the rows below, it says itself."""
+    csv.field_size_limit(LONGEST_FIELD)
+    with path.open(encoding="utf-8-sig", newline="") as stream, suppress(csv.Error):
+        filled = filter(None, csv.reader(stream, delimiter=separator))
+        header, row = next(filled, []), next(filled, [])
+        if len(row) > len(header):
+            raise UsageError(f"{path}: row 1", f"it has {len(row)} fields, the header {len(header)}: {', '.join(header)}",
+                             "a name in the header for every field", "mend the file")  # fmt: skip
 
 
 def load_repository(name: str, configuration: str | None, where: str, instead: str) -> Any:
@@ -194,7 +220,7 @@ def load_repository(name: str, configuration: str | None, where: str, instead: s
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what is wrong is told below, once
     try:
         # The hub's own cache serves every run; only files of the user's are read anew each time.
         return datasets.load_dataset(name, configuration)
@@ -207,10 +233,6 @@ def load_repository(name: str, configuration: str | None, where: str, instead: s
 def _from_repository(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any], dict[str, str], Any]:
     name, configuration = source.dataset_name, source.dataset_config_name
     if source.task_name and not name:
-        if source.task_name not in GLUE_COLUMNS:
-            near = difflib.get_close_matches(source.task_name, GLUE_COLUMNS, n=1)
-            raise UsageError("--task_name", f"{source.task_name} is no GLUE task", ", ".join(GLUE_COLUMNS),
-                             f"did you mean {near[0]}" if near else "choose one")  # fmt: skip
         name, configuration = GLUE_REPOSITORY, source.task_name
     where = f"data set {name}" + (f"/{configuration}" if configuration else "")
     loaded = load_repository(str(name), configuration, where, "--train_file and --validation_file")

@@ -22,7 +22,7 @@ from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import ROWS_PER_CHUNK
 from ringtune.train.predict_config import ALL_COLUMNS, INPUT_FORMATS, PredictConfig
 
-LONGEST_FIELD = 10_000_000  # characters of a value: an unclosed quote must not draw in the rest of the file
+LONGEST_FIELD = data.LONGEST_FIELD
 BYTES_PER_READ = 1 << 20
 SHOWN = 60  # characters of a value in a message
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 from conftest import make_tokenizer
@@ -29,6 +31,9 @@ GOOD = "text,label\nfine,up\nbad,down\n"
         ("text,lable\nfine,up\n", None, {}, "no column 'label'; it has text, lable; the nearest is lable"),
         ("", None, {}, "the file is empty"),
         ("text,label\n", None, {}, "there are no rows"),
+        ("text,label\n\nfilm,up,3\nplot,down,4\n", None, {}, "row 1: it has 3 fields, the header 2: text, label"),
+        ('text,label\n"a\n""b""",up,\nbad,down,\n', None, {}, "row 1: it has 3 fields, the header 2"),
+        (GOOD, None, {"task_name": "stbs"}, "--task_name: stbs is no GLUE task; cola, sst2"),
         (GOOD, "text,label\nfine,up\nodd,sideways\n", {}, "row 2: the label 'sideways' does not occur"),
         ("text,label\n1,up\n2,down\n", None, {}, "column 'text' holds int64, not text; row 1 has 1"),
         (b"text,label\nfine,up\nb\xe4d,down\n", None, {}, "train.csv:3: byte 2 of the line, 0xe4, is not UTF-8"),
@@ -50,6 +55,27 @@ def test_rows_that_cannot_be_used_are_refused_in_one_line(tmp_path, train, dev, 
         load(tmp_path, train, dev, **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words", [OSError(errno.ENOSPC, "No space left on device"), OSError("Not enough disk space. Needed: Unknown size")],
+    ids=["while writing", "before"],
+)  # fmt: skip
+def test_a_full_cache_is_not_the_files_fault(tmp_path, monkeypatch, words):
+    """Of a disk that is really full `datasets` raises the one or the other."""
+
+    def full(*arguments, **options):
+        raise words
+
+    monkeypatch.setattr("datasets.load_dataset", full)
+    with pytest.raises(UsageError, match="--cache_dir .*cache: there is no room left; room for .*train.csv"):
+        load(tmp_path, GOOD)
+
+
+def test_libraries_add_no_words_of_their_own_to_an_error(tmp_path, capfd):
+    with pytest.raises(UsageError, match="cannot be read as parquet"):
+        load(tmp_path, "torn", name="t.parquet")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_nan_rating_in_json_is_refused(tmp_path):
