@@ -67,7 +67,8 @@ class UsageError(Exception):
         return " ".join(line.split())
 
 
-#: Errors of the disk that mean no room, no right to write, or a folder where a file should be (errno(3)).
+#: Errors of the disk that mean no room, no right to write, a folder where a file should be, or a name
+#: that leads nowhere (errno(3)).
 _MENDABLE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -77,6 +78,8 @@ _MENDABLE = (
     errno.EISDIR,
     errno.ENOTDIR,
     errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
 )
 
 

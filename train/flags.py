@@ -100,11 +100,13 @@ def parse(command: Command, argv: Sequence[str]) -> tuple[Any, bool]:
 
 
 def _refuse_empty(setting: dataclasses.Field, value: Any) -> None:
-    """Raise UsageError for what only a YAML file can say: ``null`` where a value must be, or ``.nan``. **Pure.**"""
+    """Raise UsageError for what only a YAML file can say: ``null`` where a value must be, ``.nan``, ``"\\0"``. **Pure.**"""
     if value is None and "None" not in str(setting.type):
         raise UsageError(
             f"--{setting.name}", "it is null", f"a value of type {setting.type}", "give one or leave it out"
         )
+    if isinstance(value, str) and "\0" in value:
+        raise UsageError(f"--{setting.name}", f"{value!r} holds a NUL character", "text without one", "give another")
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"--{setting.name}", f"{value} is not finite", "a finite number", "give another")
 

@@ -60,6 +60,9 @@ def test_a_disk_that_the_user_can_mend_is_a_usage_error_and_any_other_error_stay
     assert str(as_usage(caught.value)) == (
         f"{tmp_path}: Is a directory; room, and the right to write there; mend it, then run again"
     )
+    with pytest.raises(OSError) as caught:
+        (tmp_path / ("x" * 300)).exists()
+    assert "File name too long" in str(as_usage(caught.value)) and isinstance(as_usage(caught.value), UsageError)
     for other in (
         OSError(errno.EIO, "Input/output error"),
         ConnectionResetError(),
