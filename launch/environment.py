@@ -17,7 +17,9 @@ CARRIED = ("PATH", "LD_LIBRARY_PATH", "PYTHON*", "VIRTUAL_ENV", "CONDA_*", "LANG
 #: Left alone by the launcher's own process: it needs them on this machine.
 LOCAL = ("HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "SSH_*", "SLURM_*", "XDG_*", "MUNGE*", "OMPI_*", "PRTE_*",
          "PMIX_*", "UCX_*", "FI_*")  # fmt: skip
-_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|^RINGTUNE_CONTROL$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"TOKEN|SECRET|PASS(W|PHRASE|_|$)|CREDENTIAL|PRIVATE|(API|_|^)KEY(_|$)|^RINGTUNE_CONTROL$", re.IGNORECASE
+)
 _NOT_SECRET = ("TOKENIZERS_PARALLELISM",)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -80,7 +80,11 @@ def expand(text: str, where: str) -> list[str]:
                 where, f"the range {part!r} in {text!r} counts backwards or too far", "low-high", "mend it"
             )
         numbers += [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    return [text[:opening] + number + rest for number in numbers for rest in expand(text[closing + 1 :], where)]
+    rests = expand(text[closing + 1 :], where)
+    if len(numbers) * len(rests) > MOST_HOSTS_OF_A_RANGE:
+        raise UsageError(where, f"{text!r} stands for {len(numbers) * len(rests)} hosts", f"at most {MOST_HOSTS_OF_A_RANGE}",
+                         "name fewer")  # fmt: skip
+    return [text[:opening] + number + rest for number in numbers for rest in rests]
 
 
 def split_outside_brackets(text: str) -> list[str]:

@@ -46,6 +46,7 @@ def test_hosts_are_read_as_people_write_them(text, expected):
         ("a:", "no number of slots"),
         ("n[3-1]", "counts backwards"),
         ("n[1-999999999]", "too far"),
+        ("n[1-999][1-999]:4", "stands for 998001 hosts; at most 100000"),
         ("n[1-", "does not close"),
         ("n[a-b]", "no range"),
         ("me@a:2", "ssh's configuration"),
