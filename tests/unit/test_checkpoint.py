@@ -7,6 +7,7 @@ can be made to hit each of them. What they wrote until then is really there.
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 import torch
@@ -74,20 +75,69 @@ def test_a_crash_at_every_write_flush_and_rename_leaves_a_whole_checkpoint(tmp_p
     operations = count_operations(tmp_path, monkeypatch, two_saves)
     first = count_operations(tmp_path / "one", monkeypatch, lambda f: checkpoint.write_checkpoint(f, snapshot(1)))
     assert operations > 2 * first > 20
-    for allowed in range(first, operations):
+    for allowed in range(operations):
         folder = tmp_path / str(allowed)
         with monkeypatch.context() as patch:
             CrashingDisk(patch, allowed)
             with pytest.raises(Crash):
                 two_saves(folder)
         found, stepped_over = checkpoint.find_latest(folder)
-        assert found is not None
-        loaded = checkpoint.load_checkpoint(found)
-        assert loaded.model["w"].tolist() == [float(loaded.step)] * 4
+        if found is None:  # the first one was not published yet: nothing bears a checkpoint's name
+            assert allowed < first and checkpoint.list_checkpoints(folder) == []
+        else:
+            loaded = checkpoint.load_checkpoint(found)
+            assert loaded.model["w"].tolist() == [float(loaded.step)] * 4
         assert all(each.reason for each in stepped_over)
         checkpoint.clean_stale(folder)
         two_saves(folder)  # and the run goes on
         assert checkpoint.find_latest(folder) == (folder / "checkpoint-2", [])
+
+
+def test_a_name_appears_only_when_all_behind_it_is_on_the_device(tmp_path, monkeypatch):
+    """A crash of the machine, unlike one of the process, takes what was written and not flushed (fsync(2))."""
+    acts: list[tuple[str, str]] = []
+    real_fsync, real_rename = disk.os.fsync, disk.os.rename
+
+    def fsync(descriptor):
+        acts.append(("flush", os.readlink(f"/proc/self/fd/{descriptor}")))
+        real_fsync(descriptor)
+
+    def rename(source, target):
+        acts.append(("rename", str(source)))
+        real_rename(source, target)
+
+    monkeypatch.setattr(disk.os, "fsync", fsync)
+    monkeypatch.setattr(disk.os, "rename", rename)
+
+    def flushed_before_and_after() -> tuple[set[str], set[str]]:
+        place = next(number for number, (act, _) in enumerate(acts) if act == "rename")
+        return {path for _, path in acts[:place]}, {path for _, path in acts[place + 1 :]}
+
+    found = checkpoint.write_checkpoint(tmp_path, snapshot(1))
+    temporary = next(path for act, path in acts if act == "rename")
+    before, after = flushed_before_and_after()
+    assert before == {temporary, *(f"{temporary}/{each.name}" for each in found.iterdir())} and len(before) == 6
+    assert str(tmp_path) in after
+    acts.clear()
+    disk.replace_file(tmp_path / "config.yaml", b"seed: 1")
+    before, after = flushed_before_and_after()
+    assert before == {next(path for act, path in acts if act == "rename")} and after == {str(tmp_path)}
+
+
+def test_a_checkpoint_that_reads_back_otherwise_than_written_is_an_error_and_nothing_is_rotated(tmp_path, monkeypatch):
+    real, rotated = checkpoint.write_checkpoint, []
+
+    def write(folder, what):
+        path = real(folder, what)
+        spoil_by_a_flipped_bit(path)
+        return path
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", write)
+    writer = checkpoint.AsyncWriter(tmp_path)
+    writer.submit(snapshot(1), rotated.append)
+    with pytest.raises(OSError, match="what was just written cannot be read back: optimizer.safetensors"):
+        writer.wait()
+    assert not rotated
 
 
 def spoil_by_truncation(path):
