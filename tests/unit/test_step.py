@@ -1,0 +1,88 @@
+"""Traps of horovod.torch that are kept out by what is never called, and by the order of a step."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import torch
+from ringtune.train import comm, step
+
+ROOMS = [Path(__file__).parents[2] / name for name in ("train", "launch", "slurm")]
+#: Not among them: DistributedOptimizer (drops state and defaults, sums over steps, reduces nothing unfrozen later),
+#: broadcast_optimizer_state (takes a real step), broadcast_parameters, join (averages over the full size), allreduce of
+#: Average, mpi_threads_supported (raises under Gloo).
+HARMLESS = {"init", "shutdown", "rank", "size", "local_rank", "local_size", "cross_rank", "mpi_enabled", "Sum", "Max",
+            "allreduce", "allreduce_async_", "allgather_async", "synchronize", "broadcast_object", "allgather_object"}  # fmt: skip
+
+
+def names_used(path: Path) -> tuple[set[str], set[str]]:
+    """Return the modules that a file imports or imports from, with the names, and what it calls on ``hvd``."""
+    imported, called = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {f"{node.module}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("hvd", "self.hvd"):
+            called.add(node.attr)
+    return imported, called
+
+
+def test_only_comm_speaks_to_horovod_and_only_by_what_has_no_trap():
+    files = [each for room in ROOMS for each in room.rglob("*.py")]
+    assert len(files) > 30
+    for path in files:
+        imported, called = names_used(path)
+        if path.parent.name == "train" and path.name != "comm.py":
+            assert not {each for each in imported if each.split(".")[0] == "horovod"}, path
+        assert called <= HARMLESS, (path, called - HARMLESS)
+        # Under mpirun it tries torch.distributed and dies, under Gloo it believes in a world of one.
+        assert not {each for each in imported if each.split(".")[-1] in ("Trainer", "TrainingArguments")}, path
+    assert "broadcast_object" in names_used(Path(comm.__file__))[1]
+
+
+class Script:
+    """Stands in for the reduction, the ranks and the rows of a step, and notes what happens in which order."""
+
+    lengths = np.ones(4, dtype=np.int32)
+
+    def __init__(self) -> None:
+        self.acts: list[str] = []
+
+    def backward(self, loss, *, last):
+        self.acts.append("backward, last" if last else "backward")
+        loss.backward()
+
+    def finish(self):
+        self.acts.append("reduced")
+
+    def gather(self, tensor, name):
+        return tensor
+
+    def batch(self, rows):
+        return {"x": torch.ones(len(rows), 1), "labels": torch.zeros(len(rows))}
+
+
+class Line(torch.nn.Linear):
+    def forward(self, x):
+        return type("Output", (), {"logits": super().forward(x)})
+
+
+def test_a_step_reduces_then_clips_then_updates(monkeypatch):
+    """Clipping what still travels races with the sum, which arrives in place."""
+    script, model = Script(), Line(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    real_clip, real_step = torch.nn.utils.clip_grad_norm_, optimizer.step
+    monkeypatch.setattr(
+        torch.nn.utils,
+        "clip_grad_norm_",
+        lambda *words, **more: (script.acts.append("clipped"), real_clip(*words, **more))[1],
+    )
+    monkeypatch.setattr(optimizer, "step", lambda *words: (script.acts.append("updated"), real_step(*words))[1])
+    stepper = step.Stepper(model, optimizer, script, script, script, step.Precision(torch.device("cpu"), None),
+                           seed=1, max_grad_norm=1.0, label_smoothing=0.0)  # fmt: skip
+    shards = [np.array([0, 1]), np.array([2]), np.array([], dtype=np.int64)]
+    stepper.take(step.Plan(1, 0, 3, shards, 0, 0.1), stop_requested=False)
+    assert script.acts == ["backward", "backward, last", "reduced", "clipped", "updated"]
