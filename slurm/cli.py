@@ -132,9 +132,6 @@ def _job(options: argparse.Namespace) -> Any:
     if not options.train:
         raise UsageError("--", "there are no arguments of ringtune-train", "ringtune-slurm submit --time 1:00:00 -- "
                          "--model_name_or_path …", "add them after --")  # fmt: skip
-    for name in sbatch.OURS:
-        if name in _sbatch(options):
-            raise UsageError(f"--{name}", "ringtune sets it", sbatch.OURS[name], "leave it out")
     for name, value in (("--max-requeues", options.max_requeues), ("--max-tries", options.max_tries - 1)):
         if value < 0:
             raise UsageError(name, "it is too small", "--max-requeues from 0, --max-tries from 1", "give another")

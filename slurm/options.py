@@ -38,7 +38,6 @@ OURS = {
     "parsable": "use ringtune-slurm submit and its last line",
     "test-only": "use --dry-run",
 }
-HELP = {"nodes": "as all of these: sbatch's own, see sbatch(1)"}
 DEFAULT_WARNING_S = 120
 _SIGNAL = re.compile(r"(?:[RB]+:)?(?:SIG)?(USR1|TERM|10|15)@(\d+)")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./*&|()\[\]-]+")  # sbatch reads these as they are

@@ -63,11 +63,11 @@ def _status(
     job = None if jobs is None else jobs.get(history.job_id)
     start = history.last(records.STARTED)
     started_at = float(start["time"]) if start else now
-    state = judge(history, job, slurm_answers=jobs is not None, finished=record.finished() is not None,
+    finished = record.finished()
+    state = judge(history, job, slurm_answers=jobs is not None, finished=finished is not None,
                   idle_s=now - max(record.progressed_at(), started_at), stalled_after_s=stalled_after_s)  # fmt: skip
     metrics = record.metrics()
     train: Mapping[str, Any] = next((each for each in reversed(metrics) if each["event"] == "train"), {})
-    finished = record.finished()
     checkpoint = record.checkpoint()
     is_over = state not in (*queue.ACTIVE, STALLED)
     step = int(train.get("step", 0)) if finished is None else int(finished["stopped_at"])
