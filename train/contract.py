@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ CHECKPOINT_PREFIX = "checkpoint-"
 BEST_LINK = "best"
 FINISHED_FILE = "finished.json"
 LOCK_FILE = ".lock"  # held while a run is alive in the directory
+HOLDER_FILE = ".lock.holder"  # who holds it
 MANIFEST_FILE = "manifest.json"  # of a checkpoint; written last
 SLURM_DIR = "slurm"  # what a batch job keeps there: its script, its record, its logs
 #: What a launcher writes beside the ranks' logs when the job has ended.
@@ -98,6 +99,27 @@ class StopRequested(Exception):
 def cache_folder(chosen: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """Return where ringtune keeps what can be made again: as chosen, $RINGTUNE_CACHE, or ~/.cache/ringtune."""
     return Path(chosen or environ.get("RINGTUNE_CACHE") or Path.home() / ".cache" / "ringtune")
+
+
+def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
+    """Return whether a run is in the folder already; changes nothing.
+
+    ours: what may be there before the run is, beside its lock and its batch job's files. Raises UsageError if the folder is
+    not a folder, or holds something else than a run.
+    """
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        raise UsageError(f"--output_dir {folder}", "it is not a folder", "a new or empty folder, or one of a run",
+                         "choose another")  # fmt: skip
+    if (folder / CONFIG_FILE).exists():
+        return True
+    ours = {LOCK_FILE, HOLDER_FILE, SLURM_DIR, *ours}
+    foreign = sorted(each.name for each in folder.iterdir() if each.name not in ours)
+    if foreign:
+        raise UsageError(f"--output_dir {folder}", f"it holds {foreign[0]} and no {CONFIG_FILE}: not a run of ringtune",
+                         "a new or empty folder, or one of a run", "choose another; nothing was written")  # fmt: skip
+    return False
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

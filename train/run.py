@@ -16,7 +16,7 @@ import torch
 from ringtune.train import batching, checkpoint, model, rundir
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig, refuse_changes, to_yaml
-from ringtune.train.contract import CHECKPOINT_PREFIX, CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, UsageError
+from ringtune.train.contract import CHECKPOINT_PREFIX, CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, UsageError, holds_run
 from ringtune.train.loop import Loop
 from ringtune.train.order import DataOrder
 from ringtune.train.place import take_places, use_threads
@@ -141,7 +141,7 @@ def _open(
     if guard is None:
         return None
     folder = Path(config.output_dir)
-    existing = rundir.inspect(folder, overwrite=config.overwrite_output_dir)
+    existing = holds_run(folder)
     if not dry_run:
         guard.acquire()
     found: Path | None = None

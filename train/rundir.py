@@ -17,35 +17,13 @@ from ringtune.train.contract import (
     CHECKPOINT_PREFIX,
     CONFIG_FILE,
     FINISHED_FILE,
+    HOLDER_FILE,
     LOCK_FILE,
     METRICS_FILE,
-    SLURM_DIR,
     TENSORBOARD_DIR,
     UsageError,
     read_records,
 )
-
-_HOLDER_FILE = f"{LOCK_FILE}.holder"
-
-
-def inspect(folder: Path, *, overwrite: bool) -> bool:
-    """Return whether a run of ours is in the folder already. Changes nothing.
-
-    Raises UsageError if the folder is not a folder, or holds something else than a run.
-    """
-    if not folder.exists():
-        return False
-    if not folder.is_dir():
-        raise UsageError(f"--output_dir {folder}", "it is not a folder", "a new or empty folder, or one of a run",
-                         "choose another")  # fmt: skip
-    if (folder / CONFIG_FILE).exists():
-        return True
-    ours = (LOCK_FILE, _HOLDER_FILE, SLURM_DIR)  # there before the run is
-    foreign = sorted(each.name for each in folder.iterdir() if each.name not in ours)
-    if foreign:
-        raise UsageError(f"--output_dir {folder}", f"it holds {foreign[0]} and no {CONFIG_FILE}: not a run of ringtune",
-                         "a new or empty folder, or one of a run", "choose another; nothing was written")  # fmt: skip
-    return False
 
 
 def clear(folder: Path) -> None:
@@ -99,16 +77,16 @@ class RunLock:
         try:
             self.lock.acquire()
         except Timeout:
-            holder = self.folder / _HOLDER_FILE
+            holder = self.folder / HOLDER_FILE
             who = holder.read_text() if holder.exists() else "another process"
             raise UsageError(self.where, f"a run is alive in it: {who}", "one run in a folder",
                              "wait for it, stop it, or choose another folder") from None  # fmt: skip
-        (self.folder / _HOLDER_FILE).write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
+        (self.folder / HOLDER_FILE).write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
 
     def release(self) -> None:
         """Let go, if it is held."""
         if self.lock.is_locked:
-            (self.folder / _HOLDER_FILE).unlink(missing_ok=True)
+            (self.folder / HOLDER_FILE).unlink(missing_ok=True)
             self.lock.release()
 
 

@@ -10,13 +10,13 @@ import sys
 
 import pytest
 from ringtune.train import rundir
-from ringtune.train.contract import UsageError, as_usage
+from ringtune.train.contract import UsageError, as_usage, holds_run
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="holds thesis.tex and no config.yaml"):
-        rundir.inspect(tmp_path, overwrite=True)
+        holds_run(tmp_path)
 
 
 def test_clearing_removes_what_is_ours_and_nothing_else(tmp_path):
