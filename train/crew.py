@@ -66,7 +66,7 @@ class Crew:
     def exchange(self) -> None:
         """Tell the other ranks what this one wants and has done, and hear the same of them. **Collective.**"""
         mine = torch.tensor([[self.counter.wanted(), self.num_rows]])
-        everyone = self.comm.gather(mine, "crew/notes")
+        everyone = self.comm.gather_patiently(mine, "crew/notes")
         self.counter.deal(everyone[:, 0].tolist())
         self.bar.update(self.bar.initial + int(everyone[:, 1].sum()))
 

@@ -13,7 +13,7 @@ ROOMS = [Path(__file__).parents[2] / name for name in ("train", "launch", "slurm
 #: Not among them: DistributedOptimizer (drops state and defaults, sums over steps, reduces nothing unfrozen later),
 #: broadcast_optimizer_state (takes a real step), broadcast_parameters, join (averages over the full size), allreduce of
 #: Average, mpi_threads_supported (raises under Gloo).
-HARMLESS = {"init", "shutdown", "rank", "size", "local_rank", "local_size", "cross_rank", "mpi_enabled", "Sum", "Max",
+HARMLESS = {"poll", "init", "shutdown", "rank", "size", "local_rank", "local_size", "cross_rank", "mpi_enabled", "Sum", "Max",
             "allreduce", "allreduce_async_", "allgather_async", "synchronize", "broadcast_object", "allgather_object"}  # fmt: skip
 
 
