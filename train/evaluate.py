@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ringtune.train import chunks
 from ringtune.train.comm import Comm
 from ringtune.train.contract import StopRequested
 from ringtune.train.scores import classification_scores, regression_scores
@@ -21,27 +22,34 @@ from ringtune.train.step import Precision
 from ringtune.train.tokens import TokenRows, TokenTable
 from torch import nn
 
-ROWS_PER_CHUNK = 512  # neighbours that are sorted by length together
 BATCHES_BETWEEN_QUESTIONS = 16  # how many a rank computes before the ranks ask each other whether to stop
 
 
 def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Return batches of row numbers, rows of like length together, longest first in each chunk of rows. **Pure.**
+    """Return batches of row numbers, each within one chunk of rows. **Pure.**
+
+    lengths: int [num_rows], tokens.
+    """
+    return [
+        rows.start + batch for rows in chunks.slices(len(lengths)) for batch in plan_chunk(lengths[rows], batch_tokens)
+    ]
+
+
+def plan_chunk(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Return batches of row numbers of one chunk, rows of like length together, longest first. **Pure.**
 
     lengths: int [num_rows], tokens. A batch takes what fits into ``batch_tokens`` after padding, no row that would be padded
     by more than a quarter of its own length, and at least one row.
     """
+    by_length = np.lexsort((np.arange(len(lengths)), -lengths))
     batches = []
-    for first in range(0, len(lengths), ROWS_PER_CHUNK):
-        chunk = lengths[first : first + ROWS_PER_CHUNK]
-        by_length = np.lexsort((np.arange(len(chunk)), -chunk))
-        start = 0
-        while start < len(chunk):
-            longest = int(chunk[by_length[start]])
-            num_alike = int(np.count_nonzero(5 * chunk[by_length[start:]] >= 4 * longest))
-            stop = start + max(1, min(num_alike, batch_tokens // max(1, longest)))
-            batches.append(first + by_length[start:stop])
-            start = stop
+    start = 0
+    while start < len(lengths):
+        longest = int(lengths[by_length[start]])
+        num_alike = int(np.count_nonzero(5 * lengths[by_length[start:]] >= 4 * longest))
+        stop = start + max(1, min(num_alike, batch_tokens // max(1, longest)))
+        batches.append(by_length[start:stop])
+        start = stop
     return batches
 
 

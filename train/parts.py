@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import disk, flags, reader, sealed
+from ringtune.train import chunks, disk, flags, reader, sealed
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.predict_config import PredictConfig
 from ringtune.train.predictor import shown_columns
@@ -55,7 +55,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.file = pa.ipc.open_file(pa.OSFile(str(path)))  # not mapped: its pages would count as this rank's memory
         self.num_chunks = self.file.num_record_batches
-        self.num_rows = (self.num_chunks - 1) * reader.ROWS_PER_CHUNK + self.read(self.num_chunks - 1).num_rows
+        self.num_rows = chunks.first_row(self.num_chunks - 1) + self.read(self.num_chunks - 1).num_rows
 
     def read(self, chunk: int) -> pa.RecordBatch:
         """Return the rows of a chunk."""
@@ -63,7 +63,7 @@ class Spool:
 
     def rows_of_chunk(self, chunk: int) -> int:
         """Return how many rows a chunk has, without reading it."""
-        return min(reader.ROWS_PER_CHUNK, self.num_rows - chunk * reader.ROWS_PER_CHUNK)
+        return min(chunks.size(chunk), self.num_rows - chunks.first_row(chunk))
 
 
 def read_part(path: Path) -> pa.RecordBatch:
@@ -221,7 +221,7 @@ def _write_spool(
     num_chunks = 0
     file = None
     with pa.OSFile(str(path), "wb") as sink:
-        for chunk in reader.chunks(source.read(columns)):
+        for chunk in reader.in_chunks(source.read(columns)):
             if should_stop():
                 raise StopRequested
             if config.on_error == "stop":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import crew, model, predict_config, reader, report, sealed
+from ringtune.train import chunks, crew, model, predict_config, reader, report, sealed
 from ringtune.train.clock import Clock
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
@@ -108,11 +108,11 @@ def predict(model_name_or_path: str, input: str, **settings: Any) -> Iterator[di
     config = predict_config.resolve(config, predict_config.settings_of_run(config.model_name_or_path))
     predictor = _load(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     source = reader.open_source(config)
-    chunks = reader.chunks(source.read(reader.choose_columns(source, config)))
+    rows = source.read(reader.choose_columns(source, config))
     num_threads = threads_of_rank(config.num_threads, os.environ, len(os.sched_getaffinity(0)), os.cpu_count() or 1, 1)
     with worker_threads(num_threads) as pool:
         ahead: deque[Any] = deque()
-        for chunk in chunks:
+        for chunk in reader.in_chunks(rows):
             if config.on_error == "stop":
                 reader.refuse_errors(chunk, source)
             ahead.append(pool.submit(predictor.predict, chunk, Clock()))
@@ -200,7 +200,7 @@ def _prepare(
     if not goes_on:
         workplace.sign(identity)
     spool = Spool(spool_path)
-    todo = workplace.missing_chunks(spool.num_chunks, tell)
+    todo = chunks.largest_first(workplace.missing_chunks(spool.num_chunks, tell))
     rows_done = spool.num_rows - sum(spool.rows_of_chunk(chunk) for chunk in todo)
     tell(
         f"{spool.num_rows} rows in {spool.num_chunks} chunks"

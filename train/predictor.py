@@ -10,7 +10,7 @@ import pyarrow as pa
 from ringtune.train import tokens, writer
 from ringtune.train.clock import Clock
 from ringtune.train.contract import StopRequested
-from ringtune.train.evaluate import logits_of, plan_batches
+from ringtune.train.evaluate import logits_of, plan_chunk
 from ringtune.train.predict_config import PredictConfig
 from ringtune.train.step import Precision
 from torch import nn
@@ -120,7 +120,7 @@ class Predictor:
             rows = tokens.encode(self.tokenizer, texts, self.max_seq_length)
         logits = np.empty((chunk.num_rows, int(self.model.config.num_labels)), dtype=np.float32)  # type: ignore[union-attr, arg-type]
         with clock.on("computing"):
-            for batch in plan_batches(rows.lengths, self.batch_tokens):
+            for batch in plan_chunk(rows.lengths, self.batch_tokens):
                 if should_stop():
                     raise StopRequested
                 logits[batch] = logits_of(self.model, rows, batch, self.precision).numpy()

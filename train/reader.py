@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ringtune.train import data, flags
+from ringtune.train import chunks, data, flags
 from ringtune.train.contract import UsageError
-from ringtune.train.evaluate import ROWS_PER_CHUNK
 from ringtune.train.predict_config import ALL_COLUMNS, INPUT_FORMATS, PredictConfig
 
 LONGEST_FIELD = data.LONGEST_FIELD
 BYTES_PER_READ = 1 << 20
+ROWS_AT_ONCE = 512
 SHOWN = 60  # characters of a value in a message
 
 
@@ -86,15 +87,18 @@ def _names(joined: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in joined.split(",") if name.strip()) if joined else ()
 
 
-def chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Regroup batches into chunks of ROWS_PER_CHUNK rows; only the last may have fewer."""
+def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Regroup batches into chunks; only the last may have fewer rows than its size."""
     waiting: list[pa.RecordBatch] = []
+    wanted = map(chunks.size, itertools.count())
+    size = next(wanted)
     for batch in batches:
         waiting.append(batch)
-        while sum(each.num_rows for each in waiting) >= ROWS_PER_CHUNK:
+        while sum(each.num_rows for each in waiting) >= size:
             joined = pa.concat_batches(waiting)
-            yield joined.slice(0, ROWS_PER_CHUNK)
-            waiting = [joined.slice(ROWS_PER_CHUNK)]
+            yield joined.slice(0, size)
+            waiting = [joined.slice(size)]
+            size = next(wanted)
     if any(each.num_rows for each in waiting):
         yield pa.concat_batches(waiting)
 
@@ -230,7 +234,7 @@ def _line_batches(rows: Iterator[Row], columns: Columns, *, as_json: bool) -> It
     several: list[Row] = []
     for row in rows:
         several.append(row)
-        if len(several) == ROWS_PER_CHUNK:
+        if len(several) == ROWS_AT_ONCE:
             yield _line_batch(several, columns, as_json=as_json)
             several = []
     if several:
@@ -302,7 +306,7 @@ def _open_parquet(path: Path, where: str, digest: str) -> Source:
     def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
         wanted = list(dict.fromkeys((*columns.text, *([columns.label] if columns.label else []), *columns.kept)))
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=ROWS_PER_CHUNK, columns=wanted, use_threads=False)
+            yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted, use_threads=False)
 
     return _table_source(where, digest, schema, batches, class_names={})
 
@@ -317,7 +321,7 @@ def _open_data_set(config: PredictConfig) -> Source:
     rows = loaded[split].with_format("arrow")
 
     def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
-        for table in rows.iter(batch_size=ROWS_PER_CHUNK):
+        for table in rows.iter(batch_size=ROWS_AT_ONCE):
             yield from table.to_batches()
 
     class_names = {column: tuple(each.names) for column, each in rows.features.items() if getattr(each, "names", None)}

@@ -15,7 +15,7 @@ from ringtune.train.predict_config import PredictConfig
 def read(path, **settings):
     source = reader.open_source(PredictConfig("m", str(path), "o.jsonl", **settings))
     columns = reader.choose_columns(source, PredictConfig("m", str(path), "o.jsonl", **settings))
-    batches = list(reader.chunks(source.read(columns)))
+    batches = list(reader.in_chunks(source.read(columns)))
     return [row for batch in batches for row in batch.to_pylist()], source
 
 
@@ -133,11 +133,11 @@ def test_json_values_are_kept_as_they_are_and_no_key_of_any_row_is_lost(tmp_path
     assert [json.loads(row["kept/more"]) if row["kept/more"] else None for row in found] == [None, {"deep": [1, None]}]
 
 
-def test_chunks_are_of_one_size_however_the_input_comes(tmp_path):
-    parts = [pa.RecordBatch.from_pydict({"row": list(range(start, start + 300))}) for start in range(0, 1500, 300)]
-    found = list(reader.chunks(parts))
-    assert [each.num_rows for each in found] == [512, 512, 476]
-    assert [row for each in found for row in each.column("row").to_pylist()] == list(range(1500))
+def test_chunks_have_their_sizes_however_the_input_comes(tmp_path):
+    parts = [pa.RecordBatch.from_pydict({"row": list(range(start, start + 300))}) for start in range(0, 10_500, 300)]
+    found = list(reader.in_chunks(parts))
+    assert [each.num_rows for each in found] == [512] * 16 + [1024, 1024, 260]
+    assert [row for each in found for row in each.column("row").to_pylist()] == list(range(10_500))
 
 
 def test_long_arrays_are_read_piece_by_piece(tmp_path, monkeypatch):

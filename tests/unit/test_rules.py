@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ringtune.train import batching, config, fixedpoint, schedule, scores
+from ringtune.train import batching, chunks, config, fixedpoint, schedule, scores
 from ringtune.train.contract import UsageError
-from ringtune.train.evaluate import ROWS_PER_CHUNK, plan_batches
+from ringtune.train.evaluate import plan_batches
 from ringtune.train.order import DataOrder, derive_seed
 from ringtune.train.place import threads_of_rank
 from ringtune.train.shards import deal, padded_tokens, shards_of_rank
@@ -113,12 +113,19 @@ def test_evaluation_batches_stay_in_their_chunk_and_in_their_bounds(lengths, bat
     batches = plan_batches(lengths, batch_tokens)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len({row // ROWS_PER_CHUNK for row in batch}) == 1
+        assert len({row // chunks.SMALL for row in batch}) == 1
         assert len(batch) == 1 or padded_tokens(lengths[batch]) <= batch_tokens
         assert 4 * max(lengths[batch]) <= 5 * min(lengths[batch])
         assert list(lengths[batch]) == sorted(lengths[batch], reverse=True)
-    first = [batch.tolist() for batch in plan_batches(lengths[:ROWS_PER_CHUNK], batch_tokens)]
+    first = [batch.tolist() for batch in plan_batches(lengths[: chunks.SMALL], batch_tokens)]
     assert [batch.tolist() for batch in batches[: len(first)]] == first  # later rows do not show in earlier batches
+
+
+def test_chunks_of_a_long_input_are_larger_at_its_end_and_dealt_from_there():
+    assert [rows.stop - rows.start for rows in chunks.slices(10_000)] == [512] * 16 + [1024, 784]
+    assert [rows.start for rows in chunks.slices(10_000)] == [chunks.first_row(number) for number in range(18)]
+    assert chunks.slices(0) == [] and chunks.slices(513) == [slice(0, 512), slice(512, 513)]
+    assert chunks.largest_first([0, 3, 15, 16, 18]) == [16, 18, 0, 3, 15]
 
 
 def test_scores_are_those_of_textbooks():
