@@ -77,12 +77,24 @@ def ratings(labels: Sequence[str | None]) -> np.ndarray:
     return np.fromiter(map(rating, labels), dtype=np.float64, count=len(labels)).astype(np.float32)
 
 
+def cast_weights(model: nn.Module, precision: Precision) -> nn.Module:
+    """Cast the weights that autocast would cast for every batch anew, in place, and return the model.
+
+    The bits stay those of autocast, which casts to the same format; in inference mode it keeps nothing between batches.
+    """
+    if precision.autocast is not None:
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                layer.to(precision.autocast)
+    return model
+
+
 class Predictor:
-    """A model ready to predict chunks; threads may share it."""
+    """A model ready to predict chunks, which it takes over; threads may share it."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, config: PredictConfig, precision: Precision) -> None:
         assert config.batch_tokens is not None  # resolved
-        self.model, self.tokenizer, self.precision = model.eval(), tokenizer, precision
+        self.model, self.tokenizer, self.precision = cast_weights(model.eval(), precision), tokenizer, precision
         self.max_seq_length = config.max_seq_length or min(DEFAULT_MAX_SEQ_LENGTH, tokenizer.model_max_length)
         self.batch_tokens, self.top_k = config.batch_tokens, config.top_k
         self.classes = class_names(model)
