@@ -122,14 +122,19 @@ def _check_config_file(command: Command, words: Sequence[str]) -> None:
         if not name:
             continue  # the parser says so
         try:
-            content = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
+            text = Path(name).expanduser().read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
         except OSError as error:
             raise UsageError(f"--config {name}", str(error.strerror), "a YAML file", "check the path") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is a ValueError
             raise UsageError(f"--config {name}", _one_line(error), "YAML: one 'key: value' a line", "mend it") from None
         if not isinstance(content, Mapping):
             raise UsageError(f"--config {name}", "it holds no settings", "YAML: one 'key: value' a line", "mend it")
+        root = yaml.compose(text)
+        keys = [each.value for each, _ in root.value] if isinstance(root, yaml.MappingNode) else []
         for key in content:
+            if keys.count(str(key)) > 1:  # YAML's reader takes the last one in silence
+                raise UsageError(f"{name}: {key}", "it is there twice", "each key once", "drop one")
             if key not in command.fields:
                 raise UsageError(f"{name}: {key}", "unknown key", _nearest(str(key), command.fields), "see --help")
 

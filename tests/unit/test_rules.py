@@ -189,6 +189,7 @@ def test_an_unknown_key_in_the_file_names_the_nearest(tmp_path):
         ("learning_rate: .nan\n", "--learning_rate: nan is not finite"),
         ("num_train_epochs: .inf\n", "--num_train_epochs: inf is not finite"),
         ('output_dir: "a\\0b"\n', r"--output_dir: 'a\x00b' holds a NUL character"),
+        ("seed: 1\nmode: fast\nseed: 2\n", "seed: it is there twice; each key once"),
         ("seed: [1]\n", "seed"),
         ("bf16: maybe\n", "bf16"),
         ("output_dir: 2020-13-45\n", "month must be in 1..12"),
