@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ringtune.slurm import options
 from ringtune.train.contract import UsageError
 
 LEGAL = ("sbatch", "setup", "python", "launcher", "controller", "container")
@@ -72,6 +73,9 @@ def parse(content: Any, where: str) -> Profile:
     sbatch = content.get("sbatch") or {}
     if not isinstance(sbatch, dict):
         raise UsageError(f"{where}: sbatch", f"{sbatch!r} are not options", "name: value, a line each", _EXAMPLE)
+    for name in sbatch:
+        if name in options.OURS:
+            raise UsageError(f"{where}: sbatch: {name}", "ringtune sets it", options.OURS[name], "leave it out")
     launcher = str(content.get("launcher", "srun"))
     if launcher not in LAUNCHERS:
         raise UsageError(f"{where}: launcher", f"{launcher!r} is none", ", ".join(LAUNCHERS), "choose one")

@@ -211,6 +211,7 @@ def test_a_profile_gives_defaults_that_flags_win_over(tmp_path, monkeypatch):
         ("- a\n", "it holds list, not entries"),
         ("sbatsh: {}\n", "sbatsh: unknown entry; sbatch, setup"),
         ("sbatch: [a]\n", "sbatch: ['a'] are not options"),
+        ("sbatch: {output: my.log}\n", "sbatch: output: ringtune sets it; the log lies in the run directory"),
         ("sbatch: {time: [1]}\n", "sbatch: time: ['1'] is no value"),
         ("launcher: slurm\n", "launcher: 'slurm' is none; srun, mpirun"),
         ("setup: {a: b}\n", "setup: {'a': 'b'} are not lines"),
