@@ -1,4 +1,4 @@
-"""The rules of prediction: names, numbers and scores, without a model or ranks."""
+"""The rules of prediction: names, numbers and scores, without ranks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ringtune.train import predict_config, predictor, report, scores
 from ringtune.train.contract import UsageError
+from ringtune.train.step import Precision
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from transformers import BertConfig, BertForSequenceClassification
 
 
 def test_columns_are_named_by_class_or_by_place():
@@ -25,6 +28,25 @@ def test_a_label_is_a_name_in_any_spelling_of_training_or_the_number_of_a_namele
     assert predictor.class_numbers(["1", "LABEL_0", "2"], ("LABEL_0", "LABEL_1")).tolist() == [1, 0, -1]
     assert predictor.class_numbers(["1", "0"], ("1", "0")).tolist() == [0, 1]
     assert np.isnan(predictor.ratings(["x", None, "nan", "inf"])).all() and predictor.ratings([" 0.5"]) == [0.5]
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_weights_that_are_cast_once_give_the_bits_that_autocast_gives(autocast):
+    torch.manual_seed(3)
+    shape = {
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    network = BertForSequenceClassification(BertConfig(**shape)).eval()
+    precision, ids = Precision(torch.device("cpu"), autocast), torch.arange(48).reshape(4, 12)
+    with torch.inference_mode(), precision.context():
+        before = network(ids).logits
+        assert predictor.cast_weights(network, precision) is network
+        assert torch.equal(network(ids).logits, before)
+    assert network.classifier.weight.dtype == (autocast or torch.float32)
 
 
 @pytest.mark.filterwarnings("ignore:A single label")
