@@ -6,8 +6,8 @@ beside. Two processes of one thread each, on all 23,703 of the mixed real texts,
 drawn from a seed; loading the model and reading the file is not counted, for either. The slow rank sleeps as long as it
 works.
 
-Seen on two quiet cores (Xeon with AVX-512 and AMX), three rounds: fp32 1.97, 1.99, 2.02x the pipeline (CPU time 1.99, 2.00,
-2.02x), bf16 4.5 to 4.6x, the slow rank 1.28 to 1.35 of even ranks. The goals are 2, 4 and 1.45: fp32 meets its own within the
+Seen on two quiet cores (Xeon with AVX-512 and AMX), three rounds: fp32 1.97, 1.99, 2.02x the pipeline (CPU time 1.99, 2.01,
+2.02x), bf16 4.5 to 4.6x, the slow rank 1.27 to 1.35 of even ranks. The goals are 2, 4 and 1.45: fp32 meets its own within the
 noise and no more. Nearly three quarters of its time are matrix products at the processor's peak, where only padding is left to save.
 """
 
