@@ -127,16 +127,25 @@ class Workshop:
         return ranks(size, str(FAULTS), *faults, "--", *self.arguments(output_dir, **changes))
 
 
-def short_demo(output_dir: Path) -> list[str]:
-    """Return a command that takes two exact steps of the demo: its real model, rows and settings."""
+def short_demo(output_dir: Path, mode: str = "exact") -> list[str]:
+    """Return a command that takes two steps of the demo: its real model, rows and settings."""
     demo = fetch(cache_folder())
     return [
-        script("ringtune-train"), "--config", str(ROOT / "benchmarks" / "demo.yaml"), "--mode", "exact", "--num_shards", "2",
-        "--max_steps", "2", "--global_batch_size", "8", "--max_train_samples", "64", "--max_eval_samples", "50",
+        script("ringtune-train"), "--config", str(ROOT / "benchmarks" / "demo.yaml"), "--mode", mode, "--num_shards", "2",
+        "--max_steps", "2", "--logging_steps", "1", "--global_batch_size", "8", "--max_train_samples", "64", "--max_eval_samples", "50",
         "--bf16", "false", "--report_to", "none", "--model_name_or_path", str(demo / "model"),
         "--train_file", str(demo / "train.csv"), "--validation_file", str(demo / "dev.csv"),
         "--output_dir", str(output_dir), "--cache_dir", str(output_dir.parent / "cache"),
     ]  # fmt: skip
+
+
+def curve(output_dir: Path) -> list[float]:
+    """Return loss and norm of the gradient of every step, then the scores of the evaluations.
+
+    The norm, because clipping and AdamW hide from the loss a gradient that is wrong by a factor.
+    """
+    steps = [each[name] for each in records(output_dir, "train") for name in ("loss", "grad_norm")]
+    return steps + [each[name] for each in records(output_dir, "eval") for name in ("eval_loss", "eval_accuracy")]
 
 
 def records(output_dir: Path, event: str) -> list[dict]:

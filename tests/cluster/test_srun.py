@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from cluster.test_run import settled
-from conftest import digests, rank_environment, ranks, records, script, short_demo
+from cluster.test_run import same_result, settled
+from conftest import rank_environment, ranks, script, short_demo
 
 pytestmark = pytest.mark.cluster
 PROGRAMS = Path(__file__).parent / "programs"
@@ -52,19 +52,18 @@ def test_a_pmix_that_gives_every_rank_local_rank_0_is_an_error_of_launcher_and_w
     assert done.returncode == 0 and "local rank 1 of 2" in done.output, done.output  # without PMIx all is well
 
 
-def test_the_demo_fine_tune_has_the_same_bits_under_srun_and_without_slurm(make_slurm, tmp_path):
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_the_demo_fine_tune_has_the_same_result_under_srun_and_without_slurm(make_slurm, tmp_path, mode):
     slurm = make_slurm("n1", "n2")
-    found = []
-    for name, controller in (("gloo", "gloo"), ("mpi", "mpi")):
+    folders = {name: tmp_path / name for name in ("gloo", "mpi", "alone")}
+    for controller in ("gloo", "mpi"):
         words = [script("ringtune-launch"), "run", "--launcher", "srun", "--controller", controller, "--"]
-        done = slurm.run(["salloc", "-N2", "-n2", *words, *short_demo(tmp_path / name)], env=ENV, limit_s=240)
+        command = ["salloc", "-N2", "-n2", *words, *short_demo(folders[controller], mode)]
+        done = slurm.run(command, env=ENV, limit_s=240)
         assert done.returncode == 0, done.output
-        found.append((digests(tmp_path / name, 2), records(tmp_path / name, "eval")))
-    command = short_demo(tmp_path / "alone")
-    done = ranks(1, "-m", "ringtune.train.cli", *command[1:])
+    done = ranks(1, "-m", "ringtune.train.cli", *short_demo(folders["alone"], mode)[1:])
     assert done.returncode == 0, done.output
-    found.append((digests(tmp_path / "alone", 2), records(tmp_path / "alone", "eval")))
-    assert len({repr(each) for each in found}) == 1, found
+    same_result(folders, mode)
 
 
 def test_a_killed_rank_ends_the_step_and_leaves_nothing_on_the_nodes(make_slurm):
