@@ -1,4 +1,4 @@
-"""Run ringtune-train with a planted fault: ``faults.py [kill K | nan ROW | stop K RANK | raise K RANK | orphan | differ RANK] -- FLAGS``.
+"""Run ringtune-train with a planted fault: ``faults.py [kill K | nan ROW | loud FACTOR | stop K RANK | raise K RANK | orphan | differ RANK] -- FLAGS``.
 
 The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they happen. ``logits FILE``
 is no fault: it notes what the model in memory says of a few rows at each save.
@@ -25,7 +25,7 @@ def take(self, plan, stop_requested):
         os.kill(os.getpid(), signal.SIGKILL)
     if words[:1] == ["stop"] and (plan.step, self.comm.rank) == (int(words[1]), int(words[2])):
         os.kill(os.getpid(), signal.SIGTERM)
-    before = model.state_digest(self.model.state_dict()) if words[:1] == ["nan"] else ""
+    before = model.state_digest(self.model.state_dict()) if words[:1] in (["nan"], ["loud"]) else ""
     try:
         return original_take(self, plan, stop_requested)
     except step.NotFinite:
@@ -41,7 +41,8 @@ def batch(self, rows):
 
 
 def row_losses(*arguments):
-    return original_losses(*arguments) * (float("nan") if tainted else 1.0)
+    factor = float(words[1]) if words[:1] == ["loud"] else 1.0
+    return original_losses(*arguments) * (float("nan") if tainted else factor)
 
 
 tainted: list[int] = []  # the rows of the latest batch whose loss is to be no number

@@ -42,3 +42,17 @@ def test_a_loss_that_is_not_finite_stops_all_ranks_naming_step_rank_and_rows(wor
     assert done.output.count("as before") == 2 and "changed\n" not in done.output
     assert list_checkpoints(tmp_path / "run")[0][0] == number - 1
     assert done.output.count("not finite") == 1 and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("mode", "wire", "factor"), [("fast", "true", 1e8), ("fast", "false", 1e37), ("exact", "false", 1e37)]
+)
+def test_a_gradient_that_is_not_finite_though_the_loss_is_changes_nothing_on_any_rank(
+    workshop, tmp_path, mode, wire, factor
+):
+    """As fp16 on the wire, or as the square of a norm in fp32, what the loss still is overflows."""
+    done = workshop.train(2, tmp_path / "run", fault=("loud", str(factor)), mode=mode, fp16_allreduce=wire)
+    assert done.returncode == 1, done.output
+    assert done.output.count("step 1: the gradient is not finite though the loss is; no parameter was changed") == 1
+    assert done.output.count("as before") == 2 and "changed\n" not in done.output
+    assert "Traceback" not in done.output and list_checkpoints(tmp_path / "run") == []
