@@ -196,27 +196,41 @@ def test_a_preempted_job_goes_on_when_the_urgent_one_is_done(desk, whole):
     mine.finished_as(whole, 400)
 
 
-def test_a_restarted_slurmctld_changes_nothing(desk, whole):
+def test_a_slurmctld_that_is_away_changes_nothing_and_is_waited_for_where_it_is_needed(desk, whole):
     mine = desk("n1", "n2")
     start(mine)
-    for pid in mine.slurm.cluster.pids_on("login", "slurmctld"):
-        os.kill(pid, signal.SIGKILL)
+
+    def kill_slurmctld() -> None:
+        for pid in mine.slurm.cluster.pids_on("login", "slurmctld"):
+            os.kill(pid, signal.SIGKILL)
+
+    kill_slurmctld()
+    [batch_step] = mine.slurm.cluster.pids_on("n1", "ringtune.slurm.batch")
+    os.kill(batch_step, signal.SIGUSR1)  # the warning before the end of its time: it has to requeue, and cannot yet
+    assert settled(lambda: not mine.slurm.cluster.pids_on("n1", "ringtune-train --config"), 60), mine.log()
+    away = mine.status()
+    assert away["requeues"] == 0 and 50 <= away["checkpoint_step"] < LONG["max_steps"], away
     mine.slurm.start_slurmctld()
-    assert mine.status()["step"] < LONG["max_steps"]
+    mine.until(lambda found: found["requeues"] == 1 and found["state"] == "RUNNING" and found["step"] >= 100)
+    kill_slurmctld()
+    mine.slurm.start_slurmctld()
     found = mine.finish()
-    assert (found["state"], found["requeues"]) == ("COMPLETED", 0), mine.log()
+    assert (found["state"], found["requeues"]) == ("COMPLETED", 1), mine.log()
     mine.finished_as(whole, 400)
 
 
-def test_a_node_whose_slurmd_is_killed_is_left_for_another(desk, whole):
+@pytest.mark.parametrize(("killed", "left"), [("n1", ["n2", "n3"]), ("n2", ["n1", "n3"])])
+def test_a_node_whose_slurmd_is_killed_is_left_for_another(desk, whole, killed, left):
+    """All that runs there dies, SLURM's own first. With the first node the batch step does: the next start says so."""
     mine = desk("n1", "n2", "n3")
     lost = start(mine)["nodes"]
     assert lost == "n[1-2]"
-    for pid in mine.slurm.cluster.pids_on("n2", "slurmd"):
-        os.kill(pid, signal.SIGKILL)  # slurmd and the steps it watches over
+    for word in ("slurmstepd", "slurmd", "srun", "ringtune"):
+        for pid in mine.slurm.cluster.pids_on(killed, word):
+            os.kill(pid, signal.SIGKILL)
     found = mine.finish()
     assert found["state"] == "COMPLETED" and found["requeues"] >= 1, mine.log()
-    assert mine.events("started")[-1]["nodes"] == ["n1", "n3"]
+    assert mine.events("started")[-1]["nodes"] == left
     assert len(mine.events("ended")) == len(mine.events("started"))  # each with its reason
     mine.finished_as(whole, 400)
 
