@@ -15,7 +15,7 @@ help:
 	@echo "make demo           set up, then fine-tune a real model on real reviews with two ranks"
 	@echo "make test           set up, then run all tests (test-unit, test-parallel, test-system, test-cluster: a part)"
 	@echo "make lint type      ruff, mypy"
-	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds, prediction's speed (about 30 minutes on two cores)"
+	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds, prediction's speed (more than half an hour on two cores)"
 
 setup: $(VENV)/.horovod $(VENV)/.demo
 

@@ -67,6 +67,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", action=_Collect, dest=name, nargs=0, default=argparse.SUPPRESS)
 
 
+def refuse_ours(name: str, where: str) -> None:
+    """Raise UsageError for an option that is ringtune's to set. **Pure.**"""
+    if name in OURS:
+        raise UsageError(where, "ringtune sets it", OURS[name], "leave it out")
+
+
 def take_unknown(words: Sequence[str], sites_own: Sequence[str]) -> dict[str, str | None]:
     """Return options that the parser did not know but this site's sbatch does (of its plug-ins). **Pure.**
 
@@ -78,8 +84,7 @@ def take_unknown(words: Sequence[str], sites_own: Sequence[str]) -> dict[str, st
         if not word.startswith("--"):
             raise UsageError(word, "it belongs to no option", "sbatch's options before --, ringtune-train's after it",
                              "see --help; write --name=value")  # fmt: skip
-        if name in OURS:
-            raise UsageError(f"--{name}", "ringtune sets it", OURS[name], "leave it out")
+        refuse_ours(name, f"--{name}")
         if name not in sites_own:
             near = difflib.get_close_matches(name, [*WITH_VALUE, *MAY_HAVE_VALUE, *WITHOUT_VALUE, *sites_own], n=1)
             raise UsageError(f"--{name}", "sbatch has no such option", f"nearest is --{near[0]}" if near else "see sbatch(1)",

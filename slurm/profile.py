@@ -74,8 +74,7 @@ def parse(content: Any, where: str) -> Profile:
     if not isinstance(sbatch, dict):
         raise UsageError(f"{where}: sbatch", f"{sbatch!r} are not options", "name: value, a line each", _EXAMPLE)
     for name in sbatch:
-        if name in options.OURS:
-            raise UsageError(f"{where}: sbatch: {name}", "ringtune sets it", options.OURS[name], "leave it out")
+        options.refuse_ours(name, f"{where}: sbatch: {name}")
     launcher = str(content.get("launcher", "srun"))
     if launcher not in LAUNCHERS:
         raise UsageError(f"{where}: launcher", f"{launcher!r} is none", ", ".join(LAUNCHERS), "choose one")
