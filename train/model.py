@@ -12,6 +12,7 @@ import torch
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.data import Task
+from ringtune.train.first_token import leave_out_other_tokens
 from ringtune.train.tokens import TokenTable
 from torch import nn
 
@@ -49,9 +50,10 @@ def load_model(config: TrainConfig, task: Task) -> nn.Module:
         if config.dropout is not None:
             _set_dropout(model_config, config.dropout)
         torch.manual_seed(config.seed)
-        return AutoModelForSequenceClassification.from_pretrained(
+        model = AutoModelForSequenceClassification.from_pretrained(
             config.model_name_or_path, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True
         )
+    return leave_out_other_tokens(model)
 
 
 def load_classifier(name: str) -> nn.Module:
@@ -72,7 +74,7 @@ def load_classifier(name: str) -> nn.Module:
     if model.config.problem_type == "multi_label_classification":
         raise UsageError(f"--model_name_or_path {name}", "it gives several labels a row", "one label a row, or a number",
                          "choose another model")  # fmt: skip
-    return model
+    return leave_out_other_tokens(model)
 
 
 @contextmanager
