@@ -201,8 +201,9 @@ def _temporaries(output_dir: Path) -> list[Path]:
 
 
 def clean_stale(output_dir: Path) -> list[Path]:
-    """Remove what crashed writers left. **Rank 0 only**, under the run's lock: no other writer lives then."""
-    stale = _temporaries(output_dir)
+    """Remove what crashed writers left: of checkpoints, of ``best`` and of files replaced whole. **Rank 0 only**, under the
+    run's lock: no other writer lives then."""
+    stale = sorted({*_temporaries(output_dir), *output_dir.glob(".*.tmp")})
     for path in stale:
         _remove(path)
     return stale

@@ -89,6 +89,7 @@ def test_a_crash_at_every_write_flush_and_rename_leaves_a_whole_checkpoint(tmp_p
             assert loaded.model["w"].tolist() == [float(loaded.step)] * 4
         assert all(each.reason for each in stepped_over)
         checkpoint.clean_stale(folder)
+        assert not list(folder.glob(".*"))
         two_saves(folder)  # and the run goes on
         assert checkpoint.find_latest(folder) == (folder / "checkpoint-2", [])
 
@@ -187,6 +188,8 @@ def test_a_spoilt_checkpoint_is_named_and_stepped_over(tmp_path, spoil, reason):
 def test_a_stale_temporary_folder_is_named_and_removed(tmp_path):
     (tmp_path / ".checkpoint-3.host.1.abc.tmp").mkdir()
     assert checkpoint.find_latest(tmp_path)[1][0].reason == "its writing never ended"
+    (tmp_path / f".{checkpoint.MODEL_FILE}.1.tmp").write_bytes(b"half of it")
+    (tmp_path / ".best.abc.tmp").symlink_to("checkpoint-3")
     checkpoint.clean_stale(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
