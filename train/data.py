@@ -204,12 +204,20 @@ def _read(path: Path, cache_dir: Path) -> Any:
 
 
 def _require_fields(path: Path, separator: str) -> None:
-    """Raise UsageError if the first row has more fields than the header: pandas takes the surplus for an index, and every
-    column then holds what stands to the right of it. What it makes of the rows below, it says itself."""
+    """Raise UsageError for a header that pandas would mend in silence. What it makes of the rows below, it says itself.
+
+    A name that is there twice it numbers: ``text,text`` would be trained as a pair. If the first row has more fields than
+    the header, it takes the surplus for an index, and every column then holds what stands to the right of it.
+    """
     csv.field_size_limit(LONGEST_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as stream, suppress(csv.Error):
         filled = filter(None, csv.reader(stream, delimiter=separator))
         header, row = next(filled, []), next(filled, [])
+        twice = [name for name in header if name and header.count(name) > 1]
+        if twice:
+            raise UsageError(
+                f"{path}: the header", f"it has {twice[0]!r} twice", "each name once", "rename one of them"
+            )
         if len(row) > len(header):
             raise UsageError(f"{path}: row 1", f"it has {len(row)} fields, the header {len(header)}: {', '.join(header)}",
                              "a name in the header for every field", "mend the file")  # fmt: skip

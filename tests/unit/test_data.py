@@ -34,6 +34,7 @@ GOOD = "text,label\nfine,up\nbad,down\n"
         ("text,label\n", None, {}, "there are no rows"),
         ("text,label\n\nfilm,up,3\nplot,down,4\n", None, {}, "row 1: it has 3 fields, the header 2: text, label"),
         ('text,label\n"a\n""b""",up,\nbad,down,\n', None, {}, "row 1: it has 3 fields, the header 2"),
+        ("text,text,label\nfilm,plot,up\n", None, {}, "train.csv: the header: it has 'text' twice; each name once"),
         (GOOD, None, {"task_name": "stbs"}, "--task_name: stbs is no GLUE task; cola, sst2"),
         (GOOD, "text,label\nfine,up\nodd,sideways\n", {}, "row 2: the label 'sideways' does not occur"),
         ("text,label\n1,up\n2,down\n", None, {}, "column 'text' holds int64, not text; row 1 has 1"),
