@@ -148,7 +148,9 @@ def _same_model(predictor: Predictor, comm: Comm) -> dict[str, str]:
     mine = {
         "model": model.state_digest(predictor.model.state_dict()) + repr(predictor.classes),
         "tokenizer": tokenizer_digest(predictor.tokenizer),
-        "software": " ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tokenizers")),
+        "software": " ".join(
+            f"{name} {metadata.version(name)}" for name in ("ringtune", "torch", "transformers", "tokenizers")
+        ),
     }
     digests = comm.gather_values(mine, "predict/digests")
     odd = [rank for rank, each in enumerate(digests) if each != digests[0]]
