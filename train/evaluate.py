@@ -101,7 +101,7 @@ def predict_table(
 ) -> Predictions:
     """Return the model's logits for all rows, on every rank. **Collective.**
 
-    ``progress`` hears of batches done. Raises StopRequested on every rank when one was asked to stop.
+    ``progress`` hears how many rows are done. Raises StopRequested on every rank when one was asked to stop.
     """
     batches = plan_batches(table.lengths, batch_tokens)
     mine = batches[comm.rank :: comm.size]
@@ -115,7 +115,7 @@ def predict_table(
                 raise StopRequested
             several = mine[start : start + BATCHES_BETWEEN_QUESTIONS]
             logits += pool.map(lambda batch: logits_of(model, table, batch, precision), several)
-            progress(min((start + BATCHES_BETWEEN_QUESTIONS) * comm.size, len(batches)))
+            progress(sum(map(len, batches[: (start + BATCHES_BETWEEN_QUESTIONS) * comm.size])))
     rows = np.concatenate([np.empty(0, dtype=np.int64), *mine])
     all_rows = comm.gather(torch.from_numpy(rows), "evaluate/rows").numpy()
     all_logits = comm.gather(torch.cat(logits), "evaluate/logits").numpy()

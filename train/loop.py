@@ -31,7 +31,7 @@ from ringtune.train.contract import (
     TENSORBOARD_DIR,
     StopRequested,
 )
-from ringtune.train.evaluate import Predictions, plan_batches, predict_table
+from ringtune.train.evaluate import Predictions, predict_table
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer, Reducer
 from ringtune.train.order import DataOrder
 from ringtune.train.progress import Progress
@@ -299,12 +299,11 @@ class Loop:
             self._tell(f"step {self.step}: " + ", ".join(f"{name} {_short(each)}" for name, each in scores.items()))
 
     def _predict(self, table: Any, what: str) -> Predictions:
-        batch_tokens = self.config.eval_batch_tokens
         shown = self.is_writer and not self.config.disable_tqdm
-        bar = Progress(len(plan_batches(table.lengths, batch_tokens)), what, shown=shown)
+        bar = Progress(table.num_rows, what, unit="rows", shown=shown)
         try:
             return predict_table(
-                self.network, table, self.comm, self.precision, batch_tokens,
+                self.network, table, self.comm, self.precision, self.config.eval_batch_tokens,
                 stop_requested=self.stop.is_set, progress=bar.update,
             )  # fmt: skip
         finally:

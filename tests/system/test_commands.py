@@ -35,7 +35,7 @@ def test_horovodrun_trains_over_mpi_and_over_gloo_with_the_same_bits(workshop: W
         command = [script("horovodrun"), controller, "-np", "2", script("ringtune-train")]
         done = run_command([*command, *workshop.arguments(folder, mode="exact", max_steps=4)])
         assert done.returncode == 0, done.output
-        assert "best accuracy" in done.output and "samples/s" in done.output
+        assert "best accuracy" in done.output and "samples/s" in done.output and "37/37" in done.output
         found.append(json.loads((folder / "checkpoint-4" / "manifest.json").read_text())["model.safetensors"])
     assert found[0] == found[1]
 
