@@ -1,16 +1,17 @@
-"""Run ringtune-train with a planted fault: ``faults.py [kill K | nan ROW | loud FACTOR | stop K RANK | raise K RANK | orphan | differ RANK] -- FLAGS``.
+"""Run ringtune-train with a planted fault: ``faults.py [kill K | nan ROW | loud FACTOR | stop K RANK | raise K RANK | hang K RANK | orphan | differ RANK] -- FLAGS``.
 
 The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they happen. ``logits FILE``
-is no fault: it notes what the model in memory says of a few rows at each save.
+is no fault: it notes what the model in memory says of a few rows at each save. With ``hang``, patience is short.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 
 import torch
-from ringtune.train import cli, loop, model, step
+from ringtune.train import cli, comm, loop, model, step
 from ringtune.train.contract import promised_rank
 from ringtune.train.tokens import TokenTable
 
@@ -21,6 +22,8 @@ original_take, original_batch, original_losses = step.Stepper.take, TokenTable.b
 def take(self, plan, stop_requested):
     if words[:1] == ["raise"] and (plan.step, self.comm.rank) == (int(words[1]), int(words[2])):
         raise RuntimeError("planted failure")
+    if words[:1] == ["hang"] and (plan.step, self.comm.rank) == (int(words[1]), int(words[2])):
+        time.sleep(600)
     if words[:1] == ["kill"] and plan.step > int(words[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     if words[:1] == ["stop"] and (plan.step, self.comm.rank) == (int(words[1]), int(words[2])):
@@ -45,6 +48,9 @@ def row_losses(*arguments):
     return original_losses(*arguments) * (float("nan") if tainted else factor)
 
 
+if words[:1] == ["hang"]:
+    comm.STALL_LIMIT_S = 4
+    os.environ["HOROVOD_STALL_CHECK_TIME_SECONDS"] = "2"
 tainted: list[int] = []  # the rows of the latest batch whose loss is to be no number
 step.row_losses = row_losses
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 
 import numpy as np
 import pytest
+from conftest import FAULTS, ranks, run_command, script
 from ringtune.train.checkpoint import list_checkpoints
 from ringtune.train.order import DataOrder
 from ringtune.train.shards import deal
@@ -21,6 +23,17 @@ def test_a_failing_rank_takes_the_job_down_with_its_traceback_once(workshop, tmp
     assert "rank 1 of 3 (host " in done.output
     assert done.output.count("RuntimeError: planted failure") == 1
     assert done.output.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("gloo", [False, True], ids=["mpirun", "gloo"])
+def test_a_rank_that_hangs_ends_the_job_by_itself_named_by_horovod(workshop, tmp_path, gloo):
+    """Nobody set a limit; only, the one that ringtune sets is short here."""
+    words = [str(FAULTS), "hang", "4", "1", "--", *workshop.arguments(tmp_path / "run", save_steps=1)]
+    launcher = [script("horovodrun"), "--gloo", "-np", "3", sys.executable]
+    done = run_command([*launcher, *words], limit_s=120) if gloo else ranks(3, *words, limit_s=120)
+    assert done.returncode not in (0, 75), done.output
+    assert re.search(r"Missing ranks:\n.*1!: \[", done.output), done.output
+    assert list_checkpoints(tmp_path / "run")[0][0] == 3
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks_naming_step_rank_and_rows(workshop, tmp_path):
