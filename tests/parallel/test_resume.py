@@ -11,8 +11,11 @@ pytestmark = pytest.mark.parallel
 
 
 def test_sigkill_after_every_single_step_changes_not_one_bit(workshop, reference, tmp_path):
-    """Each start is killed one step later than the last, so every step is once the last before a kill."""
-    settings = {"save_steps": 1, "eval_steps": 4}
+    """Each start is killed one step later than the last, so every step is once the last before a kill.
+
+    The highest loss counts as best here: it is the first one, and a start that forgot it would record a later one.
+    """
+    settings = {"save_steps": 1, "eval_steps": 4, "metric_for_best_model": "loss", "greater_is_better": "true"}
     whole = reference(2, **settings)
     for step in range(12):
         done = workshop.train(2, tmp_path / "run", kill_at=step, **settings)
@@ -22,6 +25,7 @@ def test_sigkill_after_every_single_step_changes_not_one_bit(workshop, reference
     assert digests(tmp_path / "run", 12) == digests(whole, 12)
     for event in ("rows", "train", "eval"):
         assert records(tmp_path / "run", event) == records(whole, event)
+    assert len({each["best"] for each in records(whole, "eval")}) == 1
 
 
 @pytest.mark.parametrize("sizes", [(2, 1), (4, 1, 2, 4)], ids=["one kill", "three kills"])
