@@ -171,7 +171,13 @@ def _measure(
             "links", "", NOTE, f"not measured: {plan.launcher} does not start MPI programs", "install openmpi"
         )
     built = LAUNCHERS["mpirun"](one_each)
-    full = {**environment.for_launcher(environ), **plan.environment, **built.environment}
+    # Ranks that wait shall not take the core from those that are measured: hosts of a test share theirs.
+    full = {
+        **environment.for_launcher(environ),
+        **plan.environment,
+        **built.environment,
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+    }
     try:
         done = subprocess.run(built.argv, env=full, capture_output=True, text=True, timeout=MEASURE_LIMIT_S, check=False,
                               stdin=subprocess.DEVNULL)  # fmt: skip

@@ -42,8 +42,15 @@ def _link(world: MPI.Comm, first: int, second: int) -> dict[str, float]:
         answer["latency"] = statistics.median(_round_trips(world, small, other, world.rank == first, rounds=50)) / 2
         # The least time is the link's own; what comes on top of it is what else the hosts were doing.
         answer["bandwidth"] = 2 * LINK_BYTES / min(_round_trips(world, large, other, world.rank == first, rounds=8))
-    world.Barrier()
+    _meet(world)
     return world.bcast(answer, root=first)
+
+
+def _meet(world: MPI.Comm) -> None:
+    """Wait for all ranks without spinning as MPI's own barrier does: hosts may share cores, and a pair is at work on them."""
+    meeting = world.Ibarrier()
+    while not meeting.Test():
+        time.sleep(0.001)
 
 
 def _round_trips(world: MPI.Comm, data: np.ndarray, other: int, leads: bool, rounds: int) -> list[float]:
