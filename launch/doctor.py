@@ -171,13 +171,9 @@ def _measure(
             "links", "", NOTE, f"not measured: {plan.launcher} does not start MPI programs", "install openmpi"
         )
     built = LAUNCHERS["mpirun"](one_each)
-    # Ranks that wait shall not take the core from those that are measured: hosts of a test share theirs.
-    full = {
-        **environment.for_launcher(environ),
-        **plan.environment,
-        **built.environment,
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-    }
+    # Ranks that wait shall not keep those that are measured from a core: hosts of a test share theirs.
+    patient = {"OMPI_MCA_mpi_yield_when_idle": "1"}
+    full = {**patient, **environment.for_launcher(environ), **plan.environment, **built.environment}
     try:
         done = subprocess.run(built.argv, env=full, capture_output=True, text=True, timeout=MEASURE_LIMIT_S, check=False,
                               stdin=subprocess.DEVNULL)  # fmt: skip

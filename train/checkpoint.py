@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from ringtune.train import disk
-from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE, UsageError
+from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE, METRICS_FILE, UsageError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 
@@ -31,6 +31,7 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 _NAME = re.compile(rf"{CHECKPOINT_PREFIX}(\d+)")
 _TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}\d+\..*\.(tmp|old)")
+_LEFT = re.compile(rf"\.({BEST_LINK}|{re.escape(MODEL_FILE)}|{re.escape(METRICS_FILE)})\.[0-9a-f]+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,10 @@ def _temporaries(output_dir: Path) -> list[Path]:
 
 
 def clean_stale(output_dir: Path) -> list[Path]:
-    """Remove what crashed writers left: of checkpoints, of ``best`` and of files replaced whole. **Rank 0 only**, under the
-    run's lock: no other writer lives then."""
-    stale = sorted({*_temporaries(output_dir), *output_dir.glob(".*.tmp")})
+    """Remove what crashed writers left: of checkpoints, of ``best``, and of the files that are replaced whole and may be
+    large. **Rank 0 only**, under the run's lock: no other writer lives then."""
+    left = [each for each in output_dir.iterdir() if _LEFT.fullmatch(each.name)] if output_dir.is_dir() else []
+    stale = [*_temporaries(output_dir), *sorted(left)]
     for path in stale:
         _remove(path)
     return stale

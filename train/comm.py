@@ -26,7 +26,7 @@ from ringtune.train.stop import StopWatch
 
 T = TypeVar("T")
 PATIENCE_S = 0.005
-STALL_LIMIT_S = 1800
+STALL_LIMIT_S = 7200
 
 
 class PeerFailed(Exception):
@@ -45,8 +45,8 @@ class Comm:
         from horovod.common.exceptions import HorovodInternalError
 
         self.hvd, self.Broken = hvd, HorovodInternalError
-        # Horovod waits for ever for a rank that hangs, and a batch job with it. Nothing that is well waits that long in one
-        # collective: long work is done in `work_together`, where the ranks keep talking.
+        # Horovod waits for ever for a rank that hangs, and a batch job with it. Long work is done in `work_together`, where
+        # the ranks keep talking; of what else they wait for, the slowest are a checkpoint's writing and an evaluation.
         os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(STALL_LIMIT_S))
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()

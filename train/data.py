@@ -139,7 +139,7 @@ def _from_files(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any], di
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
         digest.update(key.encode())
-        found[key] = _read(path, cache_dir)
+        found[key] = _read(path, source, cache_dir)
         if not len(found[key]):
             raise no_rows(str(path))
     return found, {key: str(path) for key, path in files.items()}, digest
@@ -175,7 +175,7 @@ def require_file(path: Path, where: str) -> None:
         raise UsageError(where, "the file is empty", "a header and at least one row", "check the file")
 
 
-def _read(path: Path, cache_dir: Path) -> Any:
+def _read(path: Path, source: DataSource, cache_dir: Path) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
@@ -184,7 +184,7 @@ def _read(path: Path, cache_dir: Path) -> Any:
     options: dict[str, Any] = {}
     if kind == "csv":
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        _require_fields(path, separator)
+        _require_fields(path, source, separator)
         # A review that reads "NA" or "null" is a text, not a missing value.
         options = {"sep": separator, "keep_default_na": False}
     try:
@@ -203,20 +203,22 @@ def _read(path: Path, cache_dir: Path) -> Any:
                          "mend the file") from None  # fmt: skip
 
 
-def _require_fields(path: Path, separator: str) -> None:
+def _require_fields(path: Path, source: DataSource, separator: str) -> None:
     """Raise UsageError for a header that pandas would mend in silence. What it makes of the rows below, it says itself.
 
-    A name that is there twice it numbers: ``text,text`` would be trained as a pair. If the first row has more fields than
+    A name that is there twice it numbers: ``text,text`` would be trained as a pair; where neither is used, it does no harm. If
+    the first row has more fields than
     the header, it takes the surplus for an index, and every column then holds what stands to the right of it.
     """
     csv.field_size_limit(LONGEST_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as stream, suppress(csv.Error):
         filled = filter(None, csv.reader(stream, delimiter=separator))
         header, row = next(filled, []), next(filled, [])
-        twice = [name for name in header if name and header.count(name) > 1]
-        if twice:
+        twice = {name for name in header if header.count(name) > 1}
+        used = (*text_columns(source, header, str(path)), source.label_column_name) if twice else ()
+        if twice := twice.intersection(used):
             raise UsageError(
-                f"{path}: the header", f"it has {twice[0]!r} twice", "each name once", "rename one of them"
+                f"{path}: the header", f"it has {min(twice)!r} twice", "each name once", "rename one of them"
             )
         if len(row) > len(header):
             raise UsageError(f"{path}: row 1", f"it has {len(row)} fields, the header {len(header)}: {', '.join(header)}",

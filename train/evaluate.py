@@ -106,6 +106,7 @@ def predict_table(
     batches = plan_batches(table.lengths, batch_tokens)
     mine = batches[comm.rank :: comm.size]
     most = len(batches[:: comm.size])  # of any rank: all ask equally often
+    rows_done = np.cumsum([len(each) for each in batches])
     num_labels = int(model.config.num_labels)  # type: ignore[union-attr, arg-type]
     logits: list[torch.Tensor] = [torch.empty(0, num_labels)]
     model.eval()
@@ -115,7 +116,7 @@ def predict_table(
                 raise StopRequested
             several = mine[start : start + BATCHES_BETWEEN_QUESTIONS]
             logits += pool.map(lambda batch: logits_of(model, table, batch, precision), several)
-            progress(sum(map(len, batches[: (start + BATCHES_BETWEEN_QUESTIONS) * comm.size])))
+            progress(int(rows_done[min((start + BATCHES_BETWEEN_QUESTIONS) * comm.size, len(batches)) - 1]))
     rows = np.concatenate([np.empty(0, dtype=np.int64), *mine])
     all_rows = comm.gather(torch.from_numpy(rows), "evaluate/rows").numpy()
     all_logits = comm.gather(torch.cat(logits), "evaluate/logits").numpy()

@@ -1,7 +1,7 @@
 """What a classifier computes in vain: its head reads the first token of the last layer, the layer computes them all.
 
 Behind its attention, a layer of the BERT family works on each token by itself. In the last one, the other tokens can be
-left out there: nine of its twelve units of matrix products, an eighth of a model of six layers.
+left out there: nine of its twelve units of matrix products, an eighth of a BERT of six layers; eight in DistilBERT.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 # Where the layers are, and what is the first in a layer to work on each token by itself. Families whose sequence
-# classifiers read the first token alone; ALBERT is none of them: its layers are one layer, used again and again.
+# classifiers read the first token alone. ALBERT's do so too, but its layers are one layer, used again and again.
 BERT, DISTILBERT = ("encoder.layer", "attention.output"), ("transformer.layer", "sa_layer_norm")
 FAMILIES = {
     "bert": BERT, "camembert": BERT, "deberta-v2": BERT, "distilbert": DISTILBERT, "electra": BERT, "roberta": BERT,
@@ -30,8 +30,8 @@ def leave_out_other_tokens(model: nn.Module) -> nn.Module:
     in_slices = getattr(settings, "chunk_size_feed_forward", 0)  # transformers refuses to cut one token into slices
     if settings.model_type in FAMILIES and not in_slices:
         layers, first = FAMILIES[settings.model_type]
-        last_layer = list(model.base_model.get_submodule(layers).children())[-1]  # type: ignore[operator, union-attr]
-        last_layer.get_submodule(first).register_forward_pre_hook(_first_token_of_each)
+        for last_layer in list(model.base_model.get_submodule(layers).children())[-1:]:  # type: ignore[operator, union-attr]
+            last_layer.get_submodule(first).register_forward_pre_hook(_first_token_of_each)
     return model
 
 

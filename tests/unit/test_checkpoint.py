@@ -185,13 +185,14 @@ def test_a_spoilt_checkpoint_is_named_and_stepped_over(tmp_path, spoil, reason):
         checkpoint.load_checkpoint(tmp_path / "checkpoint-2")
 
 
-def test_a_stale_temporary_folder_is_named_and_removed(tmp_path):
+def test_what_killed_writers_left_is_named_and_removed_and_nothing_else(tmp_path):
     (tmp_path / ".checkpoint-3.host.1.abc.tmp").mkdir()
     assert checkpoint.find_latest(tmp_path)[1][0].reason == "its writing never ended"
     (tmp_path / f".{checkpoint.MODEL_FILE}.1.tmp").write_bytes(b"half of it")
     (tmp_path / ".best.abc.tmp").symlink_to("checkpoint-3")
+    (tmp_path / ".notes.tmp").write_text("not ours")
     checkpoint.clean_stale(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [each.name for each in tmp_path.iterdir()] == [".notes.tmp"]
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):

@@ -35,6 +35,7 @@ GOOD = "text,label\nfine,up\nbad,down\n"
         ("text,label\n\nfilm,up,3\nplot,down,4\n", None, {}, "row 1: it has 3 fields, the header 2: text, label"),
         ('text,label\n"a\n""b""",up,\nbad,down,\n', None, {}, "row 1: it has 3 fields, the header 2"),
         ("text,text,label\nfilm,plot,up\n", None, {}, "train.csv: the header: it has 'text' twice; each name once"),
+        ("text,label,label\nfilm,up,down\n", None, {"text_column_names": "text"}, "it has 'label' twice"),
         (GOOD, None, {"task_name": "stbs"}, "--task_name: stbs is no GLUE task; cola, sst2"),
         (GOOD, "text,label\nfine,up\nodd,sideways\n", {}, "row 2: the label 'sideways' does not occur"),
         ("text,label\n1,up\n2,down\n", None, {}, "column 'text' holds int64, not text; row 1 has 1"),
@@ -113,6 +114,11 @@ def test_files_of_other_systems_give_the_same_rows(tmp_path, content):
 def test_quoted_texts_keep_their_lines_and_quotes(tmp_path):
     splits, _ = load(tmp_path, 'text,label\n"fine, ""warm""\nfilm",up\nbad,down\n')
     assert splits.train["text"][:] == ['fine, "warm"\nfilm', "bad"]
+
+
+def test_a_name_that_is_there_twice_and_not_used_does_no_harm(tmp_path):
+    splits, task = load(tmp_path, "text,label,note,note,,\nfine,up,1,2,,\nbad,down,1,2,,\n", text_column_names="text")
+    assert task.text_columns == ("text",) and splits.train["text"][:] == ["fine", "bad"]
 
 
 def test_texts_that_look_like_missing_values_stay_texts(tmp_path):
