@@ -18,9 +18,14 @@ from pathlib import Path
 import pytest
 from cluster.hosts import Cluster, missing
 from cluster.slurm import Slurm, missing_packages
+from hypothesis import settings
 from ringtune.launch.demo import fetch
 from ringtune.launch.horovod import rank_environment
 from ringtune.train.contract import cache_folder
+
+# Hypothesis gives an example 200 ms by default, except in CI; no test of ours shall depend on how busy the machine is.
+settings.register_profile("ringtune", settings.get_profile(settings.get_current_profile_name()), deadline=None)
+settings.load_profile("ringtune")
 
 ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "faults.py"
