@@ -1,6 +1,6 @@
 """The number of ranks does not show in what the demo learns.
 
-The demo's model, rows and settings on its first 2,000 training rows, so that CI can afford five runs;
+The demo's model, rows and settings on its first 1,500 training rows, so that CI can afford five runs;
 ``benchmarks/accuracy.py`` does the same on all 9,000.
 """
 
@@ -22,7 +22,7 @@ def dev_accuracy(folder: Path, size: int, seed: int) -> float:
     demo = fetch(cache_folder())
     done = ranks(
         size, "-m", "ringtune.train.cli", "--config", str(CONFIG), "--output_dir", str(folder), "--seed", str(seed),
-        "--max_train_samples", "2000", "--report_to", "none", "--model_name_or_path", str(demo / "model"),
+        "--max_train_samples", "1500", "--report_to", "none", "--model_name_or_path", str(demo / "model"),
         "--train_file", str(demo / "train.csv"), "--validation_file", str(demo / "dev.csv"), limit_s=600,
     )  # fmt: skip
     assert done.returncode == 0, done.output
