@@ -156,7 +156,7 @@ def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
 
 def find_latest(output_dir: Path) -> tuple[Path | None, list[Finding]]:
     """Return the newest checkpoint that verifies, and what was stepped over on the way to it."""
-    findings = [Finding(each, "its writing never ended") for each in _temporaries(output_dir)]
+    findings = [Finding(each, "its writing never ended") for each in _named_like(_TEMPORARY, output_dir)]
     for _, path in list_checkpoints(output_dir):
         reason = verify(path)
         if reason is None:
@@ -195,17 +195,14 @@ def _require_whole(path: Path) -> None:
 # Keeping house
 
 
-def _temporaries(output_dir: Path) -> list[Path]:
-    return (
-        sorted(each for each in output_dir.iterdir() if _TEMPORARY.fullmatch(each.name)) if output_dir.is_dir() else []
-    )
+def _named_like(pattern: re.Pattern[str], output_dir: Path) -> list[Path]:
+    return sorted(each for each in output_dir.iterdir() if pattern.fullmatch(each.name)) if output_dir.is_dir() else []
 
 
 def clean_stale(output_dir: Path) -> list[Path]:
     """Remove what crashed writers left: of checkpoints, of ``best``, and of the files that are replaced whole and may be
     large. **Rank 0 only**, under the run's lock: no other writer lives then."""
-    left = [each for each in output_dir.iterdir() if _LEFT.fullmatch(each.name)] if output_dir.is_dir() else []
-    stale = [*_temporaries(output_dir), *sorted(left)]
+    stale = [*_named_like(_TEMPORARY, output_dir), *_named_like(_LEFT, output_dir)]
     for path in stale:
         _remove(path)
     return stale

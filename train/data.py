@@ -206,19 +206,20 @@ def _read(path: Path, source: DataSource, cache_dir: Path) -> Any:
 def _require_fields(path: Path, source: DataSource, separator: str) -> None:
     """Raise UsageError for a header that pandas would mend in silence. What it makes of the rows below, it says itself.
 
-    A name that is there twice it numbers: ``text,text`` would be trained as a pair; where neither is used, it does no harm. If
-    the first row has more fields than
-    the header, it takes the surplus for an index, and every column then holds what stands to the right of it.
+    A name that is there twice it numbers: ``text,text`` would be trained as a pair; where neither is used, it does no harm.
+    If the first row has more fields than the header, it takes the surplus for an index, and every column then holds what
+    stands to the right of it.
     """
     csv.field_size_limit(LONGEST_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as stream, suppress(csv.Error):
         filled = filter(None, csv.reader(stream, delimiter=separator))
         header, row = next(filled, []), next(filled, [])
-        twice = {name for name in header if header.count(name) > 1}
-        used = (*text_columns(source, header, str(path)), source.label_column_name) if twice else ()
-        if twice := twice.intersection(used):
+        mended = len(set(header)) < len(header)
+        used = (*text_columns(source, header, str(path)), source.label_column_name) if mended else ()
+        twice = [name for name in used if header.count(name) > 1]
+        if twice:
             raise UsageError(
-                f"{path}: the header", f"it has {min(twice)!r} twice", "each name once", "rename one of them"
+                f"{path}: the header", f"it has {twice[0]!r} twice", "each name once", "rename one of them"
             )
         if len(row) > len(header):
             raise UsageError(f"{path}: row 1", f"it has {len(row)} fields, the header {len(header)}: {', '.join(header)}",

@@ -30,7 +30,8 @@ def leave_out_other_tokens(model: nn.Module) -> nn.Module:
     in_slices = getattr(settings, "chunk_size_feed_forward", 0)  # transformers refuses to cut one token into slices
     if settings.model_type in FAMILIES and not in_slices:
         layers, first = FAMILIES[settings.model_type]
-        for last_layer in list(model.base_model.get_submodule(layers).children())[-1:]:  # type: ignore[operator, union-attr]
+        encoder: Any = model.base_model
+        for last_layer in encoder.get_submodule(layers)[-1:]:  # none in a model without layers
             last_layer.get_submodule(first).register_forward_pre_hook(_first_token_of_each)
     return model
 
