@@ -20,8 +20,15 @@ CONFIG = Path(__file__).with_name("demo.yaml")
 def run(folder: Path, size: int, seed: int) -> tuple[float, float]:
     """Return dev accuracy and the median of samples/s."""
     demo = fetch(cache_folder())
-    flags = {"config": CONFIG, "output_dir": folder, "seed": seed, "report_to": "none", "model_name_or_path": demo / "model",
-             "train_file": demo / "train.csv", "validation_file": demo / "dev.csv"}  # fmt: skip
+    flags = {
+        "config": CONFIG,
+        "output_dir": folder,
+        "seed": seed,
+        "report_to": "none",
+        "model_name_or_path": demo / "model",
+        "train_file": demo / "train.csv",
+        "validation_file": demo / "dev.csv",
+    }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     command = ["mpirun", "-np", str(size), "--bind-to", "none", sys.executable, "-m", "ringtune.train.cli", *words]
     env = {**rank_environment(os.environ), "OMP_NUM_THREADS": "1"}

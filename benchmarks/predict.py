@@ -63,10 +63,16 @@ def measure_pipeline(model: Path, rows: Path) -> tuple[float, float]:
     """Return the seconds of the slower of two pipelines with half of the rows each, and the CPU seconds of both."""
     words = [sys.executable, "-c", PIPELINE, str(model), str(rows)]
     both = [
-        subprocess.Popen([*words, str(part)], env=ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                         stderr=subprocess.DEVNULL, text=True)
+        subprocess.Popen(
+            [*words, str(part)],
+            env=ENV,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         for part in range(NUM_RANKS)
-    ]  # fmt: skip
+    ]
     for each in both:
         assert each.stdout is not None and each.stdin is not None
         assert each.stdout.readline() == "ready\n"
@@ -83,9 +89,27 @@ def measure_ringtune(
 ) -> tuple[float, float]:
     """Return the seconds from the first chunk until all ranks are done, and the CPU seconds of all ranks."""
     report = folder / "report.json"
-    words = ["mpirun", "-np", str(NUM_RANKS), "--bind-to", "none", sys.executable, str(FAULTS), *fault, "--",
-             "--model_name_or_path", str(model), "--input", str(rows), "--output", str(folder / "out.jsonl"),
-             "--overwrite_output", "--report", str(report), *flags]  # fmt: skip
+    words = [
+        "mpirun",
+        "-np",
+        str(NUM_RANKS),
+        "--bind-to",
+        "none",
+        sys.executable,
+        str(FAULTS),
+        *fault,
+        "--",
+        "--model_name_or_path",
+        str(model),
+        "--input",
+        str(rows),
+        "--output",
+        str(folder / "out.jsonl"),
+        "--overwrite_output",
+        "--report",
+        str(report),
+        *flags,
+    ]
     subprocess.run(words, env=ENV, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     efforts = json.loads(report.read_text())["ranks"]
     return max(sum(each["seconds"].values()) for each in efforts), sum(each["cpu_s"] for each in efforts)
@@ -116,8 +140,10 @@ def main() -> None:
         wall, cpu = (statistics.median(one[what] for one in each) for what in (0, 1))
         print(f"{name:8} {num_rows / wall:8.1f} {num_rows / cpu:8.1f}")
     for what, name in enumerate(("time", "CPU time")):
-        print(f"{name}: fp32 {ratio('pipeline', 'fp32', what):.2f}x the pipeline (goal 2), bf16 "
-              f"{ratio('pipeline', 'bf16', what):.2f}x (goal 4)")  # fmt: skip
+        print(
+            f"{name}: fp32 {ratio('pipeline', 'fp32', what):.2f}x the pipeline (goal 2), bf16 "
+            f"{ratio('pipeline', 'bf16', what):.2f}x (goal 4)"
+        )
     print(f"one rank slowed by half: {ratio('slow', 'fp32', 0):.2f} of the time of two even ranks (goal 1.45)")
 
 

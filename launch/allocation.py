@@ -30,7 +30,7 @@ class Allocation:
 def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ: Mapping[str, str]) -> Allocation:
     """Return the hosts of the job. Raises UsageError for what cannot be understood, and if nothing says how many ranks."""
     if hosts is not None and hostfile is not None:
-        raise UsageError("-H --hostfile", "both are given", "one of them", "drop one")
+        raise UsageError("-H --hostfile", "both are given", legal="one of them")
     if hosts is not None:
         return Allocation(tuple(parse_hosts(hosts)), "-H")
     if hostfile is not None:
@@ -38,8 +38,7 @@ def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ
     if "SLURM_JOB_NODELIST" in environ:
         return Allocation(tuple(slurm_hosts(environ)), f"SLURM job {environ.get('SLURM_JOB_ID', '?')}", in_slurm=True)
     if num_proc is None:
-        raise UsageError("-np", "nothing says how many ranks", "-np N, -H host:N, --hostfile FILE or a SLURM job",
-                         "give one")  # fmt: skip
+        raise UsageError("-np", "nothing says how many ranks", legal="-np N, -H host:N, --hostfile FILE or a SLURM job")
     return Allocation((Host(LOCAL, max(num_proc, 1)),), "this machine")
 
 
@@ -47,14 +46,22 @@ def slurm_hosts(environ: Mapping[str, str]) -> list[Host]:
     """Return the nodes of a SLURM job with their tasks; ragged ones too. **Pure.** (sbatch(1), output environment.)"""
     names = expand_nodelist(environ["SLURM_JOB_NODELIST"])
     if not all(names):
-        raise UsageError("SLURM_JOB_NODELIST", f"{environ['SLURM_JOB_NODELIST']!r} names a node without a name",
-                         "such as n[01-03]", "unset it outside a SLURM job, or name the hosts with -H")  # fmt: skip
+        raise UsageError(
+            "SLURM_JOB_NODELIST",
+            f"{environ['SLURM_JOB_NODELIST']!r} names a node without a name",
+            legal="such as n[01-03]",
+            todo="unset it outside a SLURM job, or name the hosts with -H",
+        )
     for variable in ("SLURM_TASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE"):
         if variable in environ:
             tasks = expand_tasks(environ[variable], variable)
             if len(tasks) != len(names):
-                raise UsageError(variable, f"{environ[variable]!r} speaks of {len(tasks)} nodes, the job has {len(names)}",
-                                 "one number a node", "name the hosts with -H")  # fmt: skip
+                raise UsageError(
+                    variable,
+                    f"{environ[variable]!r} speaks of {len(tasks)} nodes, the job has {len(names)}",
+                    legal="one number a node",
+                    todo="name the hosts with -H",
+                )
             return [Host(name, slots) for name, slots in zip(names, tasks, strict=True)]
     return [Host(name, 1) for name in names]
 
@@ -71,6 +78,8 @@ def expand_tasks(text: str, where: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
         if not match or int(match[1]) < 1:
-            raise UsageError(where, f"{part!r} in {text!r} is not understood", "such as 2(x3),1", "name hosts with -H")
+            raise UsageError(
+                where, f"{part!r} in {text!r} is not understood", legal="such as 2(x3),1", todo="name hosts with -H"
+            )
         result += [int(match[1])] * int(match[2] or 1)
     return result

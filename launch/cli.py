@@ -49,8 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     horovod.set_defaults(run=_horovod)
     _add_run(commands)
     _add_doctor(commands)
-    completion = commands.add_parser("completion", help="print tab completion", description="Print tab completion; for bash: "
-                                     "source <(ringtune-launch completion bash)")  # fmt: skip
+    completion = commands.add_parser(
+        "completion",
+        help="print tab completion",
+        description="Print tab completion; for bash: source <(ringtune-launch completion bash)",
+    )
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     completion.set_defaults(run=lambda options: _complete(parser, options.shell))
     return parser
@@ -126,8 +129,15 @@ def _doctor(options: argparse.Namespace) -> int:
     from ringtune.launch import doctor
     from ringtune.launch.run import Request
 
-    request = Request((), None if _names_hosts(options) else 1, hosts=options.hosts, hostfile=options.hostfile,
-                      launcher=options.launcher, ssh=_ssh(options), interface=options.network_interface)  # fmt: skip
+    request = Request(
+        (),
+        None if _names_hosts(options) else 1,
+        hosts=options.hosts,
+        hostfile=options.hostfile,
+        launcher=options.launcher,
+        ssh=_ssh(options),
+        interface=options.network_interface,
+    )
     return doctor.examine(request, options.folder or [Path.cwd()], as_json=options.json, quick=options.quick)
 
 
@@ -145,26 +155,42 @@ def _add_run(commands: Any) -> None:
         "place by Horovod, by MPI, or in RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.",
         epilog="exit codes: 0 all ranks ended well, 75 stopped on request with a checkpoint, 2 wrong usage or a host that "
         "cannot take ranks (said by name), otherwise that of the first failing rank (128 + N if killed by signal N)",
-    )  # fmt: skip
+    )
     run.add_argument("-np", "--num-proc", type=int, metavar="N", help="ranks (default: all slots of the hosts)")
     _add_hosts(run)
     run.add_argument("--controller", choices=("mpi", "gloo"), help="default: mpi, under srun gloo")
     run.add_argument("--dry-run", action="store_true", help="show rank table, environment and command; start nothing")
     run.add_argument("--output-dir", type=Path, metavar="DIR", help="keep the output of each rank in a file of its own")
-    run.add_argument("-x", action="append", default=[], metavar="NAME[=VALUE]", dest="carried",
-                     help="carry one more environment variable")  # fmt: skip
+    run.add_argument(
+        "-x",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        dest="carried",
+        help="carry one more environment variable",
+    )
     run.add_argument("--no-bind", action="store_true", help="do not bind ranks to cores")
     run.add_argument("--no-ring", action="store_true", help="leave the choice of MPI's allreduce to Open MPI")
     run.add_argument(
         "--srun-mpi", metavar="PLUGIN", help="MPI plugin of srun (default: none, with --controller mpi pmix)"
     )
-    run.add_argument("--srun-option", action="append", default=[], metavar="OPTION",
-                     help="one more option of srun, such as --srun-option=--container-image=FILE")  # fmt: skip
+    run.add_argument(
+        "--srun-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="one more option of srun, such as --srun-option=--container-image=FILE",
+    )
     run.add_argument(
         "--start-timeout", type=_seconds, default=120.0, metavar="S", help="seconds for all ranks to start (120)"
     )
-    run.add_argument("--stop-timeout", type=_seconds, default=90.0, metavar="S",
-                     help="seconds for the ranks to end after SIGTERM or Ctrl-C (90)")  # fmt: skip
+    run.add_argument(
+        "--stop-timeout",
+        type=_seconds,
+        default=90.0,
+        metavar="S",
+        help="seconds for the ranks to end after SIGTERM or Ctrl-C (90)",
+    )
     run.add_argument("--no-check", action="store_true", help="do not look at the hosts first")
     run.add_argument("-v", "--verbose", action="store_true", help="show the command line")
     horovod = run.add_argument_group("Horovod", "as horovodrun spells them")
@@ -172,8 +198,13 @@ def _add_run(commands: Any) -> None:
         if each.kind is bool:
             horovod.add_argument(f"--{each.flag}", action="store_true", help=each.help)
         else:
-            horovod.add_argument(f"--{each.flag}", type=each.kind, metavar="N" if each.kind is not str else "VALUE",
-                                 choices=each.choices, help=each.help)  # fmt: skip
+            horovod.add_argument(
+                f"--{each.flag}",
+                type=each.kind,
+                metavar="N" if each.kind is not str else "VALUE",
+                choices=each.choices,
+                help=each.help,
+            )
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
 
@@ -183,14 +214,29 @@ def _run(options: argparse.Namespace) -> int:
     from ringtune.launch.job import Limits
 
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
-    return run.run(run.Request(
-        command=tuple(words), num_proc=options.num_proc, hosts=options.hosts, hostfile=options.hostfile,
-        launcher=options.launcher, controller=options.controller, srun_mpi=options.srun_mpi, srun_options=tuple(options.srun_option),
-        ssh=_ssh(options), interface=options.network_interface,
-        carried=tuple(options.carried), settings=environment.horovod_settings(vars(options)), bound=not options.no_bind,
-        ring=not options.no_ring, output_dir=options.output_dir, limits=Limits(options.start_timeout, options.stop_timeout),
-        checked=not options.no_check, dry_run=options.dry_run, verbose=options.verbose,
-    ))  # fmt: skip
+    return run.run(
+        run.Request(
+            command=tuple(words),
+            num_proc=options.num_proc,
+            hosts=options.hosts,
+            hostfile=options.hostfile,
+            launcher=options.launcher,
+            controller=options.controller,
+            srun_mpi=options.srun_mpi,
+            srun_options=tuple(options.srun_option),
+            ssh=_ssh(options),
+            interface=options.network_interface,
+            carried=tuple(options.carried),
+            settings=environment.horovod_settings(vars(options)),
+            bound=not options.no_bind,
+            ring=not options.no_ring,
+            output_dir=options.output_dir,
+            limits=Limits(options.start_timeout, options.stop_timeout),
+            checked=not options.no_check,
+            dry_run=options.dry_run,
+            verbose=options.verbose,
+        )
+    )
 
 
 def _horovod(options: argparse.Namespace) -> int:
@@ -198,9 +244,12 @@ def _horovod(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, and so ends the compilers too
     return horovod.provide(
-        cache_dir=options.cache_dir, dry_run=options.dry_run, force=options.force, jobs=options.jobs,
+        cache_dir=options.cache_dir,
+        dry_run=options.dry_run,
+        force=options.force,
+        jobs=options.jobs,
         verify=not options.no_verify,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

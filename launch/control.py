@@ -39,7 +39,9 @@ class Address:
         """Return the address that ``str()`` wrote. Raises UsageError for anything else."""
         parts = text.split(",")
         if len(parts) != 3 or not parts[1].isdigit():
-            raise UsageError("RINGTUNE_CONTROL", "it is no address", "ADDRESS,PORT,TOKEN", "unset it: launchers set it")
+            raise UsageError(
+                "RINGTUNE_CONTROL", "it is no address", legal="ADDRESS,PORT,TOKEN", todo="unset it: launchers set it"
+            )
         return cls(parts[0], int(parts[1]), parts[2])
 
 
@@ -107,9 +109,12 @@ def connect(address: Address) -> Channel:
     try:
         connection = socket.create_connection((address.host, address.port), timeout=CONNECT_LIMIT_S)
     except OSError as error:
-        raise UsageError("launch", f"{socket.gethostname()} cannot reach the launcher at {address.host} port {address.port}: "
-                         f"{error}", "TCP between all hosts", "open the ports, or choose another way with "
-                         "--network-interface") from None  # fmt: skip
+        raise UsageError(
+            "launch",
+            f"{socket.gethostname()} cannot reach the launcher at {address.host} port {address.port}: {error}",
+            legal="TCP between all hosts",
+            todo="open the ports, or choose another way with --network-interface",
+        ) from None
     return Channel(connection)
 
 
@@ -127,8 +132,12 @@ def own_address_towards(*hosts: str) -> str:
                 return str(probe.getsockname()[0])
         except OSError:
             continue
-    raise UsageError("launch", f"none of the names {', '.join(hosts)} is known, nor this machine's own",
-                     "host names or addresses", "check /etc/hosts or the name service")  # fmt: skip
+    raise UsageError(
+        "launch",
+        f"none of the names {', '.join(hosts)} is known, nor this machine's own",
+        legal="host names or addresses",
+        todo="check /etc/hosts or the name service",
+    )
 
 
 def is_this_machine(host: str) -> bool:

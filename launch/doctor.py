@@ -102,9 +102,15 @@ def judge_hosts(
             Finding("reachable", report.host, GOOD, f"{facts['num_cpus']} CPUs, {_size(facts['memory'])} of memory")
         )
         different = preflight.differences(own, facts)
-        findings.append(Finding("software", report.host, BAD if different else GOOD,
-                                "; ".join(different) or f"as here: Python {facts['python']}, torch {facts['versions']['torch']}",
-                                "install the same versions" if different else ""))  # fmt: skip
+        findings.append(
+            Finding(
+                "software",
+                report.host,
+                BAD if different else GOOD,
+                "; ".join(different) or f"as here: Python {facts['python']}, torch {facts['versions']['torch']}",
+                "install the same versions" if different else "",
+            )
+        )
         findings += [_clock(report), *_gpus(report, slots[report.host])]
         findings += [
             each
@@ -132,8 +138,15 @@ def _gpus(report: Report, slots: int) -> list[Finding]:
     if not gpus:
         return []
     state = GOOD if len(gpus) >= slots else BAD
-    return [Finding("GPUs", report.host, state, f"{len(gpus)} ({', '.join(sorted(set(gpus)))}) for {slots} rank(s)",
-                    "" if state == GOOD else "fewer slots, or more GPUs")]  # fmt: skip
+    return [
+        Finding(
+            "GPUs",
+            report.host,
+            state,
+            f"{len(gpus)} ({', '.join(sorted(set(gpus)))}) for {slots} rank(s)",
+            "" if state == GOOD else "fewer slots, or more GPUs",
+        )
+    ]
 
 
 def _folder(host: str, name: str, folder: Mapping[str, Any], must_be_shared: bool) -> list[Finding]:
@@ -154,9 +167,15 @@ def _folder(host: str, name: str, folder: Mapping[str, Any], must_be_shared: boo
         findings.append(Finding("disk", host, GOOD, f"{name}: {_size(folder['free'])} free"))
     if must_be_shared:
         shared = folder.get("shared", False)
-        findings.append(Finding("shared", host, GOOD if shared else BAD,
-                                f"{name} is {'the same' if shared else 'another folder'} as on this machine",
-                                "" if shared else "put runs on a file system that all hosts mount"))  # fmt: skip
+        findings.append(
+            Finding(
+                "shared",
+                host,
+                GOOD if shared else BAD,
+                f"{name} is {'the same' if shared else 'another folder'} as on this machine",
+                "" if shared else "put runs on a file system that all hosts mount",
+            )
+        )
     return findings
 
 
@@ -175,8 +194,15 @@ def _measure(
     patient = {"OMPI_MCA_mpi_yield_when_idle": "1"}
     full = {**patient, **environment.for_launcher(environ), **plan.environment, **built.environment}
     try:
-        done = subprocess.run(built.argv, env=full, capture_output=True, text=True, timeout=MEASURE_LIMIT_S, check=False,
-                              stdin=subprocess.DEVNULL)  # fmt: skip
+        done = subprocess.run(
+            built.argv,
+            env=full,
+            capture_output=True,
+            text=True,
+            timeout=MEASURE_LIMIT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     except subprocess.TimeoutExpired:
         return {}, Finding(
             "links", "", BAD, f"MPI did not end in {MEASURE_LIMIT_S} s", f"try: {shlex.join(built.argv)}"
@@ -213,8 +239,15 @@ def judge_links(measured: Mapping[str, Any], hosts: Sequence[str], limit: float)
     size = len(hosts)
     best = max(measured["allreduce"], key=lambda each: each["bytes"] / each["seconds"])
     moved = 2 * (size - 1) / size * best["bytes"] / best["seconds"]
-    findings.append(Finding("ring", "", GOOD, f"allreduce moves {moved / 1e6:.0f} MB/s per host, {moved / slowest['bandwidth']:.0%} of "
-                            f"the slowest link, {hosts[slowest['first']]}-{hosts[slowest['second']]}"))  # fmt: skip
+    findings.append(
+        Finding(
+            "ring",
+            "",
+            GOOD,
+            f"allreduce moves {moved / 1e6:.0f} MB/s per host, {moved / slowest['bandwidth']:.0%} of "
+            f"the slowest link, {hosts[slowest['first']]}-{hosts[slowest['second']]}",
+        )
+    )
     return findings
 
 
@@ -224,12 +257,17 @@ def table(findings: Sequence[Finding], measured: Mapping[str, Any], *, colours: 
     end = "\033[0m" if colours else ""
     width = max((len(each.where) for each in findings), default=0)
     ordered = sorted(findings, key=lambda each: (each.state == BAD, each.state == NOTE))
-    lines = [f"{paint.get(each.state, '')}{each.state:4}{end} {each.check:9} {each.where:{width}}  {each.fact}"
-             + (f"\n{'':{width + 17}}-> {each.todo}" if each.todo else "") for each in ordered]  # fmt: skip
+    lines = [
+        f"{paint.get(each.state, '')}{each.state:4}{end} {each.check:9} {each.where:{width}}  {each.fact}"
+        + (f"\n{'':{width + 17}}-> {each.todo}" if each.todo else "")
+        for each in ordered
+    ]
     if measured:
         lines.append("ring-allreduce, fp32:")
-        lines += [f"  {_size(each['bytes']):>8}  {each['seconds'] * 1e3:9.2f} ms  {each['bytes'] / each['seconds'] / 1e6:8.0f} MB/s"
-                  for each in measured["allreduce"]]  # fmt: skip
+        lines += [
+            f"  {_size(each['bytes']):>8}  {each['seconds'] * 1e3:9.2f} ms  {each['bytes'] / each['seconds'] / 1e6:8.0f} MB/s"
+            for each in measured["allreduce"]
+        ]
     bad = sum(each.state == BAD for each in findings)
     lines.append(f"{bad} thing(s) would hurt a run" if bad else "nothing found that would hurt a run")
     return "\n".join(lines)

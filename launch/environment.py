@@ -11,12 +11,46 @@ from ringtune.train.contract import UsageError
 
 #: Carried without being asked for: what finds programs and libraries, and what tunes them. Not HOME, USER or TMPDIR,
 #: which are each host's own.
-CARRIED = ("PATH", "LD_LIBRARY_PATH", "PYTHON*", "VIRTUAL_ENV", "CONDA_*", "LANG", "LC_*", "TZ", "OMP_*", "MKL_*", "KMP_*",
-           "HOROVOD_*", "NCCL_*", "CUDA_*", "TORCH*", "PYTORCH_*", "HF_*", "TRANSFORMERS_*", "TOKENIZERS_*",
-           "RINGTUNE_*")  # fmt: skip
+CARRIED = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "PYTHON*",
+    "VIRTUAL_ENV",
+    "CONDA_*",
+    "LANG",
+    "LC_*",
+    "TZ",
+    "OMP_*",
+    "MKL_*",
+    "KMP_*",
+    "HOROVOD_*",
+    "NCCL_*",
+    "CUDA_*",
+    "TORCH*",
+    "PYTORCH_*",
+    "HF_*",
+    "TRANSFORMERS_*",
+    "TOKENIZERS_*",
+    "RINGTUNE_*",
+)
 #: Left alone by the launcher's own process: it needs them on this machine.
-LOCAL = ("HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "SSH_*", "SLURM_*", "XDG_*", "MUNGE*", "OMPI_*", "PRTE_*",
-         "PMIX_*", "UCX_*", "FI_*")  # fmt: skip
+LOCAL = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "TMPDIR",
+    "SSH_*",
+    "SLURM_*",
+    "XDG_*",
+    "MUNGE*",
+    "OMPI_*",
+    "PRTE_*",
+    "PMIX_*",
+    "UCX_*",
+    "FI_*",
+)
 _SECRET = re.compile(
     r"TOKEN|SECRET|PASS(W|PHRASE|_|$)|CREDENTIAL|PRIVATE|(API|_|^)KEY(_|$)|^RINGTUNE_CONTROL$", re.IGNORECASE
 )
@@ -37,19 +71,34 @@ class Setting:
 
 
 HOROVOD_SETTINGS = (
-    Setting("fusion-threshold-mb", "HOROVOD_FUSION_THRESHOLD", "small gradients are joined up to this size, in MB", int, 1 << 20),
+    Setting(
+        "fusion-threshold-mb",
+        "HOROVOD_FUSION_THRESHOLD",
+        "small gradients are joined up to this size, in MB",
+        int,
+        1 << 20,
+    ),
     Setting("cycle-time-ms", "HOROVOD_CYCLE_TIME", "how often Horovod looks for work, in ms", float),
     Setting("cache-capacity", "HOROVOD_CACHE_CAPACITY", "collectives whose agreement is remembered", int),
     Setting("hierarchical-allreduce", "HOROVOD_HIERARCHICAL_ALLREDUCE", "reduce within a host first", bool),
     Setting("autotune", "HOROVOD_AUTOTUNE", "let Horovod search for the best of these", bool),
     Setting("autotune-log-file", "HOROVOD_AUTOTUNE_LOG", "CSV file of what it tried"),
     Setting("timeline-filename", "HOROVOD_TIMELINE", "trace of every collective, for chrome://tracing"),
-    Setting("stall-check-warning-time-seconds", "HOROVOD_STALL_CHECK_TIME_SECONDS", "warn of a rank that others wait for", int),
+    Setting(
+        "stall-check-warning-time-seconds",
+        "HOROVOD_STALL_CHECK_TIME_SECONDS",
+        "warn of a rank that others wait for",
+        int,
+    ),
     Setting("stall-check-shutdown-time-seconds", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", "end the job then", int),
     Setting("num-nccl-streams", "HOROVOD_NUM_NCCL_STREAMS", "NCCL streams per GPU", int),
-    Setting("log-level", "HOROVOD_LOG_LEVEL", "TRACE, DEBUG, INFO, WARNING, ERROR or FATAL",
-            choices=("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "FATAL")),
-)  # fmt: skip
+    Setting(
+        "log-level",
+        "HOROVOD_LOG_LEVEL",
+        "TRACE, DEBUG, INFO, WARNING, ERROR or FATAL",
+        choices=("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "FATAL"),
+    ),
+)
 
 
 def is_carried(name: str) -> bool:
@@ -77,9 +126,9 @@ def for_ranks(environ: Mapping[str, str], asked: Sequence[str], settings: Mappin
     for item in asked:
         name, equals, value = item.partition("=")
         if not _NAME.fullmatch(name):
-            raise UsageError("-x", f"{item!r} names no variable", "NAME or NAME=VALUE", "mend it")
+            raise UsageError("-x", f"{item!r} names no variable", legal="NAME or NAME=VALUE")
         if not equals and name not in environ:
-            raise UsageError("-x", f"{name} is not set here", "a variable of this environment, or NAME=VALUE", "set it")
+            raise UsageError("-x", f"{name} is not set here", legal="a variable of this environment, or NAME=VALUE")
         result[name] = value if equals else environ[name]
     return {**result, **settings}
 
@@ -99,7 +148,7 @@ def horovod_settings(values: Mapping[str, object]) -> dict[str, str]:
         if each.kind in (int, float):
             number = each.kind(str(value))
             if not 0 <= number < float("inf"):
-                raise UsageError(f"--{each.flag}", f"{value} is out of range", "a number from 0", "give another")
+                raise UsageError(f"--{each.flag}", f"{value} is out of range", legal="a number from 0")
             result[each.variable] = str(number * each.factor)
         else:
             result[each.variable] = "1" if value is True else str(value)

@@ -105,8 +105,19 @@ def _build(tools: Toolchain, folder: Path, jobs: int | None) -> bool:
         sources = _unpack(download(PIN, work / "archive", source=True), work / "sources")
         corrections.apply(sources)
         wrapper = _compiler_wrapper(work / "c++", tools)
-        command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-cache-dir",
-                   "--no-index", "-w", str(work / "wheel"), str(sources)]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-build-isolation",
+            "--no-deps",
+            "--no-cache-dir",
+            "--no-index",
+            "-w",
+            str(work / "wheel"),
+            str(sources),
+        ]
         print(
             f"building Horovod {VERSION} for torch {tools.torch}, {tools.mpi}" + (", CUDA" if tools.uses_cuda else "")
         )
@@ -167,8 +178,10 @@ def _run_showing_time(command: list[str], env: Mapping[str, str], log: Path) -> 
 
 
 def _install(wheel: Path, key: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall",
-                    str(wheel)], check=True)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", str(wheel)],
+        check=True,
+    )
     _marker().write_text(key)
     print(f"installed {wheel.name} ({key})")
 
@@ -197,8 +210,13 @@ def _prove() -> int:
             PROOF,
         ]
         with tempfile.TemporaryFile("w+") as output:
-            process = subprocess.Popen(command, env=rank_environment(os.environ), stdout=output, stderr=subprocess.STDOUT,
-                                       start_new_session=True)  # fmt: skip
+            process = subprocess.Popen(
+                command,
+                env=rank_environment(os.environ),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             try:
                 code = process.wait(timeout=PROOF_LIMIT_S)
             except subprocess.TimeoutExpired:

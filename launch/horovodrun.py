@@ -11,11 +11,19 @@ def build(plan: Plan) -> Command:
     """Return the command that starts the plan's ranks. **Pure.** Raises UsageError for what horovodrun cannot do."""
     for host in plan.hosts:
         if ":" in host.name:
-            raise UsageError("--launcher horovodrun", f"it takes no IPv6 address such as {host.name}", "host names",
-                             "use --launcher mpirun, or a name")  # fmt: skip
+            raise UsageError(
+                "--launcher horovodrun",
+                f"it takes no IPv6 address such as {host.name}",
+                legal="host names",
+                todo="use --launcher mpirun, or a name",
+            )
     if plan.ssh.config_file:
-        raise UsageError("--ssh-config", "horovodrun cannot pass it to ssh", "--ssh-port and --ssh-identity-file",
-                         "use --launcher mpirun, or ~/.ssh/config")  # fmt: skip
+        raise UsageError(
+            "--ssh-config",
+            "horovodrun cannot pass it to ssh",
+            legal="--ssh-port and --ssh-identity-file",
+            todo="use --launcher mpirun, or ~/.ssh/config",
+        )
     argv = ["horovodrun", f"--{plan.controller}", "-np", str(plan.num_proc), "-H", plan.host_list]
     if plan.ssh.port:
         argv += ["-p", str(plan.ssh.port)]

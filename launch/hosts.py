@@ -47,7 +47,7 @@ def parse_hostfile(text: str, where: str) -> list[Host]:
             here = f"{where}:{number}"
             found += [(host, here) for host in _with_options(_entry(words[0], here), words[1:], here)]
     if not found:
-        raise UsageError(where, "it names no host", "one host a line, such as: node1 slots=4", "add one")
+        raise UsageError(where, "it names no host", legal="one host a line, such as: node1 slots=4")
     return _distinct(found)
 
 
@@ -56,9 +56,9 @@ def read_hostfile(path: Path) -> list[Host]:
     try:
         return parse_hostfile(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
-        raise UsageError(f"--hostfile {path}", str(error.strerror), "a file of hosts", "check the path") from None
+        raise UsageError(f"--hostfile {path}", str(error.strerror), legal="a file of hosts") from None
     except UnicodeDecodeError:
-        raise UsageError(f"--hostfile {path}", "it is not text", "a file of hosts in UTF-8", "check the file") from None
+        raise UsageError(f"--hostfile {path}", "it is not text", legal="a file of hosts in UTF-8") from None
 
 
 def expand(text: str, where: str) -> list[str]:
@@ -68,22 +68,24 @@ def expand(text: str, where: str) -> list[str]:
         return [text]
     closing = text.find("]", opening)
     if closing < 0:
-        raise UsageError(where, f"{text!r} has a bracket that does not close", _LEGAL, "close it")
+        raise UsageError(where, f"{text!r} has a bracket that does not close", legal=_LEGAL)
     numbers: list[str] = []
     for part in text[opening + 1 : closing].split(","):
         match = _RANGE.fullmatch(part.strip())
         if not match:
-            raise UsageError(where, f"{part!r} in {text!r} is no range", "numbers such as 01-03 or 7", "mend it")
+            raise UsageError(where, f"{part!r} in {text!r} is no range", legal="numbers such as 01-03 or 7")
         first, last = match[1], match[2] or match[1]
         if int(last) < int(first) or int(last) - int(first) >= MOST_HOSTS_OF_A_RANGE:
-            raise UsageError(
-                where, f"the range {part!r} in {text!r} counts backwards or too far", "low-high", "mend it"
-            )
+            raise UsageError(where, f"the range {part!r} in {text!r} counts backwards or too far", legal="low-high")
         numbers += [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
     rests = expand(text[closing + 1 :], where)
     if len(numbers) * len(rests) > MOST_HOSTS_OF_A_RANGE:
-        raise UsageError(where, f"{text!r} stands for {len(numbers) * len(rests)} hosts", f"at most {MOST_HOSTS_OF_A_RANGE}",
-                         "name fewer")  # fmt: skip
+        raise UsageError(
+            where,
+            f"{text!r} stands for {len(numbers) * len(rests)} hosts",
+            legal=f"at most {MOST_HOSTS_OF_A_RANGE}",
+            todo="name fewer",
+        )
     return [text[:opening] + number + rest for number in numbers for rest in rests]
 
 
@@ -100,14 +102,14 @@ def _entry(item: str, where: str) -> list[Host]:
     if bracketed:
         name, slots = bracketed[1], bracketed[2]
         if not _is_ipv6(name):
-            raise UsageError(where, f"{name!r} is no IPv6 address", _LEGAL, "mend it")
+            raise UsageError(where, f"{name!r} is no IPv6 address", legal=_LEGAL)
         return [Host(name, _count(slots, item, where))]
     name, colon, slots = item.partition(":")
     names = expand(name, where)
     for each in names:
         if not _NAME.fullmatch(each):
             todo = "put the user name into ssh's configuration" if "@" in each else "mend it"
-            raise UsageError(where, f"{each!r} is no host name", _LEGAL, todo)
+            raise UsageError(where, f"{each!r} is no host name", legal=_LEGAL, todo=todo)
     return [Host(each, _count(slots if colon else None, item, where)) for each in names]
 
 
@@ -122,7 +124,7 @@ def _count(text: str | None, item: str, where: str) -> int:
     if text is None:
         return 1
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
-        raise UsageError(where, f"{text!r} in {item!r} is no number of slots", "a whole number from 1", "mend it")
+        raise UsageError(where, f"{text!r} in {item!r} is no number of slots", legal="a whole number from 1")
     return int(text)
 
 
@@ -135,13 +137,11 @@ def _with_options(hosts: list[Host], words: list[str], where: str) -> list[Host]
         elif name in ("max_slots", "max-slots"):
             most = _count(value, word, where)
         else:
-            raise UsageError(where, f"{word!r} is not understood", "slots=N and max_slots=N", "remove it")
+            raise UsageError(where, f"{word!r} is not understood", legal="slots=N and max_slots=N")
     result = [Host(host.name, slots or host.slots) for host in hosts]
     for host in result:
         if most is not None and host.slots > most:
-            raise UsageError(
-                where, f"slots={host.slots} is more than max_slots={most}", "slots <= max_slots", "mend it"
-            )
+            raise UsageError(where, f"slots={host.slots} is more than max_slots={most}", legal="slots <= max_slots")
     return result
 
 
@@ -149,7 +149,11 @@ def _distinct(found: Iterable[tuple[Host, str]]) -> list[Host]:
     result: dict[str, Host] = {}
     for host, where in found:
         if host.name in result:
-            raise UsageError(where, f"the host {host.name} is named twice", "each host once, with all its slots",
-                             f"write {Host(host.name, host.slots + result[host.name].slots)}")  # fmt: skip
+            raise UsageError(
+                where,
+                f"the host {host.name} is named twice",
+                legal="each host once, with all its slots",
+                todo=f"write {Host(host.name, host.slots + result[host.name].slots)}",
+            )
         result[host.name] = host
     return list(result.values())

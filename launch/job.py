@@ -68,9 +68,16 @@ class Job:
     """Runs a plan's command and supervises the ranks."""
 
     def __init__(
-        self, plan: Plan, command: Command, advertised: str, *, limits: Limits, bound: bool, output_dir: Path | None,
+        self,
+        plan: Plan,
+        command: Command,
+        advertised: str,
+        *,
+        limits: Limits,
+        bound: bool,
+        output_dir: Path | None,
         tagged: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan, self.command, self.limits, self.bound = plan, command, limits, bound
         self.tagged = tagged
         self.seats = [Seat(Ending(slot)) for slot in plan.slots]
@@ -106,9 +113,13 @@ class Job:
         self.began = time.monotonic()
         try:
             self.process = subprocess.Popen(
-                self.command.argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                self.command.argv,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             assert self.process.stdout is not None
             os.set_blocking(self.process.stdout.fileno(), False)
             self.selector.register(self.process.stdout, selectors.EVENT_READ, self._launcher_spoke)
@@ -131,8 +142,9 @@ class Job:
                 name = f"rank-{seat.ending.slot.rank:0{self.width}}.log"
                 seat.log = (self.output_dir / name).open("w", encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"--output-dir {self.output_dir}", str(error.strerror), "a folder one may write to",
-                             "choose another") from None  # fmt: skip
+            raise UsageError(
+                f"--output-dir {self.output_dir}", str(error.strerror), legal="a folder one may write to"
+            ) from None
 
     def _goes_on(self, now: float) -> bool:
         if self.left_at is not None and now - self.left_at > LEAVE_GRACE_S:
@@ -183,8 +195,10 @@ class Job:
         rank = int(message["hello"]["rank"])
         self.selector.unregister(channel)
         if not 0 <= rank < len(self.seats) or self.seats[rank].channel is not None:
-            self._stop_all(f"a second process says it is rank {rank} (host {message['host']}): the launcher started "
-                           f"separate jobs, or more ranks than {len(self.seats)}")  # fmt: skip
+            self._stop_all(
+                f"a second process says it is rank {rank} (host {message['host']}): the launcher started "
+                f"separate jobs, or more ranks than {len(self.seats)}"
+            )
             channel.send(bye=True)
             return
         seat = self.seats[rank]
@@ -381,7 +395,10 @@ class Job:
 
 def mismatches(plan: Plan, hellos: list[Mapping[str, Any]]) -> list[str]:
     """Return what the ranks have that the plan did not promise, a phrase each. **Pure.**"""
-    sizes = [f"rank {slot.rank} (host {hello['host']}) sees {hello['hello']['size']} ranks, promised {slot.size}"
-             for slot, hello in zip(plan.slots, hellos, strict=True) if hello["hello"]["size"] != slot.size]  # fmt: skip
+    sizes = [
+        f"rank {slot.rank} (host {hello['host']}) sees {hello['hello']['size']} ranks, promised {slot.size}"
+        for slot, hello in zip(plan.slots, hellos, strict=True)
+        if hello["hello"]["size"] != slot.size
+    ]
     found = [(str(each["host"]), each["hello"]["local_rank"], each["hello"]["local_size"]) for each in hellos]
     return sizes + broken_promises([(slot.host, slot.local_rank, slot.local_size) for slot in plan.slots], found)

@@ -25,9 +25,12 @@ def main(quick: bool) -> None:
     world = MPI.COMM_WORLD
     sizes = [size for size in SIZES if size <= 1 << 20] if quick else list(SIZES)
     result = {
-        "links": [_link(world, rank, (rank + 1) % world.size) for rank in range(world.size if world.size > 2 else world.size - 1)],
+        "links": [
+            _link(world, rank, (rank + 1) % world.size)
+            for rank in range(world.size if world.size > 2 else world.size - 1)
+        ],
         "allreduce": [{"bytes": size, "seconds": _allreduce(world, size)} for size in sizes],
-    }  # fmt: skip
+    }
     if world.rank == 0:
         json.dump(result, sys.stdout)
         sys.stdout.flush()

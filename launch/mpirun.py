@@ -9,8 +9,12 @@ from ringtune.train.contract import CONTROL_VARIABLE
 
 #: Open MPI 5 reads PRTE_MCA_* for its launcher PRRTE, Open MPI 4 OMPI_MCA_*; each ignores the other's.
 _SSH_ARGUMENTS = ("PRTE_MCA_plm_ssh_args", "OMPI_MCA_plm_rsh_args")
-_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT",
-         "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM")  # fmt: skip
+_ROOT = (
+    "OMPI_ALLOW_RUN_AS_ROOT",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
+    "PRTE_ALLOW_RUN_AS_ROOT",
+    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM",
+)
 
 
 def build(plan: Plan) -> Command:

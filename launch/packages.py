@@ -17,15 +17,24 @@ def download(pin: str, folder: Path, *, source: bool) -> Path:
     folder.mkdir(parents=True)
     requirements = folder.with_suffix(".txt")
     requirements.write_text(pin + "\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-r", str(requirements),
-               "-d", str(folder)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "-r",
+        str(requirements),
+        "-d",
+        str(folder),
+    ]
     if source:
         command += ["--no-binary", ":all:", "--no-build-isolation"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     files = list(folder.iterdir())
     if done.returncode or len(files) != 1:
         words = " ".join(line for line in done.stderr.splitlines() if "ERROR" in line)[:300]
-        raise UsageError(
-            pin.split()[0], f"pip could not get it: {words}", "a package registry within reach", "try again"
-        )
+        raise UsageError(pin.split()[0], f"pip could not get it: {words}", legal="a package registry within reach")
     return files[0]

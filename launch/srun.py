@@ -9,12 +9,23 @@ from ringtune.train.contract import UsageError
 def build(plan: Plan) -> Command:
     """Return the command that starts the plan's ranks as one job step. **Pure.** Raises UsageError outside a SLURM job."""
     if not plan.in_slurm:
-        raise UsageError("--launcher srun", f"the hosts are those of {plan.source}, not of a SLURM job",
-                         "a SLURM allocation without -H or --hostfile", "use salloc or sbatch, or another launcher")  # fmt: skip
+        raise UsageError(
+            "--launcher srun",
+            f"the hosts are those of {plan.source}, not of a SLURM job",
+            legal="a SLURM allocation without -H or --hostfile",
+            todo="use salloc or sbatch, or another launcher",
+        )
     names = ",".join(host.name for host in plan.hosts)
     argv = [
-        "srun", f"--ntasks={plan.num_proc}", f"--nodes={len(plan.hosts)}", f"--nodelist={names}",
-        "--distribution=block", f"--mpi={plan.srun_mpi}", "--cpu-bind=none", "--kill-on-bad-exit=0", "--unbuffered",
+        "srun",
+        f"--ntasks={plan.num_proc}",
+        f"--nodes={len(plan.hosts)}",
+        f"--nodelist={names}",
+        "--distribution=block",
+        f"--mpi={plan.srun_mpi}",
+        "--cpu-bind=none",
+        "--kill-on-bad-exit=0",
+        "--unbuffered",
         "--export=ALL",
-    ]  # fmt: skip
+    ]
     return Command((*argv, *plan.srun_options, *plan.command))

@@ -71,13 +71,19 @@ def find(free_in: Path) -> Toolchain:
     try:
         free_in.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cache {free_in}", str(error.strerror), "a folder one may write to",
-                         "name another with --cache-dir or $RINGTUNE_CACHE") from None  # fmt: skip
+        raise UsageError(
+            f"cache {free_in}",
+            str(error.strerror),
+            legal="a folder one may write to",
+            todo="name another with --cache-dir or $RINGTUNE_CACHE",
+        ) from None
     free = shutil.disk_usage(free_in).free
     if free < FREE_BYTES_NEEDED:
         missing.append(f"disk space in {free_in}: {free >> 20} MiB free, {FREE_BYTES_NEEDED >> 20} MiB needed")
     if missing:
-        raise UsageError("horovod", f"missing: {'; '.join(missing)}", "all of them", "install them, then run again")
+        raise UsageError(
+            "horovod", f"missing: {'; '.join(missing)}", legal="all of them", todo="install them, then run again"
+        )
     mpirun = str(which("mpirun"))
     return Toolchain(
         python=f"{platform.python_implementation()}-{platform.python_version()}-{platform.machine()}",

@@ -129,13 +129,25 @@ class BatchStep:
         before = History.of(events).last(records.STARTED, records.ENDED)
         if before is not None and before["event"] == records.STARTED:
             # Its batch step could not say anything any more.
-            self.record.add(records.ENDED, job_id=before["job_id"], restart=before["restart"], exit_code=None, decision=SLURM,
-                            reason="ended without a word: its node was lost, or SLURM killed it", last_line="", bad_nodes=[],
-                            started_at_step=before["step"], step=self.step)  # fmt: skip
+            self.record.add(
+                records.ENDED,
+                job_id=before["job_id"],
+                restart=before["restart"],
+                exit_code=None,
+                decision=SLURM,
+                reason="ended without a word: its node was lost, or SLURM killed it",
+                last_line="",
+                bad_nodes=[],
+                started_at_step=before["step"],
+                step=self.step,
+            )
         self.record.add(records.STARTED, job_id=self.job_id, restart=self.restart, nodes=self.nodes, step=self.step)
         index.remember(self.job_id, self.record.run)
-        print(f"ringtune-slurm: job {self.job_id}, start {self.restart + 1}, on {','.join(self.nodes)}, from step {self.step}, "
-              f"run directory {self.record.run}", flush=True)  # fmt: skip
+        print(
+            f"ringtune-slurm: job {self.job_id}, start {self.restart + 1}, on {','.join(self.nodes)}, from step {self.step}, "
+            f"run directory {self.record.run}",
+            flush=True,
+        )
 
     def _log(self, job_id: str) -> str:
         """Return where the script sends a job's log, unless sbatch was told otherwise by hand."""
@@ -173,13 +185,29 @@ class BatchStep:
         config.write_text(self.config, encoding="utf-8")
         logs = self.record.folder / "ranks" / f"{self.job_id}.{self.restart}"
         command = [
-            sys.executable, "-m", "ringtune.launch.cli", "run", "--launcher", self.options.launcher,
+            sys.executable,
+            "-m",
+            "ringtune.launch.cli",
+            "run",
+            "--launcher",
+            self.options.launcher,
             *(["--controller", self.options.controller] if self.options.controller else []),
-            "--output-dir", str(logs), "--stop-timeout", str(STOP_LIMIT_S),
+            "--output-dir",
+            str(logs),
+            "--stop-timeout",
+            str(STOP_LIMIT_S),
             *([] if self.options.no_doctor else ["--no-check"]),  # doctor has just looked
-            *self._srun_options(), "--", *self._container(), "ringtune-train", "--config", str(config),
-            *sweep.flags(self.settings), "--output_dir", str(self.record.run), *self._once(config),
-        ]  # fmt: skip
+            *self._srun_options(),
+            "--",
+            *self._container(),
+            "ringtune-train",
+            "--config",
+            str(config),
+            *sweep.flags(self.settings),
+            "--output_dir",
+            str(self.record.run),
+            *self._once(config),
+        ]
         self.ranks = subprocess.Popen(command, preexec_fn=_ignore_warning)
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -213,8 +241,11 @@ class BatchStep:
 
         submitted = History.of(self.record.events()).last(records.SUBMITTED)
         is_signed = submitted is not None and self.record.signature() != submitted.get("previous")
-        return acts(yaml.safe_load(config.read_text(encoding="utf-8")), is_signed=is_signed,
-                    has_checkpoint=self.record.checkpoint() is not None)  # fmt: skip
+        return acts(
+            yaml.safe_load(config.read_text(encoding="utf-8")),
+            is_signed=is_signed,
+            has_checkpoint=self.record.checkpoint() is not None,
+        )
 
     def _outcome(self, code: int, logs: Path) -> Outcome:
         verdict = self._verdict(logs)
@@ -267,10 +298,17 @@ class BatchStep:
 
     def _note_end(self, outcome: Outcome, decision: Decision) -> None:
         self.record.add(
-            records.ENDED, job_id=self.job_id, restart=self.restart, exit_code=outcome.exit_code, decision=decision.what,
-            reason=decision.reason, last_line=outcome.last_line, bad_nodes=outcome.bad_nodes,
-            started_at_step=self.step, step=self.record.saved_step(),
-        )  # fmt: skip
+            records.ENDED,
+            job_id=self.job_id,
+            restart=self.restart,
+            exit_code=outcome.exit_code,
+            decision=decision.what,
+            reason=decision.reason,
+            last_line=outcome.last_line,
+            bad_nodes=outcome.bad_nodes,
+            started_at_step=self.step,
+            step=self.record.saved_step(),
+        )
         what = {REQUEUE: "requeue", STOP: "stop", SLURM: "left to SLURM"}.get(decision.what, decision.what)
         print(f"ringtune-slurm: {what}: {decision.reason}", flush=True)
 

@@ -44,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _take_unknown(options: argparse.Namespace, unknown: Sequence[str]) -> dict[str, str | None]:
     if unknown and options.command in ("submit", "script", "resume"):
         return sbatch.take_unknown(unknown, sbatch.of_this_site())
-    raise UsageError(unknown[0] if unknown else "--", f"ringtune-slurm {options.command} takes no such argument", "",
-                     f"see ringtune-slurm {options.command} --help")  # fmt: skip
+    raise UsageError(
+        unknown[0] if unknown else "--",
+        f"ringtune-slurm {options.command} takes no such argument",
+        todo=f"see ringtune-slurm {options.command} --help",
+    )
 
 
 def _sbatch(options: argparse.Namespace) -> dict[str, str | None]:
@@ -59,13 +62,23 @@ def _parser() -> argparse.ArgumentParser:
         epilog="tab completion: ringtune-slurm completion bash|zsh|tcsh",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    submit = _add(commands, "submit", "submit a run, or a sweep, and print the job's id", _submit,
-                  usage="%(prog)s [sbatch's options] [options] -- ARGUMENTS OF ringtune-train")  # fmt: skip
+    submit = _add(
+        commands,
+        "submit",
+        "submit a run, or a sweep, and print the job's id",
+        _submit,
+        usage="%(prog)s [sbatch's options] [options] -- ARGUMENTS OF ringtune-train",
+    )
     submit.add_argument(
         "--dry-run", action="store_true", help="show the script and what would be written; submit nothing"
     )
-    script = _add(commands, "script", "print the batch script and submit nothing", _script,
-                  usage="%(prog)s [sbatch's options] [options] -- ARGUMENTS OF ringtune-train")  # fmt: skip
+    script = _add(
+        commands,
+        "script",
+        "print the batch script and submit nothing",
+        _script,
+        usage="%(prog)s [sbatch's options] [options] -- ARGUMENTS OF ringtune-train",
+    )
     for each in (submit, script):
         _add_description(each)
         sbatch.add_to(each)
@@ -74,20 +87,31 @@ def _parser() -> argparse.ArgumentParser:
         "targets", nargs="*", metavar="RUN|JOB", help="run directories or job ids (default: the latest jobs)"
     )
     status.add_argument("--json", action="store_true", help="for programs")
-    status.add_argument("--stalled-after", type=float, default=600.0, metavar="S",
-                        help="call a running job stalled when it logged no step for so many seconds (600)")  # fmt: skip
+    status.add_argument(
+        "--stalled-after",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="call a running job stalled when it logged no step for so many seconds (600)",
+    )
     logs = _add(commands, "logs", "show the log of a run's jobs", _logs)
     logs.add_argument("target", metavar="RUN|JOB")
     logs.add_argument("-f", "--follow", action="store_true", help="go on showing until the run is over")
     logs.add_argument("--rank", type=int, metavar="R", help="only this rank's own output")
     cancel = _add(commands, "cancel", "cancel a run's job", _cancel)
     cancel.add_argument("targets", nargs="+", metavar="RUN|JOB")
-    resume = _add(commands, "resume", "submit a run again; it goes on from its newest checkpoint", _resume,
-                  usage="%(prog)s RUN|JOB [sbatch's options]")  # fmt: skip
+    resume = _add(
+        commands,
+        "resume",
+        "submit a run again; it goes on from its newest checkpoint",
+        _resume,
+        usage="%(prog)s RUN|JOB [sbatch's options]",
+    )
     resume.add_argument("target", metavar="RUN|JOB")
     for each in (submit, resume):
-        each.add_argument("--no-test", action="store_true",
-                          help="do not ask sbatch first whether the cluster could ever run it")  # fmt: skip
+        each.add_argument(
+            "--no-test", action="store_true", help="do not ask sbatch first whether the cluster could ever run it"
+        )
     sbatch.add_to(resume)
     wait = _add(commands, "wait", "wait until runs are over", _wait)
     wait.add_argument("targets", nargs="+", metavar="RUN|JOB")
@@ -95,8 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     table = _add(commands, "table", "compare the runs of a sweep: mean and deviation over seeds", _table)
     table.add_argument("folder", type=Path, metavar="DIR")
     table.add_argument("--json", action="store_true", help="for programs")
-    completion = _add(commands, "completion", "print tab completion",
-                      lambda options: _complete(parser, options.shell))  # fmt: skip
+    completion = _add(commands, "completion", "print tab completion", lambda options: _complete(parser, options.shell))
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return parser
 
@@ -110,16 +133,35 @@ def _add(commands: Any, name: str, help: str, run: Any, usage: str | None = None
 
 
 def _add_description(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", type=Path, metavar="FILE",
-                        help="YAML of what is always the same here (default: ~/.config/ringtune/slurm.yaml)")  # fmt: skip
-    parser.add_argument("--sweep", action="append", default=[], metavar="NAME=A,B",
-                        help="one run for each value (also 1..5), for each combination if repeated; one job array")  # fmt: skip
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="YAML of what is always the same here (default: ~/.config/ringtune/slurm.yaml)",
+    )
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="NAME=A,B",
+        help="one run for each value (also 1..5), for each combination if repeated; one job array",
+    )
     parser.add_argument("--launcher", choices=LAUNCHERS, help="what starts the ranks in the job (default: srun)")
     parser.add_argument("--controller", choices=("mpi", "gloo"), help="default: the launcher's, for srun gloo")
-    parser.add_argument("--max-requeues", type=int, default=Limits.max_requeues, metavar="N",
-                        help=f"requeue so often at most ({Limits.max_requeues})")  # fmt: skip
-    parser.add_argument("--max-tries", type=int, default=Limits.max_tries, metavar="N",
-                        help=f"give up after so many starts in a row without a step more ({Limits.max_tries})")  # fmt: skip
+    parser.add_argument(
+        "--max-requeues",
+        type=int,
+        default=Limits.max_requeues,
+        metavar="N",
+        help=f"requeue so often at most ({Limits.max_requeues})",
+    )
+    parser.add_argument(
+        "--max-tries",
+        type=int,
+        default=Limits.max_tries,
+        metavar="N",
+        help=f"give up after so many starts in a row without a step more ({Limits.max_tries})",
+    )
     parser.add_argument("--no-doctor", action="store_true", help="do not look at the nodes before the ranks start")
 
 
@@ -130,16 +172,26 @@ def _job(options: argparse.Namespace) -> Any:
     from ringtune.slurm import profile, submit
 
     if not options.train:
-        raise UsageError("--", "there are no arguments of ringtune-train", "ringtune-slurm submit --time 1:00:00 -- "
-                         "--model_name_or_path …", "add them after --")  # fmt: skip
+        raise UsageError(
+            "--",
+            "there are no arguments of ringtune-train",
+            legal="ringtune-slurm submit --time 1:00:00 -- --model_name_or_path …",
+        )
     for name, value in (("--max-requeues", options.max_requeues), ("--max-tries", options.max_tries - 1)):
         if value < 0:
-            raise UsageError(name, "it is too small", "--max-requeues from 0, --max-tries from 1", "give another")
-    return submit.make_job(submit.Request(
-        train=options.train, sbatch=_sbatch(options), profile=profile.load(options.profile), sweep=options.sweep,
-        launcher=options.launcher, controller=options.controller,
-        limits=Limits(options.max_requeues, options.max_tries), examined=not options.no_doctor,
-    ))  # fmt: skip
+            raise UsageError(name, "it is too small", legal="--max-requeues from 0, --max-tries from 1")
+    return submit.make_job(
+        submit.Request(
+            train=options.train,
+            sbatch=_sbatch(options),
+            profile=profile.load(options.profile),
+            sweep=options.sweep,
+            launcher=options.launcher,
+            controller=options.controller,
+            limits=Limits(options.max_requeues, options.max_tries),
+            examined=not options.no_doctor,
+        )
+    )
 
 
 def _script(options: argparse.Namespace) -> int:
@@ -192,7 +244,7 @@ def _logs(options: argparse.Namespace) -> int:
     runs = _runs([options.target])
     if len(runs) > 1:
         raise UsageError(
-            options.target, f"it is a sweep of {len(runs)} runs", "one run", f"name one, such as {runs[0]}"
+            options.target, f"it is a sweep of {len(runs)} runs", legal="one run", todo=f"name one, such as {runs[0]}"
         )
     logs.show(runs[0], rank=options.rank, follow=options.follow)
     return EXIT_FINISHED
@@ -208,7 +260,7 @@ def _cancel(options: argparse.Namespace) -> int:
     try:
         queue.cancel([each.job_id for each in alive])
     except queue.SlurmError as error:
-        raise UsageError("scancel", str(error), "a job of yours", "see ringtune-slurm status") from None
+        raise UsageError("scancel", str(error), legal="a job of yours", todo="see ringtune-slurm status") from None
     for each in alive:
         record.Record(Path(each.run)).add(record.CANCELLED, reason="cancelled by ringtune-slurm cancel")
         print(
@@ -245,7 +297,7 @@ def _wait(options: argparse.Namespace) -> int:
             return EXIT_FINISHED if all(each.state == status.COMPLETED for each in found) else EXIT_FAILED
         if options.timeout is not None and time.monotonic() - began > options.timeout:
             raise UsageError(
-                "--timeout", f"not over after {options.timeout:g} s", "", "wait longer, or see ringtune-slurm status"
+                "--timeout", f"not over after {options.timeout:g} s", todo="wait longer, or see ringtune-slurm status"
             )
         time.sleep(2.0)
 

@@ -26,14 +26,22 @@ def find(target: str) -> list[Path]:
     if path.is_dir():
         runs = runs_below(path.absolute())
         if not any(Record(run) for run in runs):
-            raise UsageError(target, "no job was ever submitted for it", "a run directory of ringtune-slurm submit, or a job id",
-                             "see ringtune-slurm status for the latest")  # fmt: skip
+            raise UsageError(
+                target,
+                "no job was ever submitted for it",
+                legal="a run directory of ringtune-slurm submit, or a job id",
+                todo="see ringtune-slurm status for the latest",
+            )
         return runs
     link = cache_folder() / "slurm" / target
     if link.is_symlink() and link.exists():
         return runs_below(link.resolve())
-    raise UsageError(target, "it is neither a folder nor a job id that was submitted from here", "a run directory or a job id",
-                     "see ringtune-slurm status for the latest")  # fmt: skip
+    raise UsageError(
+        target,
+        "it is neither a folder nor a job id that was submitted from here",
+        legal="a run directory or a job id",
+        todo="see ringtune-slurm status for the latest",
+    )
 
 
 def latest() -> list[Path]:

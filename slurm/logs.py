@@ -49,8 +49,12 @@ def show(run: Path, *, rank: int | None, follow: bool, out: BinaryIO | None = No
         else:
             time.sleep(POLL_S)
     if not any(shown.values()):
-        raise UsageError(str(run), "there is no log" + (f" of rank {rank}" if rank is not None else "") + " yet",
-                         "a job that has started", "see ringtune-slurm status")  # fmt: skip
+        raise UsageError(
+            str(run),
+            "there is no log" + (f" of rank {rank}" if rank is not None else "") + " yet",
+            legal="a job that has started",
+            todo="see ringtune-slurm status",
+        )
 
 
 def _copy(path: Path, start: int, out: BinaryIO) -> int:

@@ -11,22 +11,93 @@ from collections.abc import Mapping, Sequence
 from ringtune.train.contract import UsageError
 
 WITH_VALUE = {
-    "account": "A", "acctg-freq": "", "array": "a", "batch": "", "bb": "", "bbf": "", "begin": "b", "chdir": "D",
-    "cluster-constraint": "", "clusters": "M", "comment": "", "constraint": "C", "container": "", "core-spec": "S",
-    "cores-per-socket": "", "cpu-freq": "", "cpus-per-gpu": "", "cpus-per-task": "c", "deadline": "", "delay-boot": "",
-    "dependency": "d", "distribution": "m", "exclude": "x", "export": "", "extra-node-info": "B", "gid": "",
-    "gpu-bind": "", "gpu-freq": "", "gpus": "G", "gpus-per-node": "", "gpus-per-socket": "", "gpus-per-task": "",
-    "gres": "", "gres-flags": "", "hint": "", "job-name": "J", "kill-on-invalid-dep": "", "licenses": "L",
-    "mail-type": "", "mail-user": "", "mcs-label": "", "mem": "", "mem-bind": "", "mem-per-cpu": "", "mem-per-gpu": "",
-    "mincpus": "", "network": "", "nodefile": "F", "nodelist": "w", "nodes": "N", "ntasks": "n", "ntasks-per-core": "",
-    "ntasks-per-gpu": "", "ntasks-per-node": "", "ntasks-per-socket": "", "partition": "p", "power": "", "prefer": "",
-    "priority": "", "qos": "q", "reservation": "", "signal": "", "sockets-per-node": "", "switches": "",
-    "thread-spec": "", "threads-per-core": "", "time": "t", "time-min": "", "tmp": "", "tres-bind": "",
-    "tres-per-task": "", "uid": "", "wait-all-nodes": "", "wckey": "",
-}  # fmt: skip
+    "account": "A",
+    "acctg-freq": "",
+    "array": "a",
+    "batch": "",
+    "bb": "",
+    "bbf": "",
+    "begin": "b",
+    "chdir": "D",
+    "cluster-constraint": "",
+    "clusters": "M",
+    "comment": "",
+    "constraint": "C",
+    "container": "",
+    "core-spec": "S",
+    "cores-per-socket": "",
+    "cpu-freq": "",
+    "cpus-per-gpu": "",
+    "cpus-per-task": "c",
+    "deadline": "",
+    "delay-boot": "",
+    "dependency": "d",
+    "distribution": "m",
+    "exclude": "x",
+    "export": "",
+    "extra-node-info": "B",
+    "gid": "",
+    "gpu-bind": "",
+    "gpu-freq": "",
+    "gpus": "G",
+    "gpus-per-node": "",
+    "gpus-per-socket": "",
+    "gpus-per-task": "",
+    "gres": "",
+    "gres-flags": "",
+    "hint": "",
+    "job-name": "J",
+    "kill-on-invalid-dep": "",
+    "licenses": "L",
+    "mail-type": "",
+    "mail-user": "",
+    "mcs-label": "",
+    "mem": "",
+    "mem-bind": "",
+    "mem-per-cpu": "",
+    "mem-per-gpu": "",
+    "mincpus": "",
+    "network": "",
+    "nodefile": "F",
+    "nodelist": "w",
+    "nodes": "N",
+    "ntasks": "n",
+    "ntasks-per-core": "",
+    "ntasks-per-gpu": "",
+    "ntasks-per-node": "",
+    "ntasks-per-socket": "",
+    "partition": "p",
+    "power": "",
+    "prefer": "",
+    "priority": "",
+    "qos": "q",
+    "reservation": "",
+    "signal": "",
+    "sockets-per-node": "",
+    "switches": "",
+    "thread-spec": "",
+    "threads-per-core": "",
+    "time": "t",
+    "time-min": "",
+    "tmp": "",
+    "tres-bind": "",
+    "tres-per-task": "",
+    "uid": "",
+    "wait-all-nodes": "",
+    "wckey": "",
+}
 MAY_HAVE_VALUE = ("exclusive", "get-user-env", "nice", "no-kill", "propagate")
-WITHOUT_VALUE = ("contiguous", "hold", "no-requeue", "overcommit", "oversubscribe", "reboot", "requeue", "spread-job",
-                 "use-min-nodes")  # fmt: skip
+WITHOUT_VALUE = (
+    "contiguous",
+    "hold",
+    "no-requeue",
+    "overcommit",
+    "oversubscribe",
+    "reboot",
+    "requeue",
+    "spread-job",
+    "use-min-nodes",
+)
 #: Options that would break what ringtune promises, and what to do instead.
 OURS = {
     "output": "the log lies in the run directory; see ringtune-slurm logs",
@@ -70,7 +141,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 def refuse_ours(name: str, where: str) -> None:
     """Raise UsageError for an option that is ringtune's to set. **Pure.**"""
     if name in OURS:
-        raise UsageError(where, "ringtune sets it", OURS[name], "leave it out")
+        raise UsageError(where, "ringtune sets it", legal=OURS[name])
 
 
 def take_unknown(words: Sequence[str], sites_own: Sequence[str]) -> dict[str, str | None]:
@@ -82,13 +153,21 @@ def take_unknown(words: Sequence[str], sites_own: Sequence[str]) -> dict[str, st
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
-            raise UsageError(word, "it belongs to no option", "sbatch's options before --, ringtune-train's after it",
-                             "see --help; write --name=value")  # fmt: skip
+            raise UsageError(
+                word,
+                "it belongs to no option",
+                legal="sbatch's options before --, ringtune-train's after it",
+                todo="see --help; write --name=value",
+            )
         refuse_ours(name, f"--{name}")
         if name not in sites_own:
             near = difflib.get_close_matches(name, [*WITH_VALUE, *MAY_HAVE_VALUE, *WITHOUT_VALUE, *sites_own], n=1)
-            raise UsageError(f"--{name}", "sbatch has no such option", f"nearest is --{near[0]}" if near else "see sbatch(1)",
-                             "flags of ringtune-train come after --")  # fmt: skip
+            raise UsageError(
+                f"--{name}",
+                "sbatch has no such option",
+                legal=f"nearest is --{near[0]}" if near else "see sbatch(1)",
+                todo="flags of ringtune-train come after --",
+            )
         result[name] = value if equals else None
     return result
 
@@ -114,14 +193,14 @@ def complete(given: Options) -> dict[str, str | None]:
     match = _SIGNAL.fullmatch(result["signal"] or "")
     if match is None:
         raise UsageError(
-            "--signal", f"{result['signal']!r} is not understood", "USR1@SECONDS", "leave it out, or mend it"
+            "--signal", f"{result['signal']!r} is not understood", legal="USR1@SECONDS", todo="leave it out, or mend it"
         )
     result["signal"] = f"B:USR1@{match[2]}"  # to the batch step, which tells the ranks
     if "no-requeue" not in result:
         result.setdefault("requeue", None)
     for name, value in result.items():
         if value is not None and ("\n" in value or "\0" in value):
-            raise UsageError(f"--{name}", f"{value!r} has more than one line", "one line", "mend it")
+            raise UsageError(f"--{name}", f"{value!r} has more than one line", legal="one line")
     return result
 
 

@@ -57,41 +57,47 @@ def load(path: Path | None) -> Profile:
         # Every value as the text it is: YAML's own types would read the time 12:00:00 as the number 43200.
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
-        raise UsageError(where, str(error.strerror), "a YAML file", "check the path") from None
+        raise UsageError(where, str(error.strerror), legal="a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(where, " ".join(str(error).split())[:300], "YAML", "mend it") from None
+        raise UsageError(where, " ".join(str(error).split())[:300], legal="YAML") from None
     return parse(content or {}, where)
 
 
 def parse(content: Any, where: str) -> Profile:
     """Return the profile that the YAML says, all its values text. **Pure.** Raises UsageError naming the entry."""
     if not isinstance(content, dict):
-        raise UsageError(where, f"it holds {type(content).__name__}, not entries", ", ".join(LEGAL), _EXAMPLE)
+        raise UsageError(
+            where, f"it holds {type(content).__name__}, not entries", legal=", ".join(LEGAL), todo=_EXAMPLE
+        )
     for name in content:
         if name not in LEGAL:
-            raise UsageError(f"{where}: {name}", "unknown entry", ", ".join(LEGAL), _EXAMPLE)
+            raise UsageError(f"{where}: {name}", "unknown entry", legal=", ".join(LEGAL), todo=_EXAMPLE)
     sbatch = content.get("sbatch") or {}
     if not isinstance(sbatch, dict):
-        raise UsageError(f"{where}: sbatch", f"{sbatch!r} are not options", "name: value, a line each", _EXAMPLE)
+        raise UsageError(
+            f"{where}: sbatch", f"{sbatch!r} are not options", legal="name: value, a line each", todo=_EXAMPLE
+        )
     for name in sbatch:
         options.refuse_ours(name, f"{where}: sbatch: {name}")
     launcher = str(content.get("launcher", "srun"))
     if launcher not in LAUNCHERS:
-        raise UsageError(f"{where}: launcher", f"{launcher!r} is none", ", ".join(LAUNCHERS), "choose one")
+        raise UsageError(f"{where}: launcher", f"{launcher!r} is none", legal=", ".join(LAUNCHERS))
     return Profile(
-        sbatch={str(name): _value(f"{where}: sbatch: {name}", value) for name, value in sbatch.items() if value != "false"},
+        sbatch={
+            str(name): _value(f"{where}: sbatch: {name}", value) for name, value in sbatch.items() if value != "false"
+        },
         setup=_lines(content.get("setup"), f"{where}: setup"),
         python=str(content.get("python") or ""),
         launcher=launcher,
         controller=str(content.get("controller") or ""),
         container=_container(content.get("container"), f"{where}: container"),
-    )  # fmt: skip
+    )
 
 
 def _value(where: str, value: Any) -> str | None:
     """Return an option's value, None for ``true``: an option without one."""
     if not isinstance(value, str):
-        raise UsageError(where, f"{value!r} is no value", "text, a number or true", "mend it")
+        raise UsageError(where, f"{value!r} is no value", legal="text, a number or true")
     return None if value in ("", "true") else value
 
 
@@ -101,7 +107,7 @@ def _lines(value: Any, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(value.splitlines())
     if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
-        raise UsageError(where, f"{value!r} are not lines", "a list of lines of the shell", _EXAMPLE)
+        raise UsageError(where, f"{value!r} are not lines", legal="a list of lines of the shell", todo=_EXAMPLE)
     return tuple(line for each in value for line in each.splitlines())
 
 
@@ -109,8 +115,8 @@ def _container(value: Any, where: str) -> Container | None:
     if value is None:
         return None
     if not isinstance(value, dict) or not set(value) <= {"runtime", "image", "options"} or not value.get("image"):
-        raise UsageError(where, f"{value!r} is not understood", "runtime, image, options", _EXAMPLE)
+        raise UsageError(where, f"{value!r} is not understood", legal="runtime, image, options", todo=_EXAMPLE)
     runtime = str(value.get("runtime", "apptainer"))
     if runtime not in RUNTIMES:
-        raise UsageError(f"{where}: runtime", f"{runtime!r} is none", ", ".join(RUNTIMES), "choose one")
+        raise UsageError(f"{where}: runtime", f"{runtime!r} is none", legal=", ".join(RUNTIMES))
     return Container(runtime, str(value["image"]), _lines(value.get("options"), f"{where}: options"))

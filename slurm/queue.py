@@ -13,11 +13,32 @@ from dataclasses import dataclass
 from ringtune.train.contract import UsageError
 
 ANSWER_LIMIT_S = 60
-ACTIVE = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
-          "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SPECIAL_EXIT", "RESV_DEL_HOLD")  # fmt: skip
+ACTIVE = (
+    "PENDING",
+    "RUNNING",
+    "SUSPENDED",
+    "COMPLETING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "RESIZING",
+    "SIGNALING",
+    "STAGE_OUT",
+    "STOPPED",
+    "SPECIAL_EXIT",
+    "RESV_DEL_HOLD",
+)
 #: Columns of squeue and their widths; the last one takes what is left.
-_COLUMNS = (("JobArrayID", 40), ("State", 20), ("RestartCnt", 8), ("StartTime", 24), ("TimeLeft", 16), ("Reason", 64),
-            ("NodeList", 4096))  # fmt: skip
+_COLUMNS = (
+    ("JobArrayID", 40),
+    ("State", 20),
+    ("RestartCnt", 8),
+    ("StartTime", 24),
+    ("TimeLeft", 16),
+    ("Reason", 64),
+    ("NodeList", 4096),
+)
 _UNKNOWN = "Invalid job id"
 
 
@@ -50,8 +71,12 @@ class QueuedJob:
 def require(name: str) -> None:
     """Raise UsageError if one of SLURM's commands is not here."""
     if shutil.which(name) is None:
-        raise UsageError(name, "it is not on this machine", "a login node of a SLURM cluster", "go there, or use "
-                         "ringtune-slurm script and submit by hand")  # fmt: skip
+        raise UsageError(
+            name,
+            "it is not on this machine",
+            legal="a login node of a SLURM cluster",
+            todo="go there, or use ringtune-slurm script and submit by hand",
+        )
 
 
 def test(script: str, words: Sequence[str] = ()) -> None:
@@ -98,8 +123,14 @@ def parse(answer: str) -> list[QueuedJob]:
             position += width
         job_id, state, restarts, start, left, reason, nodes = fields
         if job_id:
-            result.append(QueuedJob(job_id, state, int(restarts or 0), *(
-                "" if each in ("N/A", "None", "(null)") else each for each in (start, left, reason, nodes))))  # fmt: skip
+            result.append(
+                QueuedJob(
+                    job_id,
+                    state,
+                    int(restarts or 0),
+                    *("" if each in ("N/A", "None", "(null)") else each for each in (start, left, reason, nodes)),
+                )
+            )
     return result
 
 
@@ -117,8 +148,10 @@ def accounted(ids: Sequence[str]) -> dict[str, QueuedJob]:
 def parse_accounting(answer: str) -> list[QueuedJob]:
     """Return the jobs of sacct's lines, ``id|state|start|nodes``. **Pure.** (CANCELLED by UID is CANCELLED.)"""
     rows = [line.split("|") for line in answer.splitlines() if line.count("|") == 3]
-    return [QueuedJob(job_id, state.split()[0].rstrip("+"), start=start, nodes=nodes.replace("None assigned", ""))
-            for job_id, state, start, nodes in rows]  # fmt: skip
+    return [
+        QueuedJob(job_id, state.split()[0].rstrip("+"), start=start, nodes=nodes.replace("None assigned", ""))
+        for job_id, state, start, nodes in rows
+    ]
 
 
 def requeue(job_id: str) -> None:
@@ -146,7 +179,10 @@ def own_id(environ: Mapping[str, str] = os.environ) -> str:
     """Return the id of the job this runs in, as users name it. **Pure.** Raises UsageError outside a job."""
     if "SLURM_JOB_ID" not in environ:
         raise UsageError(
-            "batch step", "it runs in no SLURM job", "sbatch SCRIPT", "submit the script; see ringtune-slurm --help"
+            "batch step",
+            "it runs in no SLURM job",
+            legal="sbatch SCRIPT",
+            todo="submit the script; see ringtune-slurm --help",
         )
     if "SLURM_ARRAY_JOB_ID" in environ:
         return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
@@ -158,8 +194,9 @@ def _run(command: Sequence[str], patience_s: float = 5.0) -> str:
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=False,
-                                  stdin=subprocess.DEVNULL)  # fmt: skip
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=False, stdin=subprocess.DEVNULL
+            )
         except FileNotFoundError:
             raise NoAnswer(f"{command[0]} is not on this machine") from None
         except subprocess.TimeoutExpired:

@@ -75,8 +75,11 @@ class Record:
 
     def checkpoint(self) -> tuple[int, float] | None:
         """Return step and time of the newest checkpoint whose writing ended, None if there is none."""
-        found = [(int(match[1]), each) for each in (self.run.iterdir() if self.run.is_dir() else ())
-                 if (match := _CHECKPOINT.fullmatch(each.name)) and (each / MANIFEST_FILE).exists()]  # fmt: skip
+        found = [
+            (int(match[1]), each)
+            for each in (self.run.iterdir() if self.run.is_dir() else ())
+            if (match := _CHECKPOINT.fullmatch(each.name)) and (each / MANIFEST_FILE).exists()
+        ]
         if not found:
             return None
         step, path = max(found)

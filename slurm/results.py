@@ -33,7 +33,10 @@ def collect(folder: Path) -> list[Row]:
         axes = json.loads(path.read_text(encoding="utf-8"))["axes"]
     except (OSError, ValueError, KeyError):
         raise UsageError(
-            str(folder), "it is no sweep", "a folder of ringtune-slurm submit --sweep", "see ringtune-slurm status"
+            str(folder),
+            "it is no sweep",
+            legal="a folder of ringtune-slurm submit --sweep",
+            todo="see ringtune-slurm status",
         ) from None
     runs = []
     for settings in sweep.expand(axes):

@@ -48,8 +48,9 @@ class Job:
 def log_pattern(job: Job) -> str:
     """Return where the job's log goes, with sbatch's placeholders. **Pure.**"""
     if "\\" in job.folder or "\n" in job.folder:
-        raise UsageError(f"--output_dir {job.folder!r}", "sbatch cannot write a log there", "no backslash, no line break",
-                         "choose another")  # fmt: skip
+        raise UsageError(
+            f"--output_dir {job.folder!r}", "sbatch cannot write a log there", legal="no backslash, no line break"
+        )
     name = "%A_%a" if job.axes else "%j"
     return str(Path(job.folder.replace("%", "%%")) / SLURM_DIR / f"{name}.log")
 
@@ -59,29 +60,33 @@ def text(job: Job) -> str:
     own = {"output": log_pattern(job), "open-mode": "append"}
     directives = [options.directive(name, value) for name, value in {**job.sbatch, **own}.items()]
     folder = str(Path(job.folder) / SLURM_DIR)
-    return "\n".join([
-        "#!/bin/bash",
-        *directives,
-        "",
-        f"# Written by ringtune-slurm {job.version}. By hand: mkdir -p {shlex.quote(folder)} && sbatch THIS_FILE",
-        "set -e",
-        *job.setup,
-        f"exec {_command(job)} <<'{END_OF_CONFIG}'",
-        job.config.rstrip("\n"),
-        END_OF_CONFIG,
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *directives,
+            "",
+            f"# Written by ringtune-slurm {job.version}. By hand: mkdir -p {shlex.quote(folder)} && sbatch THIS_FILE",
+            "set -e",
+            *job.setup,
+            f"exec {_command(job)} <<'{END_OF_CONFIG}'",
+            job.config.rstrip("\n"),
+            END_OF_CONFIG,
+            "",
+        ]
+    )
 
 
 def _command(job: Job) -> str:
     options = [
-        f"--output-dir={job.folder}", f"--launcher={job.launcher}",
+        f"--output-dir={job.folder}",
+        f"--launcher={job.launcher}",
         *([f"--controller={job.controller}"] if job.controller else []),
-        f"--max-requeues={job.limits.max_requeues}", f"--max-tries={job.limits.max_tries}",
+        f"--max-requeues={job.limits.max_requeues}",
+        f"--max-tries={job.limits.max_tries}",
         *([] if job.examined else ["--no-doctor"]),
         *(f"--container={word}" for word in _container_words(job.container)),
         *(f"--sweep={name}={','.join(values)}" for name, values in job.axes.items()),
-    ]  # fmt: skip
+    ]
     start = shlex.join([job.python, "-m", "ringtune.slurm.batch"])
     return " \\\n  ".join([start, *map(shlex.quote, options), '--script="$0"'])
 

@@ -64,8 +64,14 @@ def _status(
     start = history.last(records.STARTED)
     started_at = float(start["time"]) if start else now
     finished = record.finished()
-    state = judge(history, job, slurm_answers=jobs is not None, finished=finished is not None,
-                  idle_s=now - max(record.progressed_at(), started_at), stalled_after_s=stalled_after_s)  # fmt: skip
+    state = judge(
+        history,
+        job,
+        slurm_answers=jobs is not None,
+        finished=finished is not None,
+        idle_s=now - max(record.progressed_at(), started_at),
+        stalled_after_s=stalled_after_s,
+    )
     metrics = record.metrics()
     train: Mapping[str, Any] = next((each for each in reversed(metrics) if each["event"] == "train"), {})
     checkpoint = record.checkpoint()
@@ -74,16 +80,24 @@ def _status(
     step = max(step, checkpoint[0] if checkpoint else 0)
     ended = history.last(records.ENDED, records.REFUSED)
     return Status(
-        run=str(record.run), job_id=history.job_id, state=state, is_over=is_over,
+        run=str(record.run),
+        job_id=history.job_id,
+        state=state,
+        is_over=is_over,
         nodes=(job.nodes if job else "") or ",".join(start["nodes"] if start else ()),
-        step=step, total_steps=train.get("total_steps"), epoch=train.get("epoch"), loss=train.get("loss"),
-        best=_best(metrics, finished), samples_per_s=train.get("samples_per_s"),
-        eta_s=None if is_over else _eta_s(metrics, step), requeues=history.num_requeues,
+        step=step,
+        total_steps=train.get("total_steps"),
+        epoch=train.get("epoch"),
+        loss=train.get("loss"),
+        best=_best(metrics, finished),
+        samples_per_s=train.get("samples_per_s"),
+        eta_s=None if is_over else _eta_s(metrics, step),
+        requeues=history.num_requeues,
         checkpoint_step=checkpoint[0] if checkpoint else None,
         checkpoint_age_s=now - checkpoint[1] if checkpoint else None,
         reason=_reason(history, job, jobs is not None),
         last_line=str(ended.get("last_line", "")) if ended else _last_logged(history) if is_over else "",
-    )  # fmt: skip
+    )
 
 
 def judge(
@@ -163,15 +177,27 @@ def table(found: Sequence[Status]) -> str:
     if len(found) == 1:
         return _portrait(found[0])
     lines = [("run", "job", "state", "step", "loss", "best", "samples/s", "left", "requeues", "checkpoint", "")]
-    lines += [(
-        Path(each.run).name, each.job_id or "-", each.state, _progress(each), _number(each.loss), _number(each.best),
-        _number(each.samples_per_s, 1), _span(each.eta_s), str(each.requeues),
-        f"{each.checkpoint_step}, {_span(each.checkpoint_age_s)} old" if each.checkpoint_step is not None else "-",
-        each.last_line or each.reason,
-    ) for each in found]  # fmt: skip
+    lines += [
+        (
+            Path(each.run).name,
+            each.job_id or "-",
+            each.state,
+            _progress(each),
+            _number(each.loss),
+            _number(each.best),
+            _number(each.samples_per_s, 1),
+            _span(each.eta_s),
+            str(each.requeues),
+            f"{each.checkpoint_step}, {_span(each.checkpoint_age_s)} old" if each.checkpoint_step is not None else "-",
+            each.last_line or each.reason,
+        )
+        for each in found
+    ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
-    return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1][:60]]).rstrip()
-                     for line in lines)  # fmt: skip
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1][:60]]).rstrip()
+        for line in lines
+    )
 
 
 def _portrait(each: Status) -> str:

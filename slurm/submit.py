@@ -50,18 +50,21 @@ def make_job(request: Request) -> Job:
     axes = sweep.parse(request.sweep)
     config, dry_run = training.parse(list(request.train))
     if dry_run:
-        raise UsageError("--dry_run", "a job that trains nothing", "ringtune-slurm script shows what would be submitted",
-                         "leave it out")  # fmt: skip
+        raise UsageError(
+            "--dry_run", "a job that trains nothing", legal="ringtune-slurm script shows what would be submitted"
+        )
     for settings in sweep.expand(axes):
         training.parse([*request.train, *sweep.flags(settings)])
     folder = Path(config.output_dir).absolute()
     given = {**request.profile.sbatch, **request.sbatch}
-    sbatch = options.complete({
-        "job-name": given.get("job-name") or folder.name or "ringtune",
-        "chdir": given.get("chdir") or str(Path.cwd()),  # relative paths mean what they mean here
-        **given,
-        **_array(given, axes),
-    })  # fmt: skip
+    sbatch = options.complete(
+        {
+            "job-name": given.get("job-name") or folder.name or "ringtune",
+            "chdir": given.get("chdir") or str(Path.cwd()),  # relative paths mean what they mean here
+            **given,
+            **_array(given, axes),
+        }
+    )
     return Job(
         folder=str(folder),
         config=training.to_yaml(dataclasses.replace(config, output_dir=str(folder))),
@@ -75,7 +78,7 @@ def make_job(request: Request) -> Job:
         limits=request.limits,
         axes=axes,
         examined=request.examined,
-    )  # fmt: skip
+    )
 
 
 def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
@@ -83,8 +86,12 @@ def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
     asked = given.get("array")
     if not axes:
         if asked is not None:
-            raise UsageError("--array", f"{asked} without a sweep: its tasks would share one run directory",
-                             "--sweep seed=1..5 gives each a folder of its own", "use --sweep")  # fmt: skip
+            raise UsageError(
+                "--array",
+                f"{asked} without a sweep: its tasks would share one run directory",
+                legal="--sweep seed=1..5 gives each a folder of its own",
+                todo="use --sweep",
+            )
         return {}
     everything = f"0-{len(sweep.expand(axes)) - 1}"
     if not asked:
@@ -130,8 +137,9 @@ def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -
     queue.require("sbatch")
     submissions = [Record(run).submission() for run in runs]
     if not all(submissions):
-        raise UsageError(str(runs[0]), "it was not submitted by ringtune-slurm submit", "a run directory with its script",
-                         "submit it")  # fmt: skip
+        raise UsageError(
+            str(runs[0]), "it was not submitted by ringtune-slurm submit", legal="a run directory with its script"
+        )
     _refuse_alive(runs)
     path = Path(submissions[0]["script"])
     tasks = None if submissions[0]["task"] is None else [each["task"] for each in submissions]
@@ -153,8 +161,12 @@ def _send(
     except queue.SlurmError as error:
         for run in runs:
             Record(run).add(records.REFUSED, words=str(error))
-        raise UsageError("sbatch", str(error), "a request that this cluster can meet",
-                         f"the script is kept: {path}; --no-test submits without asking first") from None  # fmt: skip
+        raise UsageError(
+            "sbatch",
+            str(error),
+            legal="a request that this cluster can meet",
+            todo=f"the script is kept: {path}; --no-test submits without asking first",
+        ) from None
     for number, run in enumerate(runs):
         own_id = job_id if tasks is None else f"{job_id}_{tasks[number]}"
         own_log = log.replace("%j", job_id).replace("%A_%a", own_id).replace("%%", "%")
@@ -170,8 +182,11 @@ def _refuse_foreign(folder: Path, runs: Sequence[Path]) -> None:
     if (folder / records.SLURM_DIR / records.SWEEP_FILE).exists() != (runs != [folder]) and Record(
         folder
     ).folder.exists():
-        raise UsageError(f"--output_dir {folder}", "it holds " + ("a run" if runs != [folder] else "a sweep"),
-                         "a run in one folder, a sweep in another", "choose another")  # fmt: skip
+        raise UsageError(
+            f"--output_dir {folder}",
+            "it holds " + ("a run" if runs != [folder] else "a sweep"),
+            legal="a run in one folder, a sweep in another",
+        )
     if not (folder / records.SLURM_DIR).exists():  # what a first submission has put there is ours, whatever it is
         holds_run(folder, [run.name for run in runs])
 
@@ -182,11 +197,17 @@ def _refuse_alive(runs: Sequence[Path]) -> None:
     try:
         alive = [job for job in queue.jobs(list(ids)).values() if job.is_active]
     except queue.NoAnswer as error:
-        raise UsageError("SLURM", str(error), "a controller that answers", "try again when it does") from None
+        raise UsageError(
+            "SLURM", str(error), legal="a controller that answers", todo="try again when it does"
+        ) from None
     if alive:
         job = alive[0]
-        raise UsageError(str(ids[job.job_id]), f"job {job.job_id} of it is {job.state}", "one job at a time for a run",
-                         f"wait for it, or ringtune-slurm cancel {job.job_id}")  # fmt: skip
+        raise UsageError(
+            str(ids[job.job_id]),
+            f"job {job.job_id} of it is {job.state}",
+            legal="one job at a time for a run",
+            todo=f"wait for it, or ringtune-slurm cancel {job.job_id}",
+        )
 
 
 def _provenance(argv: Sequence[str]) -> dict[str, Any]:
@@ -195,8 +216,14 @@ def _provenance(argv: Sequence[str]) -> dict[str, Any]:
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return {"argv": list(argv), "cwd": str(Path.cwd()), "user": getpass.getuser(), "host": socket.gethostname(),
-            "time": time.time(), "versions": versions}  # fmt: skip
+    return {
+        "argv": list(argv),
+        "cwd": str(Path.cwd()),
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "time": time.time(),
+        "versions": versions,
+    }
 
 
 @contextlib.contextmanager
@@ -205,7 +232,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(
-            str(folder), str(error.strerror), "a folder one may write to", "choose another --output_dir"
+            str(folder), str(error.strerror), legal="a folder one may write to", todo="choose another --output_dir"
         ) from None
 
 

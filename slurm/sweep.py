@@ -24,26 +24,26 @@ def parse(words: Sequence[str]) -> dict[str, list[str]]:
         name, equals, text = word.partition("=")
         name = name.removeprefix("--").replace("-", "_")
         if not equals or not name or not text:
-            raise UsageError("--sweep", f"{word!r} is not understood", _LEGAL, "mend it")
+            raise UsageError("--sweep", f"{word!r} is not understood", legal=_LEGAL)
         if name in axes:
-            raise UsageError("--sweep", f"{name} is given twice", "one list of values each", "join them")
+            raise UsageError("--sweep", f"{name} is given twice", legal="one list of values each")
         if name in NOT_SWEPT:
-            raise UsageError(
-                "--sweep", f"{name} cannot be swept over", "each run gets a folder of its own", "leave it out"
-            )
+            raise UsageError("--sweep", f"{name} cannot be swept over", legal="each run gets a folder of its own")
         span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text)
         values = [str(n) for n in range(int(span[1]), int(span[2]) + 1)] if span else text.split(",")
         if not all(values) or not values or len(set(values)) < len(values):
-            raise UsageError("--sweep", f"{word!r} has {'no' if not values else 'an empty or a repeated'} value", _LEGAL,
-                             "mend it")  # fmt: skip
+            raise UsageError(
+                "--sweep", f"{word!r} has {'no' if not values else 'an empty or a repeated'} value", legal=_LEGAL
+            )
         axes[name] = values
     names = [folder_name(settings) for settings in expand(axes)]
     if len(names) > MOST_RUNS:
-        raise UsageError("--sweep", f"{len(names)} runs", f"at most {MOST_RUNS}", "sweep in parts")
+        raise UsageError("--sweep", f"{len(names)} runs", legal=f"at most {MOST_RUNS}", todo="sweep in parts")
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
-        raise UsageError("--sweep", f"two runs would share the folder {twice}", "values that differ in letters and digits",
-                         "change one")  # fmt: skip
+        raise UsageError(
+            "--sweep", f"two runs would share the folder {twice}", legal="values that differ in letters and digits"
+        )
     return axes
 
 

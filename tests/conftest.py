@@ -68,9 +68,13 @@ class Done:
 def run_command(command: Sequence[str], *, limit_s: int = RANKS_LIMIT_S, env: dict[str, str] | None = None) -> Done:
     """Run a command in a process group of its own, which is killed when the time is up."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
         env={**rank_environment(os.environ), "OMP_NUM_THREADS": "1", **(env or {})},
-    )  # fmt: skip
+    )
     try:
         output, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -92,9 +96,16 @@ def ranks(size: int, *words: str, limit_s: int = RANKS_LIMIT_S, env: dict[str, s
 
 
 def predict(
-    size: int, model: Path, rows: Path | str, output: Path, *, gloo: bool = False, fault: Sequence[str] = (),
-    limit_s: int = RANKS_LIMIT_S, **flags: object,
-) -> Done:  # fmt: skip
+    size: int,
+    model: Path,
+    rows: Path | str,
+    output: Path,
+    *,
+    gloo: bool = False,
+    fault: Sequence[str] = (),
+    limit_s: int = RANKS_LIMIT_S,
+    **flags: object,
+) -> Done:
     """Run ringtune-predict on ``size`` ranks under mpirun or, with ``gloo``, horovodrun; size 0 means no launcher."""
     settings = {"model_name_or_path": model, "input": rows, "output": output, **flags}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
@@ -117,11 +128,22 @@ class Workshop:
     def arguments(self, output_dir: Path, **changes: object) -> list[str]:
         """Return the flags of a small run; keywords change or add some, None takes one out."""
         flags: dict[str, object] = {
-            "model_name_or_path": self.model, "train_file": self.rows, "validation_file": self.dev, "output_dir": output_dir,
-            "cache_dir": self.cache, "global_batch_size": 12, "learning_rate": 1e-3, "max_steps": 12, "logging_steps": 1,
-            "max_seq_length": 32, "report_to": "none", "log_row_ids": "true", "num_threads": 1, "save_total_limit": None,
+            "model_name_or_path": self.model,
+            "train_file": self.rows,
+            "validation_file": self.dev,
+            "output_dir": output_dir,
+            "cache_dir": self.cache,
+            "global_batch_size": 12,
+            "learning_rate": 1e-3,
+            "max_steps": 12,
+            "logging_steps": 1,
+            "max_seq_length": 32,
+            "report_to": "none",
+            "log_row_ids": "true",
+            "num_threads": 1,
+            "save_total_limit": None,
             **changes,
-        }  # fmt: skip
+        }
         return [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
 
     def train(
@@ -136,12 +158,38 @@ def short_demo(output_dir: Path, mode: str = "exact") -> list[str]:
     """Return a command that takes two steps of the demo: its real model, rows and settings."""
     demo = fetch(cache_folder())
     return [
-        script("ringtune-train"), "--config", str(ROOT / "benchmarks" / "demo.yaml"), "--mode", mode, "--num_shards", "2",
-        "--max_steps", "2", "--logging_steps", "1", "--global_batch_size", "8", "--max_train_samples", "64", "--max_eval_samples", "50",
-        "--bf16", "false", "--report_to", "none", "--model_name_or_path", str(demo / "model"),
-        "--train_file", str(demo / "train.csv"), "--validation_file", str(demo / "dev.csv"),
-        "--output_dir", str(output_dir), "--cache_dir", str(output_dir.parent / "cache"),
-    ]  # fmt: skip
+        script("ringtune-train"),
+        "--config",
+        str(ROOT / "benchmarks" / "demo.yaml"),
+        "--mode",
+        mode,
+        "--num_shards",
+        "2",
+        "--max_steps",
+        "2",
+        "--logging_steps",
+        "1",
+        "--global_batch_size",
+        "8",
+        "--max_train_samples",
+        "64",
+        "--max_eval_samples",
+        "50",
+        "--bf16",
+        "false",
+        "--report_to",
+        "none",
+        "--model_name_or_path",
+        str(demo / "model"),
+        "--train_file",
+        str(demo / "train.csv"),
+        "--validation_file",
+        str(demo / "dev.csv"),
+        "--output_dir",
+        str(output_dir),
+        "--cache_dir",
+        str(output_dir.parent / "cache"),
+    ]
 
 
 def curve(output_dir: Path) -> list[float]:
@@ -185,8 +233,16 @@ def make_tokenizer(folder: Path):
     from transformers import BertTokenizerFast
 
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghijklmnopqrstuvwxyz",
-                  *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]  # fmt: skip
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS,
+        *"abcdefghijklmnopqrstuvwxyz",
+        *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
+    ]
     (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
     tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64)
     tokenizer.save_pretrained(folder)
@@ -201,8 +257,14 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     folder = tmp_path_factory.mktemp("workshop")
     tokenizer = make_tokenizer(folder / "model")
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                        intermediate_size=64, max_position_embeddings=64)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
     BertForSequenceClassification(config).save_pretrained(folder / "model")
     return Workshop(
         folder / "model",

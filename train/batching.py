@@ -40,7 +40,7 @@ def resolve(
     }
     for name, value in given.items():
         if value is not None and value < 1:
-            raise UsageError(f"--{name}", f"{value} is not a batch size", "a whole number from 1", "give another")
+            raise UsageError(f"--{name}", f"{value} is not a batch size", legal="a whole number from 1")
 
     accumulation = gradient_accumulation_steps or 1
     if per_device_train_batch_size is not None:
@@ -56,8 +56,8 @@ def resolve(
                 "--global_batch_size",
                 f"{global_batch_size} is not per_device_train_batch_size {per_device_train_batch_size}"
                 f" x gradient_accumulation_steps {gradient_accumulation_steps or 'any'} x world size {world_size}",
-                f"nearest legal --global_batch_size: {nearest}",
-                "change one of the numbers or leave one out",
+                legal=f"nearest legal --global_batch_size: {nearest}",
+                todo="change one of the numbers or leave one out",
             )
     return Batching(global_batch_size or DEFAULT_GLOBAL_BATCH_SIZE, _shards(world_size, mode, accumulation, num_shards))
 
@@ -70,9 +70,9 @@ def _shards(world_size: int, mode: str, accumulation: int, num_shards: int | Non
         raise UsageError(
             "--num_shards",
             f"{num_shards} shards cannot be dealt evenly to {world_size} ranks",
-            f"nearest legal: {_nearest_multiples(num_shards, world_size)};"
+            legal=f"nearest legal: {_nearest_multiples(num_shards, world_size)};"
             f" legal world sizes: {', '.join(str(n) for n in range(1, num_shards + 1) if num_shards % n == 0)}",
-            "change --num_shards or the number of ranks",
+            todo="change --num_shards or the number of ranks",
         )
     return num_shards
 

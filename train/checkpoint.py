@@ -81,12 +81,15 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
     temporary = output_dir / f".{target.name}.{unique}.tmp"
     try:
         temporary.mkdir(parents=True)
-        _write_files(temporary, {
-            **snapshot.files,
-            MODEL_FILE: tensor_bytes(dict(snapshot.model), metadata={"format": "pt"}),
-            OPTIMIZER_FILE: tensor_bytes(dict(snapshot.tensors)),
-            STATE_FILE: json.dumps(snapshot.state, indent=1).encode(),
-        })  # fmt: skip
+        _write_files(
+            temporary,
+            {
+                **snapshot.files,
+                MODEL_FILE: tensor_bytes(dict(snapshot.model), metadata={"format": "pt"}),
+                OPTIMIZER_FILE: tensor_bytes(dict(snapshot.tensors)),
+                STATE_FILE: json.dumps(snapshot.state, indent=1).encode(),
+            },
+        )
         if target.exists() and verify(target) is None:
             shutil.rmtree(temporary)
             return target
@@ -98,8 +101,12 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
         if error.errno == errno.ENOSPC:
             needed = sum(each.nbytes for each in [*snapshot.model.values(), *snapshot.tensors.values()])
             free = shutil.disk_usage(output_dir).free
-            raise UsageError(str(target), f"the disk is full: {needed} bytes needed, {free} free", "room for a checkpoint; "
-                             "the earlier ones are whole", "free space or lower --save_total_limit, then run again") from error  # fmt: skip
+            raise UsageError(
+                str(target),
+                f"the disk is full: {needed} bytes needed, {free} free",
+                legal="room for a checkpoint; the earlier ones are whole",
+                todo="free space or lower --save_total_limit, then run again",
+            ) from error
         raise
 
 
@@ -188,8 +195,12 @@ def _require_whole(path: Path) -> None:
     reason = "there is no such folder" if not path.exists() else verify(path)
     if reason is not None:
         legal = [each.name for _, each in list_checkpoints(path.parent) if verify(each) is None]
-        raise UsageError(str(path), f"not a whole checkpoint: {reason}", f"beside it: {', '.join(legal) or 'none'}",
-                         "name one of these, or latest")  # fmt: skip
+        raise UsageError(
+            str(path),
+            f"not a whole checkpoint: {reason}",
+            legal=f"beside it: {', '.join(legal) or 'none'}",
+            todo="name one of these, or latest",
+        )
 
 
 # Keeping house

@@ -59,8 +59,8 @@ class Comm:
             raise UsageError(
                 "launch",
                 f"the launcher promised {promised} ranks but Horovod found {self.size}; each would train alone",
-                "srun needs an MPI plugin that fits this Open MPI",
-                "use horovodrun, mpirun or ringtune-launch",
+                legal="srun needs an MPI plugin that fits this Open MPI",
+                todo="use horovodrun, mpirun or ringtune-launch",
             )
 
     # Tensors

@@ -178,35 +178,43 @@ def check(config: TrainConfig) -> None:
         config, ("max_seq_length", "learning_rate", "logging_steps", "per_device_eval_batch_size", "adam_epsilon")
     )
     flags.require_counts(
-        config, ("eval_steps", "save_steps", "save_total_limit", "num_threads", "max_train_samples", "max_eval_samples",
-                 "early_stopping_patience")
-    )  # fmt: skip
+        config,
+        (
+            "eval_steps",
+            "save_steps",
+            "save_total_limit",
+            "num_threads",
+            "max_train_samples",
+            "max_eval_samples",
+            "early_stopping_patience",
+        ),
+    )
     fractions = ("warmup_ratio", "label_smoothing_factor", "dropout", "adam_beta1", "adam_beta2")
     for name in fractions:
         value = getattr(config, name)
         if value is not None and not 0 <= value < 1:
-            raise UsageError(f"--{name}", f"{value} is out of range", "0 <= value < 1", "give another")
+            raise UsageError(f"--{name}", f"{value} is out of range", legal="0 <= value < 1")
     for name in ("weight_decay", "max_grad_norm", "warmup_steps", "seed", "early_stopping_threshold"):
         if getattr(config, name) < 0:
-            raise UsageError(f"--{name}", f"{getattr(config, name)} is negative", "a number from 0", "give another")
+            raise UsageError(f"--{name}", f"{getattr(config, name)} is negative", legal="a number from 0")
     for name, most in (("seed", (1 << 63) - 1), ("num_threads", MOST_THREADS)):
         if (getattr(config, name) or 0) > most:
-            raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", f"at most {most}", "give another")
+            raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", legal=f"at most {most}")
     if config.max_steps <= 0 and config.num_train_epochs <= 0:
-        raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", "above 0", "give another")
+        raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", legal="above 0")
     if config.bf16 and config.fp16:
-        raise UsageError("--bf16 --fp16", "both are set", "one of them", "drop one")
+        raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
     if config.mode == "exact" and config.fp16_allreduce:
-        raise UsageError("--fp16_allreduce", "exact mode sums integers", "fp16 on the wire goes with fast", "drop one")
+        raise UsageError("--fp16_allreduce", "exact mode sums integers", legal="fp16 on the wire goes with fast")
     sources = [name for name in ("task_name", "dataset_name", "train_file") if getattr(config, name)]
     if not sources:
-        raise UsageError("data", "nothing to train on", "--train_file, --task_name or --dataset_name", "give one")
+        raise UsageError("data", "nothing to train on", legal="--train_file, --task_name or --dataset_name")
     if "train_file" in sources and len(sources) > 1 and not (sources == ["task_name", "train_file"]):
-        raise UsageError("data", f"both --{sources[0]} and --{sources[1]} are given", "one source of rows", "drop one")
+        raise UsageError("data", f"both --{sources[0]} and --{sources[1]} are given", legal="one source of rows")
     if not config.do_train:
-        raise UsageError("--do_train", "false leaves nothing to do", "true", "leave the flag out")
+        raise UsageError("--do_train", "false leaves nothing to do", legal="true", todo="leave the flag out")
     if config.load_best_model_at_end and not config.do_eval:
-        raise UsageError("--load_best_model_at_end", "nothing is evaluated", "needs --do_eval true", "change one")
+        raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
 
 
 def to_yaml(config: TrainConfig) -> str:

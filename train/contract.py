@@ -59,8 +59,8 @@ class UsageError(Exception):
     The line reads ``where: what is wrong, with the value; what is legal; what to do``.
     """
 
-    def __init__(self, where: str, wrong: str, legal: str = "", todo: str = "") -> None:
-        super().__init__(where, wrong, legal, todo)
+    def __init__(self, where: str, wrong: str, *, legal: str = "", todo: str = "") -> None:
+        super().__init__(where, wrong)
         self.where, self.wrong, self.legal, self.todo = where, wrong, legal, todo
 
     def __str__(self) -> str:
@@ -89,7 +89,9 @@ def as_usage(error: BaseException) -> BaseException:
     if not isinstance(error, OSError) or error.errno not in _MENDABLE:
         return error
     where = error.filename2 or error.filename or "disk"
-    return UsageError(str(where), str(error.strerror), "room, and the right to write there", "mend it, then run again")
+    return UsageError(
+        str(where), str(error.strerror), legal="room, and the right to write there", todo="mend it, then run again"
+    )
 
 
 class StopRequested(Exception):
@@ -110,15 +112,18 @@ def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
     if not folder.exists():
         return False
     if not folder.is_dir():
-        raise UsageError(f"--output_dir {folder}", "it is not a folder", "a new or empty folder, or one of a run",
-                         "choose another")  # fmt: skip
+        raise UsageError(f"--output_dir {folder}", "it is not a folder", legal="a new or empty folder, or one of a run")
     if (folder / CONFIG_FILE).exists():
         return True
     ours = {LOCK_FILE, HOLDER_FILE, SLURM_DIR, *ours}
     foreign = sorted(each.name for each in folder.iterdir() if each.name not in ours)
     if foreign:
-        raise UsageError(f"--output_dir {folder}", f"it holds {foreign[0]} and no {CONFIG_FILE}: not a run of ringtune",
-                         "a new or empty folder, or one of a run", "choose another; nothing was written")  # fmt: skip
+        raise UsageError(
+            f"--output_dir {folder}",
+            f"it holds {foreign[0]} and no {CONFIG_FILE}: not a run of ringtune",
+            legal="a new or empty folder, or one of a run",
+            todo="choose another; nothing was written",
+        )
     return False
 
 
@@ -167,8 +172,10 @@ def broken_promises(promised: Sequence[Seat], found: Sequence[Seat]) -> list[str
     names: dict[str, str] = {}  # the promised name → the host's own
     for rank, ((host, *promised_seat), (own_name, *seat)) in enumerate(zip(promised, found, strict=True)):
         if seat != promised_seat:
-            wrong.append(f"rank {rank} (host {own_name}) has local rank {seat[0]} of {seat[1]}, promised "
-                         f"{promised_seat[0]} of {promised_seat[1]}")  # fmt: skip
+            wrong.append(
+                f"rank {rank} (host {own_name}) has local rank {seat[0]} of {seat[1]}, promised "
+                f"{promised_seat[0]} of {promised_seat[1]}"
+            )
         if names.setdefault(host, own_name) != own_name:
             wrong.append(f"rank {rank} is on host {own_name}, promised {host}, which is {names[host]}")
     if len(set(names.values())) < len(names):

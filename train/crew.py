@@ -40,9 +40,16 @@ class Crew:
     """The threads of this rank."""
 
     def __init__(
-        self, predictor: Predictor, folder: Path, spool: Path, todo: Sequence[int], num_threads: int, comm: Comm,
-        stop: StopWatch, bar: Progress,
-    ) -> None:  # fmt: skip
+        self,
+        predictor: Predictor,
+        folder: Path,
+        spool: Path,
+        todo: Sequence[int],
+        num_threads: int,
+        comm: Comm,
+        stop: StopWatch,
+        bar: Progress,
+    ) -> None:
         self.predictor, self.folder, self.spool, self.todo = predictor, folder, spool, todo
         self.num_threads, self.comm, self.stop, self.bar = num_threads, comm, stop, bar
         self.counter = open_counter(comm, self.should_stop)
@@ -97,9 +104,14 @@ class Crew:
         seconds["waiting"] = max(0.0, elapsed - sum(seconds.values()))
         speed = self.num_rows / elapsed
         return Effort(
-            rank=self.comm.rank, host=socket.gethostname(), num_rows=self.num_rows, num_chunks=self.num_chunks,
-            rows_per_s=speed, cpu_s=time.process_time() - self.cpu_before_s, seconds=seconds,
-        )  # fmt: skip
+            rank=self.comm.rank,
+            host=socket.gethostname(),
+            num_rows=self.num_rows,
+            num_chunks=self.num_chunks,
+            rows_per_s=speed,
+            cpu_s=time.process_time() - self.cpu_before_s,
+            seconds=seconds,
+        )
 
 
 def table(efforts: Sequence[Effort]) -> str:

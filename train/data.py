@@ -90,8 +90,12 @@ def load(source: DataSource, *, regression: bool | None, cache_dir: Path) -> tup
     """
     if source.task_name and source.task_name not in GLUE_COLUMNS:
         near = difflib.get_close_matches(source.task_name, GLUE_COLUMNS, n=1)
-        raise UsageError("--task_name", f"{source.task_name} is no GLUE task", ", ".join(GLUE_COLUMNS),
-                         f"did you mean {near[0]}" if near else "choose one")  # fmt: skip
+        raise UsageError(
+            "--task_name",
+            f"{source.task_name} is no GLUE task",
+            legal=", ".join(GLUE_COLUMNS),
+            todo=f"did you mean {near[0]}" if near else "choose one",
+        )
     if source.train_file:
         found, origin, digest = _from_files(source, cache_dir)
     else:
@@ -147,7 +151,7 @@ def _from_files(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any], di
 
 def no_rows(where: str) -> UsageError:
     """Return the error of an input without rows. **Pure.**"""
-    return UsageError(where, "there are no rows in it", "a header and at least one row", "check the file")
+    return UsageError(where, "there are no rows in it", legal="a header and at least one row")
 
 
 def _require_readable(path: Path, where: str) -> None:
@@ -161,18 +165,22 @@ def _require_readable(path: Path, where: str) -> None:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise UsageError(f"{path}:{number}", f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is "
-                                 "not UTF-8", "UTF-8 text", "convert the file, e.g. with iconv") from None  # fmt: skip
+                raise UsageError(
+                    f"{path}:{number}",
+                    f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is not UTF-8",
+                    legal="UTF-8 text",
+                    todo="convert the file, e.g. with iconv",
+                ) from None
 
 
 def require_file(path: Path, where: str) -> None:
     """Raise UsageError if there is no file, or nothing in it."""
     if not path.exists():
-        raise UsageError(where, "there is no such file", "a file of rows", "check the path")
+        raise UsageError(where, "there is no such file", legal="a file of rows")
     if not path.is_file():
-        raise UsageError(where, "it is not a file", "a file of rows", "check the path")
+        raise UsageError(where, "it is not a file", legal="a file of rows")
     if path.stat().st_size == 0:
-        raise UsageError(where, "the file is empty", "a header and at least one row", "check the file")
+        raise UsageError(where, "the file is empty", legal="a header and at least one row")
 
 
 def _read(path: Path, source: DataSource, cache_dir: Path) -> Any:
@@ -197,10 +205,15 @@ def _read(path: Path, source: DataSource, cache_dir: Path) -> Any:
         if "corresponds to no data" in words:
             raise no_rows(str(path)) from None
         if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or words.startswith("Not enough disk space"):
-            raise UsageError(f"--cache_dir {cache_dir}", "there is no room left", f"room for {path} and its tokens",
-                             "free space, choose another, or set $RINGTUNE_CACHE") from None  # fmt: skip
-        raise UsageError(str(path), f"it cannot be read as {kind}: {words}", "rows that all have the header's columns",
-                         "mend the file") from None  # fmt: skip
+            raise UsageError(
+                f"--cache_dir {cache_dir}",
+                "there is no room left",
+                legal=f"room for {path} and its tokens",
+                todo="free space, choose another, or set $RINGTUNE_CACHE",
+            ) from None
+        raise UsageError(
+            str(path), f"it cannot be read as {kind}: {words}", legal="rows that all have the header's columns"
+        ) from None
 
 
 def _require_fields(path: Path, source: DataSource, separator: str) -> None:
@@ -219,11 +232,14 @@ def _require_fields(path: Path, source: DataSource, separator: str) -> None:
         twice = [name for name in used if header.count(name) > 1]
         if twice:
             raise UsageError(
-                f"{path}: the header", f"it has {twice[0]!r} twice", "each name once", "rename one of them"
+                f"{path}: the header", f"it has {twice[0]!r} twice", legal="each name once", todo="rename one of them"
             )
         if len(row) > len(header):
-            raise UsageError(f"{path}: row 1", f"it has {len(row)} fields, the header {len(header)}: {', '.join(header)}",
-                             "a name in the header for every field", "mend the file")  # fmt: skip
+            raise UsageError(
+                f"{path}: row 1",
+                f"it has {len(row)} fields, the header {len(header)}: {', '.join(header)}",
+                legal="a name in the header for every field",
+            )
 
 
 def load_repository(name: str, configuration: str | None, where: str, instead: str) -> Any:
@@ -237,8 +253,12 @@ def load_repository(name: str, configuration: str | None, where: str, instead: s
         return datasets.load_dataset(name, configuration)
     except Exception as error:  # many kinds: not found, offline, wrong configuration, broken files
         words = " ".join(str(error).split())[:200]
-        raise UsageError(where, f"it cannot be loaded: {words}", "a hub name where there is a network, or a local folder",
-                         f"download it elsewhere, or use {instead}") from None  # fmt: skip
+        raise UsageError(
+            where,
+            f"it cannot be loaded: {words}",
+            legal="a hub name where there is a network, or a local folder",
+            todo=f"download it elsewhere, or use {instead}",
+        ) from None
 
 
 def _from_repository(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any], dict[str, str], Any]:
@@ -254,8 +274,9 @@ def _from_repository(source: DataSource, cache_dir: Path) -> tuple[dict[str, Any
         if key in ("train", "validation", "validationmm", "test"):
             found[key] = rows
     if "train" not in found:
-        raise UsageError(where, f"it has no train split, only {', '.join(map(str, loaded))}", "a split named train",
-                         "choose another data set")  # fmt: skip
+        raise UsageError(
+            where, f"it has no train split, only {', '.join(map(str, loaded))}", legal="a split named train"
+        )
     digest = hashlib.sha256("".join(f"{key}{rows._fingerprint}" for key, rows in sorted(found.items())).encode())
     return found, {key: f"{where}, split {key}" for key in found}, digest
 
@@ -268,8 +289,11 @@ def text_columns(source: DataSource, column_names: Sequence[str], where: str) ->
     if source.text_column_names:
         names = tuple(name.strip() for name in source.text_column_names.split(","))
         if len(names) > 2 or not all(names) or len(set(names)) < len(names):
-            raise UsageError("--text_column_names", f"{source.text_column_names!r} names {len(names)} columns",
-                             "one column, or two different ones joined by a comma", "give one or two")  # fmt: skip
+            raise UsageError(
+                "--text_column_names",
+                f"{source.text_column_names!r} names {len(names)} columns",
+                legal="one column, or two different ones joined by a comma",
+            )
         return names
     if source.task_name in GLUE_COLUMNS and set(GLUE_COLUMNS[source.task_name]) <= set(column_names):
         return GLUE_COLUMNS[source.task_name]
@@ -277,7 +301,7 @@ def text_columns(source: DataSource, column_names: Sequence[str], where: str) ->
     if {"sentence1", "sentence2"} <= set(others):
         return ("sentence1", "sentence2")
     if not others:
-        raise UsageError(where, "there is no text column", f"it has {', '.join(column_names)}", "add one")
+        raise UsageError(where, "there is no text column", legal=f"it has {', '.join(column_names)}")
     return tuple(others[:2])
 
 
@@ -286,9 +310,13 @@ def require_columns(found: Sequence[str], wanted: Sequence[str], where: str) -> 
     for name in wanted:
         if name not in found:
             near = difflib.get_close_matches(name, found, n=1)
-            raise UsageError(where, f"there is no column {name!r}", f"it has {', '.join(found)}",
-                             (f"the nearest is {near[0]}; " if near else "")
-                             + "see --text_column_names and --label_column_name")  # fmt: skip
+            raise UsageError(
+                where,
+                f"there is no column {name!r}",
+                legal=f"it has {', '.join(found)}",
+                todo=(f"the nearest is {near[0]}; " if near else "")
+                + "see --text_column_names and --label_column_name",
+            )
 
 
 def _first_row(rows: Any, column: str, is_bad: Callable[[pa.Array], pa.Array]) -> tuple[int, Any] | None:
@@ -312,11 +340,15 @@ def _require_text(rows: Any, column: str, where: str) -> None:
     if dtype not in ("string", "large_string"):
         bad = _first_row(rows, column, lambda values: pc.is_null(values))
         value = rows[0][column] if bad is None else bad[1]
-        raise UsageError(where, f"column {column!r} holds {dtype}, not text; row 1 has {value!r}", "strings",
-                         "name another column with --text_column_names")  # fmt: skip
+        raise UsageError(
+            where,
+            f"column {column!r} holds {dtype}, not text; row 1 has {value!r}",
+            legal="strings",
+            todo="name another column with --text_column_names",
+        )
     bad = _first_row(rows, column, lambda values: pc.is_null(values))
     if bad is not None:
-        raise UsageError(f"{where}: row {bad[0]}", f"there is no text in column {column!r}", "a string", "mend the row")
+        raise UsageError(f"{where}: row {bad[0]}", f"there is no text in column {column!r}", legal="a string")
 
 
 # Labels
@@ -332,15 +364,22 @@ def _is_float(rows: Any, column: str) -> bool:
     if dtype not in ("string", "large_string"):
         return bool(_FLOAT.fullmatch(dtype))
     is_fraction = r"^\s*[-+]?\d*\.\d+\s*$"
-    return _first_row(rows, column, lambda values: pc.fill_null(
-        pc.match_substring_regex(values, is_fraction), False)) is not None  # fmt: skip
+    return (
+        _first_row(rows, column, lambda values: pc.fill_null(pc.match_substring_regex(values, is_fraction), False))
+        is not None
+    )
 
 
 def _require_numbers(rows: Any, column: str, where: str) -> None:
     dtype = getattr(rows.features[column], "dtype", "")
     if dtype in ("string", "large_string"):
-        bad = _first_row(rows, column, lambda values: pc.invert(pc.match_substring_regex(
-            values, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")))  # fmt: skip
+        bad = _first_row(
+            rows,
+            column,
+            lambda values: pc.invert(
+                pc.match_substring_regex(values, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
+            ),
+        )
         bad = bad or _first_row(
             rows, column, lambda values: _too_large(pc.cast(pc.utf8_trim_whitespace(values), pa.float64()))
         )
@@ -351,8 +390,9 @@ def _require_numbers(rows: Any, column: str, where: str) -> None:
     else:
         bad = (1, rows[0][column])
     if bad is not None:
-        raise UsageError(f"{where}: row {bad[0]}", f"the rating in column {column!r} is {bad[1]!r}", "a finite number",
-                         "mend the row or leave it out")  # fmt: skip
+        raise UsageError(
+            f"{where}: row {bad[0]}", f"the rating in column {column!r} is {bad[1]!r}", legal="a finite number"
+        )
 
 
 def _too_large(values: pa.Array) -> pa.Array:
@@ -371,40 +411,58 @@ def _label_names(train: Any, column: str, where: str) -> tuple[str, ...]:
         return tuple(names)
     dtype = getattr(feature, "dtype", str(feature))
     if _FLOAT.fullmatch(dtype):
-        bad = _first_row(train, column, lambda values: pc.or_kleene(
-            pc.invert(pc.is_finite(values)), pc.not_equal(values, pc.floor(values))))  # fmt: skip
+        bad = _first_row(
+            train,
+            column,
+            lambda values: pc.or_kleene(pc.invert(pc.is_finite(values)), pc.not_equal(values, pc.floor(values))),
+        )
         value = bad[1] if bad else train[0][column]
-        raise UsageError(where, f"column {column!r} holds numbers such as {value!r}, not classes",
-                         "strings or whole numbers", "use --regression true, or other labels")  # fmt: skip
+        raise UsageError(
+            where,
+            f"column {column!r} holds numbers such as {value!r}, not classes",
+            legal="strings or whole numbers",
+            todo="use --regression true, or other labels",
+        )
     if dtype not in ("string", "large_string", "bool") and not _INTEGER.fullmatch(dtype):
-        raise UsageError(where, f"column {column!r} holds {dtype}, not labels", "strings or whole numbers",
-                         "name another with --label_column_name")  # fmt: skip
+        raise UsageError(
+            where,
+            f"column {column!r} holds {dtype}, not labels",
+            legal="strings or whole numbers",
+            todo="name another with --label_column_name",
+        )
     bad = _first_row(train, column, lambda values: pc.equal(pc.utf8_trim_whitespace(_as_text(values)), ""))
     if bad is not None:
-        raise UsageError(f"{where}: row {bad[0]}", f"the label in column {column!r} is {bad[1]!r}", "a label",
-                         "mend the row or leave it out")  # fmt: skip
-    unique = {each for batch in train.with_format("arrow").iter(batch_size=10_000)
-              for each in pc.unique(batch.column(column)).to_pylist()}  # fmt: skip
+        raise UsageError(f"{where}: row {bad[0]}", f"the label in column {column!r} is {bad[1]!r}", legal="a label")
+    unique = {
+        each
+        for batch in train.with_format("arrow").iter(batch_size=10_000)
+        for each in pc.unique(batch.column(column)).to_pylist()
+    }
     if len(unique) < 2:
-        raise UsageError(
-            where, f"all rows have the label {next(iter(unique))!r}", "two classes or more", "check the column"
-        )
+        raise UsageError(where, f"all rows have the label {next(iter(unique))!r}", legal="two classes or more")
     return tuple(str(each) for each in sorted(unique))
 
 
 def _require_known_labels(rows: Any, task: Task, where: str) -> None:
     feature = rows.features[task.label_column]
     if getattr(feature, "names", None):
-        bad = _first_row(rows, task.label_column, lambda values: pc.invert(
-            pc.and_(pc.greater_equal(values, 0), pc.less(values, task.num_labels))))  # fmt: skip
+        bad = _first_row(
+            rows,
+            task.label_column,
+            lambda values: pc.invert(pc.and_(pc.greater_equal(values, 0), pc.less(values, task.num_labels))),
+        )
     else:
         known = pa.array(task.label_names)
         bad = _first_row(
             rows, task.label_column, lambda values: pc.invert(pc.is_in(_names_of(values), value_set=known))
         )
     if bad is not None:
-        raise UsageError(f"{where}: row {bad[0]}", f"the label {bad[1]!r} does not occur in the training rows",
-                         f"{', '.join(task.label_names[:20])}", "mend the row, or train on rows that have it")  # fmt: skip
+        raise UsageError(
+            f"{where}: row {bad[0]}",
+            f"the label {bad[1]!r} does not occur in the training rows",
+            legal=f"{', '.join(task.label_names[:20])}",
+            todo="mend the row, or train on rows that have it",
+        )
 
 
 def _names_of(values: pa.Array) -> pa.Array:
@@ -417,8 +475,11 @@ def _names_of(values: pa.Array) -> pa.Array:
 def label_numbers(values: pa.ChunkedArray | pa.Array, task: Task, *, already_numbers: bool) -> np.ndarray:
     """Return labels as the model wants them: int64 class numbers, or float32 values. [N] -> [N]."""
     if task.kind == "regression":
-        return np.asarray(pc.cast(pc.utf8_trim_whitespace(values) if pa.types.is_string(values.type) else values,
-                                  pa.float32()).to_numpy())  # fmt: skip
+        return np.asarray(
+            pc.cast(
+                pc.utf8_trim_whitespace(values) if pa.types.is_string(values.type) else values, pa.float32()
+            ).to_numpy()
+        )
     if already_numbers:
         return np.asarray(pc.cast(values, pa.int64()).to_numpy())
     return np.asarray(

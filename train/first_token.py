@@ -15,9 +15,14 @@ from torch import nn
 # classifiers read the first token alone. ALBERT's do so too, but its layers are one layer, used again and again.
 BERT, DISTILBERT = ("encoder.layer", "attention.output"), ("transformer.layer", "sa_layer_norm")
 FAMILIES = {
-    "bert": BERT, "camembert": BERT, "deberta-v2": BERT, "distilbert": DISTILBERT, "electra": BERT, "roberta": BERT,
+    "bert": BERT,
+    "camembert": BERT,
+    "deberta-v2": BERT,
+    "distilbert": DISTILBERT,
+    "electra": BERT,
+    "roberta": BERT,
     "xlm-roberta": BERT,
-}  # fmt: skip
+}
 
 
 def leave_out_other_tokens(model: nn.Module) -> nn.Module:

@@ -47,8 +47,9 @@ def parser(command: Command) -> Any:
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
-    result = ArgumentParser(prog=command.name, description=command.description, epilog=command.epilog,
-                            exit_on_error=False, add_help=True)  # fmt: skip
+    result = ArgumentParser(
+        prog=command.name, description=command.description, epilog=command.epilog, exit_on_error=False, add_help=True
+    )
     result.add_argument("--config", action="config", help="YAML file with these settings; flags win over it.")
     result.add_argument("--dry_run", action="store_true", help=command.dry_run)
     result.add_class_arguments(command.settings)
@@ -70,7 +71,7 @@ def normalise(command: Command, argv: Sequence[str]) -> list[str]:
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
         if name not in known:
-            raise UsageError(f"--{name}", "there is no such flag", _nearest(name, known), "see --help")
+            raise UsageError(f"--{name}", "there is no such flag", legal=_nearest(name, known), todo="see --help")
         if name in fields and "bool" in str(fields[name].type) and not equals:
             following = argv[index + 1] if index + 1 < len(argv) else "--"
             if following.startswith("-"):
@@ -92,7 +93,7 @@ def parse(command: Command, argv: Sequence[str]) -> tuple[Any, bool]:
     except SystemExit:
         raise
     except Exception as error:  # jsonargparse and argparse raise many kinds; each becomes one line
-        raise UsageError("arguments", _one_line(error), "", "see --help") from None
+        raise UsageError("arguments", _one_line(error), todo="see --help") from None
     values = {name: _expand(command, name, getattr(namespace, name)) for name in command.fields}
     for name, value in values.items():
         _refuse_empty(command.fields[name], value)
@@ -103,12 +104,12 @@ def _refuse_empty(setting: dataclasses.Field, value: Any) -> None:
     """Raise UsageError for what only a YAML file can say: ``null`` where a value must be, ``.nan``, ``"\\0"``. **Pure.**"""
     if value is None and "None" not in str(setting.type):
         raise UsageError(
-            f"--{setting.name}", "it is null", f"a value of type {setting.type}", "give one or leave it out"
+            f"--{setting.name}", "it is null", legal=f"a value of type {setting.type}", todo="give one or leave it out"
         )
     if isinstance(value, str) and "\0" in value:
-        raise UsageError(f"--{setting.name}", f"{value!r} holds a NUL character", "text without one", "give another")
+        raise UsageError(f"--{setting.name}", f"{value!r} holds a NUL character", legal="text without one")
     if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"--{setting.name}", f"{value} is not finite", "a finite number", "give another")
+        raise UsageError(f"--{setting.name}", f"{value} is not finite", legal="a finite number")
 
 
 def _check_config_file(command: Command, words: Sequence[str]) -> None:
@@ -125,18 +126,20 @@ def _check_config_file(command: Command, words: Sequence[str]) -> None:
             text = Path(name).expanduser().read_text(encoding="utf-8")
             content = yaml.safe_load(text)
         except OSError as error:
-            raise UsageError(f"--config {name}", str(error.strerror), "a YAML file", "check the path") from None
+            raise UsageError(f"--config {name}", str(error.strerror), legal="a YAML file") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is a ValueError
-            raise UsageError(f"--config {name}", _one_line(error), "YAML: one 'key: value' a line", "mend it") from None
+            raise UsageError(f"--config {name}", _one_line(error), legal="YAML: one 'key: value' a line") from None
         if not isinstance(content, Mapping):
-            raise UsageError(f"--config {name}", "it holds no settings", "YAML: one 'key: value' a line", "mend it")
+            raise UsageError(f"--config {name}", "it holds no settings", legal="YAML: one 'key: value' a line")
         root = yaml.compose(text)
         keys = [each.value for each, _ in root.value] if isinstance(root, yaml.MappingNode) else []
         for key in content:
             if keys.count(str(key)) > 1:  # YAML's reader takes the last one in silence
-                raise UsageError(f"{name}: {key}", "it is there twice", "each key once", "drop one")
+                raise UsageError(f"{name}: {key}", "it is there twice", legal="each key once")
             if key not in command.fields:
-                raise UsageError(f"{name}: {key}", "unknown key", _nearest(str(key), command.fields), "see --help")
+                raise UsageError(
+                    f"{name}: {key}", "unknown key", legal=_nearest(str(key), command.fields), todo="see --help"
+                )
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -159,7 +162,7 @@ def require_positive(settings: Any, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value <= 0:
-            raise UsageError(f"--{name}", f"{value} is not positive", "a number above 0", "give another")
+            raise UsageError(f"--{name}", f"{value} is not positive", legal="a number above 0")
 
 
 def require_counts(settings: Any, names: Iterable[str]) -> None:
@@ -167,14 +170,18 @@ def require_counts(settings: Any, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < 1:
-            raise UsageError(f"--{name}", f"{value} is too few", "a whole number from 1", "give another")
+            raise UsageError(f"--{name}", f"{value} is too few", legal="a whole number from 1")
 
 
 def require_ending(path: Path, where: str, legal: Collection[str]) -> None:
     """Raise UsageError if a file's ending tells no format. **Pure.**"""
     if path.suffix.lower() not in legal:
-        raise UsageError(where, f"the ending {path.suffix or 'is missing'} is not known", ", ".join(legal),
-                         "convert or rename it")  # fmt: skip
+        raise UsageError(
+            where,
+            f"the ending {path.suffix or 'is missing'} is not known",
+            legal=", ".join(legal),
+            todo="convert or rename it",
+        )
 
 
 def refuse_changes(saved: Mapping[str, Any], settings: Any, anew: str) -> None:
@@ -192,6 +199,6 @@ def refuse_changes(saved: Mapping[str, Any], settings: Any, anew: str) -> None:
         raise UsageError(
             f"--{name}",
             f"{current[name]!r} is not what the run to be resumed has, {saved[name]!r}",
-            f"the world size and these may change: {free_ones}",
-            f"set {name} back, or {anew}",
+            legal=f"the world size and these may change: {free_ones}",
+            todo=f"set {name} back, or {anew}",
         )

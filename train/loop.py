@@ -79,10 +79,16 @@ class Loop:
         self.step = 0  # updates done
         self.best = Best()
         self.stepper = Stepper(
-            self.network, self.optimizer, self._reducer(), self.comm, self.tables.train, self.precision,
-            seed=self.config.seed, max_grad_norm=self.config.max_grad_norm,
+            self.network,
+            self.optimizer,
+            self._reducer(),
+            self.comm,
+            self.tables.train,
+            self.precision,
+            seed=self.config.seed,
+            max_grad_norm=self.config.max_grad_norm,
             label_smoothing=self.config.label_smoothing_factor,
-        )  # fmt: skip
+        )
         if self.state is not None:
             self.step = int(self.state["step"])
             self.best = Best(**self.state["best"])
@@ -303,9 +309,14 @@ class Loop:
         bar = Progress(table.num_rows, what, unit="rows", shown=shown)
         try:
             return predict_table(
-                self.network, table, self.comm, self.precision, self.config.eval_batch_tokens,
-                stop_requested=self.stop.is_set, progress=bar.update,
-            )  # fmt: skip
+                self.network,
+                table,
+                self.comm,
+                self.precision,
+                self.config.eval_batch_tokens,
+                stop_requested=self.stop.is_set,
+                progress=bar.update,
+            )
         finally:
             bar.close()
 

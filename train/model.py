@@ -69,11 +69,16 @@ def load_classifier(name: str) -> nn.Module:
         )
     missing = sorted(found["missing_keys"])
     if missing:
-        raise UsageError(f"--model_name_or_path {name}", f"{missing[0]} is not in it ({len(missing)} tensors): it was not trained to "
-                         "classify", "a fine-tuned sequence model", "fine-tune it with ringtune-train first")  # fmt: skip
+        raise UsageError(
+            f"--model_name_or_path {name}",
+            f"{missing[0]} is not in it ({len(missing)} tensors): it was not trained to classify",
+            legal="a fine-tuned sequence model",
+            todo="fine-tune it with ringtune-train first",
+        )
     if model.config.problem_type == "multi_label_classification":
-        raise UsageError(f"--model_name_or_path {name}", "it gives several labels a row", "one label a row, or a number",
-                         "choose another model")  # fmt: skip
+        raise UsageError(
+            f"--model_name_or_path {name}", "it gives several labels a row", legal="one label a row, or a number"
+        )
     return leave_out_other_tokens(model)
 
 
@@ -89,16 +94,31 @@ def _told_in_one_line(name: str) -> Iterator[None]:
 def _unusable(name: str, what: str, error: Exception) -> UsageError:
     where = f"--model_name_or_path {name}"
     if Path(name).exists():
-        return UsageError(where, f"no {what} could be read from it: {str(error)[:300]}", "a folder written by "
-                          "save_pretrained() of a sequence model, with its tokenizer", "check the folder")  # fmt: skip
-    return UsageError(where, f"no such folder, and the hub gave no {what}", "a folder or a hub name", "check the name, "
-                      "or download the model where there is a network and name its folder")  # fmt: skip
+        return UsageError(
+            where,
+            f"no {what} could be read from it: {str(error)[:300]}",
+            legal="a folder written by save_pretrained() of a sequence model, with its tokenizer",
+        )
+    return UsageError(
+        where,
+        f"no such folder, and the hub gave no {what}",
+        legal="a folder or a hub name",
+        todo="check the name, or download the model where there is a network and name its folder",
+    )
 
 
 def _set_dropout(model_config: Any, rate: float) -> None:
     """Set every dropout a BERT-family configuration knows: BERT's names, DistilBERT's and the classifier's."""
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout",
-                 "attention_dropout", "seq_classif_dropout", "embedding_dropout", "mlp_dropout"):  # fmt: skip
+    for name in (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "classifier_dropout",
+        "dropout",
+        "attention_dropout",
+        "seq_classif_dropout",
+        "embedding_dropout",
+        "mlp_dropout",
+    ):
         if hasattr(model_config, name):
             setattr(model_config, name, rate)
 
@@ -109,8 +129,12 @@ def refuse_other_tokens(model: nn.Module, tables: Sequence[TokenTable]) -> None:
     largest = max(int(table.ids.max(initial=0)) for table in tables)
     known = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if largest >= known:
-        raise UsageError("--model_name_or_path", f"its tokenizer gives token {largest}, the model knows {known} tokens",
-                         "the tokenizer the model was trained with", "check the folder's tokenizer files")  # fmt: skip
+        raise UsageError(
+            "--model_name_or_path",
+            f"its tokenizer gives token {largest}, the model knows {known} tokens",
+            legal="the tokenizer the model was trained with",
+            todo="check the folder's tokenizer files",
+        )
     longest = max(tables, key=lambda table: int(table.lengths.max()))
     example = longest.batch([int(longest.lengths.argmax())])
     example.pop("labels", None)
@@ -118,9 +142,11 @@ def refuse_other_tokens(model: nn.Module, tables: Sequence[TokenTable]) -> None:
         with torch.no_grad():
             model(**example)
     except (IndexError, RuntimeError) as error:  # of an index out of range, of shapes that do not match
-        raise UsageError("--max_seq_length", f"the model takes no row of {longest.lengths.max()} tokens: {str(error)[:200]}",
-                         f"at most {getattr(model.config, 'max_position_embeddings', 'what it was trained with')}",
-                         "lower it") from None  # fmt: skip
+        raise UsageError(
+            "--max_seq_length",
+            f"the model takes no row of {longest.lengths.max()} tokens: {str(error)[:200]}",
+            legal=f"at most {getattr(model.config, 'max_position_embeddings', 'what it was trained with')}",
+        ) from None
 
 
 def freeze_unused(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> list[str]:
@@ -173,8 +199,12 @@ def restore_optimizer(
     for full_name, tensor in tensors.items():
         name, _, key = full_name.rpartition("/")
         if name not in parameters or (key != "step" and tensor.shape != parameters[name].shape):
-            raise UsageError(where, f"its optimizer state {full_name} {list(tensor.shape)} does not fit this model",
-                             "a checkpoint of the same model", "check --model_name_or_path")  # fmt: skip
+            raise UsageError(
+                where,
+                f"its optimizer state {full_name} {list(tensor.shape)} does not fit this model",
+                legal="a checkpoint of the same model",
+                todo="check --model_name_or_path",
+            )
         # The step count stays where fused AdamW keeps it: beside its parameter.
         optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device).clone()
 
@@ -186,8 +216,12 @@ def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: 
     tied = {each.data_ptr() for name, each in own.items() if name in tensors}
     wrong += [name for name, each in own.items() if name not in tensors and each.data_ptr() not in tied]
     if wrong:
-        raise UsageError(where, f"it is a checkpoint of another model: {wrong[0]} does not fit ({len(wrong)} tensors)",
-                         "a checkpoint of the same model", "check --model_name_or_path")  # fmt: skip
+        raise UsageError(
+            where,
+            f"it is a checkpoint of another model: {wrong[0]} does not fit ({len(wrong)} tensors)",
+            legal="a checkpoint of the same model",
+            todo="check --model_name_or_path",
+        )
     model.load_state_dict(tensors, strict=False)
 
 

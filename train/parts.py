@@ -92,12 +92,14 @@ class Workplace:
         """Raise UsageError if the output cannot be written. Changes nothing."""
         where = f"--output {self.output}"
         if self.output.is_dir():
-            raise UsageError(where, "it is a folder", "a file to write", "name a file in it")
+            raise UsageError(where, "it is a folder", legal="a file to write", todo="name a file in it")
         if self.output.exists() and not self.folder.exists() and not config.overwrite_output:
-            raise UsageError(where, "it exists", "a new file", "--overwrite_output replaces it; or name another")
+            raise UsageError(
+                where, "it exists", legal="a new file", todo="--overwrite_output replaces it; or name another"
+            )
         if config.report is not None and not Path(config.report).parent.is_dir():
             raise UsageError(
-                f"--report {config.report}", "its folder does not exist", "a file in a folder that does", "make it"
+                f"--report {config.report}", "its folder does not exist", legal="a file in a folder that does"
             )
 
     def copy_stdin(self) -> Path:
@@ -123,7 +125,9 @@ class Workplace:
                 return False
             raise
         except (ValueError, TypeError) as error:
-            raise UsageError(str(path), f"it cannot be read: {error}", "the file ringtune wrote", _ANEW) from None
+            raise UsageError(
+                str(path), f"it cannot be read: {error}", legal="the file ringtune wrote", todo=_ANEW
+            ) from None
         return True
 
     def clear(self) -> None:
@@ -146,7 +150,7 @@ class Workplace:
         path = sealed.temporary(self.folder, SPOOL)
         try:
             if not _write_spool(path, source, columns, config, should_stop):
-                raise UsageError(source.where, "there are no rows in it", "at least one row", "check the input")
+                raise UsageError(source.where, "there are no rows in it", legal="at least one row")
             return sealed.seal(path, SPOOL)
         finally:
             path.unlink(missing_ok=True)
@@ -187,8 +191,12 @@ class Workplace:
             with temporary.open("rb") as stream:
                 disk.fsync(stream.fileno())
             if self.output.exists() and not overwrite and _sha256(self.output) != _sha256(temporary):
-                raise UsageError(f"--output {self.output}", "it exists, and with another content", "a new file",
-                                 "--overwrite_output replaces it; or move it away")  # fmt: skip
+                raise UsageError(
+                    f"--output {self.output}",
+                    "it exists, and with another content",
+                    legal="a new file",
+                    todo="--overwrite_output replaces it; or move it away",
+                )
             disk.rename(temporary, self.output)
         finally:
             temporary.unlink(missing_ok=True)
@@ -209,8 +217,12 @@ class Workplace:
 def _refuse_other(saved: Identity, identity: Identity, where: str) -> None:
     for name, digest in identity.digests.items():
         if saved.digests[name] != digest:
-            raise UsageError(where, f"the {name} is not what these parts were made with", f"the same {name}, byte for byte",
-                             f"put it back, or {_ANEW}")  # fmt: skip
+            raise UsageError(
+                where,
+                f"the {name} is not what these parts were made with",
+                legal=f"the same {name}, byte for byte",
+                todo=f"put it back, or {_ANEW}",
+            )
     flags.refuse_changes(saved.settings, PredictConfig(**identity.settings), _ANEW)
 
 

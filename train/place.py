@@ -83,8 +83,12 @@ def choose_device(comm: Comm) -> torch.device:
         # One visible GPU per rank is how SLURM binds them: then each rank's own is number 0.
         if torch.cuda.device_count() == 1 and comm.local_size > 1 and os.environ.get("SLURM_JOB_ID"):
             return torch.device("cuda", 0)
-        raise UsageError("launch", f"local rank {comm.local_rank} has no GPU of its own, only "
-                         f"{torch.cuda.device_count()} are visible", "one GPU per rank", "start fewer ranks per host")  # fmt: skip
+        raise UsageError(
+            "launch",
+            f"local rank {comm.local_rank} has no GPU of its own, only {torch.cuda.device_count()} are visible",
+            legal="one GPU per rank",
+            todo="start fewer ranks per host",
+        )
     return torch.device("cuda", comm.local_rank)
 
 
@@ -132,5 +136,9 @@ def check_places(places: Sequence[Place], promise: str | None) -> None:
     """Raise UsageError, on every rank alike, if the ranks are not where they should be."""
     wrong = faults(places, promise)
     if wrong:
-        raise UsageError("launch", "; ".join(wrong), "each rank a seat of its own, as promised, and one software on all hosts",
-                         "check the launcher's hosts and slots, and ringtune-launch doctor")  # fmt: skip
+        raise UsageError(
+            "launch",
+            "; ".join(wrong),
+            legal="each rank a seat of its own, as promised, and one software on all hosts",
+            todo="check the launcher's hosts and slots, and ringtune-launch doctor",
+        )

@@ -73,11 +73,17 @@ def run(config: PredictConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = F
             return _prepare(config, predictor, digests, workplace, stop, tell) if comm.rank == 0 else None
 
         job = comm.share(comm.work_together(prepare, stop, "predict/prepare"), "predict/job")
-        bar = Progress(job.num_rows, "predicting", initial=job.rows_done, unit="rows",
-                       shown=comm.rank == 0 and not config.disable_tqdm)  # fmt: skip
+        bar = Progress(
+            job.num_rows,
+            "predicting",
+            initial=job.rows_done,
+            unit="rows",
+            shown=comm.rank == 0 and not config.disable_tqdm,
+        )
         the_crew = crew.Crew(predictor, workplace.folder, job.spool, job.todo, num_threads, comm, stop, bar)
-        comm.work_together(the_crew.work, stop, "predict/work", meanwhile=the_crew.exchange,
-                           every_s=the_crew.counter.every_s)  # fmt: skip
+        comm.work_together(
+            the_crew.work, stop, "predict/work", meanwhile=the_crew.exchange, every_s=the_crew.counter.every_s
+        )
         the_crew.exchange()
         bar.close()
         efforts = comm.gather_values(the_crew.effort(), "predict/efforts")
@@ -104,7 +110,7 @@ def predict(model_name_or_path: str, input: str, **settings: Any) -> Iterator[di
     config = PredictConfig(model_name_or_path=str(model_name_or_path), input=str(input), output="", **settings)
     predict_config.check(config)
     if config.reads_stdin:
-        raise UsageError("input", "- is stdin, which only the command reads", "a file or a data set", "name one")
+        raise UsageError("input", "- is stdin, which only the command reads", legal="a file or a data set")
     config = predict_config.resolve(config, predict_config.settings_of_run(config.model_name_or_path))
     predictor = _load(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     source = reader.open_source(config)
@@ -131,8 +137,12 @@ def _settle(config: PredictConfig, workplace: Workplace) -> PredictConfig:
     workplace.look(config)
     if config.reads_stdin and "OMPI_COMM_WORLD_SIZE" in os.environ:
         # Open MPI 5.0.11 hands stdin to rank 0 but never its end: reading would wait for ever.
-        raise UsageError("--input -", "under mpirun stdin has no end", "a file, or no launcher, or horovodrun --gloo",
-                         "write the rows to a file first")  # fmt: skip
+        raise UsageError(
+            "--input -",
+            "under mpirun stdin has no end",
+            legal="a file, or no launcher, or horovodrun --gloo",
+            todo="write the rows to a file first",
+        )
     return predict_config.resolve(config, predict_config.settings_of_run(config.model_name_or_path))
 
 
@@ -155,8 +165,12 @@ def _same_model(predictor: Predictor, comm: Comm) -> dict[str, str]:
     digests = comm.gather_values(mine, "predict/digests")
     odd = [rank for rank, each in enumerate(digests) if each != digests[0]]
     if odd:
-        raise UsageError("model", f"rank(s) {odd} read another model than rank 0", "the same files on every host",
-                         "check --model_name_or_path on each host")  # fmt: skip
+        raise UsageError(
+            "model",
+            f"rank(s) {odd} read another model than rank 0",
+            legal="the same files on every host",
+            todo="check --model_name_or_path on each host",
+        )
     return mine
 
 
@@ -183,8 +197,13 @@ def _tell_columns(columns: reader.Columns, source: reader.Source, tell: Tell) ->
 
 
 def _prepare(
-    config: PredictConfig, predictor: Predictor, digests: dict[str, str], workplace: Workplace, stop: StopWatch, tell: Tell
-) -> Job:  # fmt: skip
+    config: PredictConfig,
+    predictor: Predictor,
+    digests: dict[str, str],
+    workplace: Workplace,
+    stop: StopWatch,
+    tell: Tell,
+) -> Job:
     """Open the folder of parts and put the input's rows there, or find both. **Rank 0 only.**"""
     workplace.lock.acquire()
     sealed.clean_stale(workplace.folder)
@@ -212,9 +231,15 @@ def _prepare(
 
 
 def _finish(
-    config: PredictConfig, job: Job, workplace: Workplace, predictor: Predictor, efforts: Sequence[crew.Effort],
-    started: float, stop: StopWatch, tell: Tell,
-) -> None:  # fmt: skip
+    config: PredictConfig,
+    job: Job,
+    workplace: Workplace,
+    predictor: Predictor,
+    efforts: Sequence[crew.Effort],
+    started: float,
+    stop: StopWatch,
+    tell: Tell,
+) -> None:
     """Join the parts, say how it went, and only then remove them: a kill loses neither. **Rank 0 only.**"""
     paths = workplace.part_paths(job.num_chunks)
     before = time.monotonic()
@@ -229,11 +254,17 @@ def _finish(
     elapsed_s = time.monotonic() - started
     if config.report is not None:
         facts = {
-            "model": config.model_name_or_path, "input": config.input, "output": config.output,
-            "num_rows": job.num_rows, "num_errors": num_errors, "elapsed_s": elapsed_s, "reading_input_s": job.reading_s,
+            "model": config.model_name_or_path,
+            "input": config.input,
+            "output": config.output,
+            "num_rows": job.num_rows,
+            "num_errors": num_errors,
+            "elapsed_s": elapsed_s,
+            "reading_input_s": job.reading_s,
             "joining_parts_s": joining_s,
-            "scores": scores.as_json() if scores is not None else None, "ranks": [asdict(each) for each in efforts],
-        }  # fmt: skip
+            "scores": scores.as_json() if scores is not None else None,
+            "ranks": [asdict(each) for each in efforts],
+        }
         write_text(Path(config.report), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     speed = sum(each.num_rows for each in efforts) / elapsed_s
     tell(f"rank 0 read the input in {job.reading_s:.1f} s and joined the parts in {joining_s:.1f} s")

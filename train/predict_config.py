@@ -108,10 +108,14 @@ def check(config: PredictConfig) -> None:
     """Raise UsageError for a value that cannot work, before anything is read or written."""
     flags.require_counts(config, ("top_k", "max_seq_length", "batch_tokens", "num_threads"))
     if config.bf16 and config.fp16:
-        raise UsageError("--bf16 --fp16", "both are set", "one of them", "drop one")
+        raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
     if config.reads_stdin and config.input_format is None:
-        raise UsageError("--input -", "stdin has no ending that tells its format", ", ".join(INPUT_FORMATS.values()),
-                         "say it with --input_format")  # fmt: skip
+        raise UsageError(
+            "--input -",
+            "stdin has no ending that tells its format",
+            legal=", ".join(INPUT_FORMATS.values()),
+            todo="say it with --input_format",
+        )
 
 
 def settings_of_run(model_name_or_path: str) -> Mapping[str, Any]:

@@ -122,8 +122,10 @@ class Predictor:
         ]
         values = {**self._predictions(logits, ~is_good), "error": pa.array(errors, pa.string())}
         columns = {**kept_columns(chunk, values), **values, **self._scored(chunk, logits)}
-        fields = [pa.field(name, each.type, metadata=writer.PREDICTED if name in values else None)
-                  for name, each in columns.items()]  # fmt: skip
+        fields = [
+            pa.field(name, each.type, metadata=writer.PREDICTED if name in values else None)
+            for name, each in columns.items()
+        ]
         return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
 
     def _logits(self, chunk: pa.RecordBatch, clock: Clock, should_stop: Callable[[], bool]) -> np.ndarray:

@@ -43,9 +43,16 @@ class Progress:
         elif self.shown and (time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES or done == self.total):
             self.last_line = time.monotonic()
             meter = tqdm.format_meter(
-                done, self.total, self.last_line - self.started, ncols=100, prefix=self.description,
-                unit=self.unit, postfix=facts, initial=self.initial, ascii=True,
-            )  # fmt: skip
+                done,
+                self.total,
+                self.last_line - self.started,
+                ncols=100,
+                prefix=self.description,
+                unit=self.unit,
+                postfix=facts,
+                initial=self.initial,
+                ascii=True,
+            )
             print(meter, file=self.stream, flush=True)
 
     def close(self) -> None:

@@ -107,7 +107,9 @@ def refuse_errors(chunk: pa.RecordBatch, source: Source) -> None:
     """Raise UsageError naming the first row of a chunk that cannot be used, if there is one."""
     for line, error in zip(chunk.column("line").to_pylist(), chunk.column("error").to_pylist(), strict=True):
         if error is not None:
-            raise UsageError(source.place(line), error, "rows that can be used", "mend it, or use --on_error keep")
+            raise UsageError(
+                source.place(line), error, legal="rows that can be used", todo="mend it, or use --on_error keep"
+            )
 
 
 # Lines
@@ -116,9 +118,7 @@ Row = tuple[int, Mapping[str, Any], str | None]
 """Line, values by column (as far as they could be read), and what is wrong."""
 
 
-def _line_format(
-    path: Path, kind: str, where: str
-) -> tuple[Callable[[], Iterator[Row]], tuple[str, ...], bool]:  # fmt: skip
+def _line_format(path: Path, kind: str, where: str) -> tuple[Callable[[], Iterator[Row]], tuple[str, ...], bool]:
     """Return how to read a file's rows, its columns, and whether the values are JSON."""
     if kind == "text":
         return lambda: _text_rows(path), ("text",), False
@@ -131,7 +131,7 @@ def _line_format(
 
     names = tuple(dict.fromkeys(name for _, values, _ in rows() for name in values))
     if not names:
-        raise UsageError(where, "no row of it is a JSON object", '{"text": "...", ...}', "check the file")
+        raise UsageError(where, "no row of it is a JSON object", legal='{"text": "...", ...}')
     return rows, names, True
 
 
@@ -147,12 +147,16 @@ def _csv_header(path: Path, delimiter: str, where: str) -> tuple[str, ...]:
             header = tuple(next(csv.reader(stream, delimiter=delimiter, strict=True), ()))
             "".join(header).encode()
         except (csv.Error, UnicodeEncodeError) as error:
-            raise UsageError(f"{where}:1", f"the header cannot be read: {error}", "names of columns, UTF-8",
-                             "mend it") from None  # fmt: skip
+            raise UsageError(
+                f"{where}:1", f"the header cannot be read: {error}", legal="names of columns, UTF-8"
+            ) from None
     twice = [name for name in header if header.count(name) > 1]
     if twice or not header:
-        raise UsageError(f"{where}:1", f"the header has {twice[0]!r} twice" if twice else "there is no header",
-                         "a name of its own for each column", "mend it")  # fmt: skip
+        raise UsageError(
+            f"{where}:1",
+            f"the header has {twice[0]!r} twice" if twice else "there is no header",
+            legal="a name of its own for each column",
+        )
     return header
 
 
@@ -222,8 +226,12 @@ def _json_array(path: Path, where: str) -> Iterator[Row]:
                 except (ValueError, RecursionError) as error:
                     more = stream.read(BYTES_PER_READ) if len(text) < LONGEST_FIELD else ""
                     if not more:
-                        raise UsageError(f"{where}: row {number}", f"it is not JSON: {error}", "an array of objects",
-                                         "mend the file; a .jsonl file may have broken rows") from None  # fmt: skip
+                        raise UsageError(
+                            f"{where}: row {number}",
+                            f"it is not JSON: {error}",
+                            legal="an array of objects",
+                            todo="mend the file; a .jsonl file may have broken rows",
+                        ) from None
                     text = (text + more).lstrip(" \t\r\n")
             yield number, *_checked_object(value)
             text = text[end:].lstrip(" \t\r\n") or stream.read(BYTES_PER_READ)
@@ -300,8 +308,12 @@ def _open_parquet(path: Path, where: str, digest: str) -> Source:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(where, f"it cannot be read as parquet: {' '.join(str(error).split())[:200]}",
-                         "a whole Parquet file", "write it again") from None  # fmt: skip
+        raise UsageError(
+            where,
+            f"it cannot be read as parquet: {' '.join(str(error).split())[:200]}",
+            legal="a whole Parquet file",
+            todo="write it again",
+        ) from None
 
     def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
         wanted = list(dict.fromkeys((*columns.text, *([columns.label] if columns.label else []), *columns.kept)))
@@ -317,7 +329,7 @@ def _open_data_set(config: PredictConfig) -> Source:
     loaded = data.load_repository(name, configuration, where, "a file; there is no file of that name")
     split = config.dataset_split or (next(iter(loaded)) if len(loaded) == 1 else "test")
     if split not in loaded:
-        raise UsageError("--dataset_split", f"{where} has no split {split}", ", ".join(map(str, loaded)), "name one")
+        raise UsageError("--dataset_split", f"{where} has no split {split}", legal=", ".join(map(str, loaded)))
     rows = loaded[split].with_format("arrow")
 
     def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
@@ -332,15 +344,23 @@ def _open_data_set(config: PredictConfig) -> Source:
 
 
 def _table_source(
-    where: str, digest: str, schema: pa.Schema, batches: Callable[[Columns], Iterator[pa.RecordBatch]], *,
+    where: str,
+    digest: str,
+    schema: pa.Schema,
+    batches: Callable[[Columns], Iterator[pa.RecordBatch]],
+    *,
     class_names: Mapping[str, tuple[str, ...]],
-) -> Source:  # fmt: skip
+) -> Source:
     def read(columns: Columns) -> Iterator[pa.RecordBatch]:
         for name in columns.text:
             kind = schema.field(name).type
             if not _is_text(kind):
-                raise UsageError(where, f"column {name!r} holds {kind}, not text", "strings",
-                                 "name another column with --text_column_names")  # fmt: skip
+                raise UsageError(
+                    where,
+                    f"column {name!r} holds {kind}, not text",
+                    legal="strings",
+                    todo="name another column with --text_column_names",
+                )
         first = 1
         for batch in batches(columns):
             yield _table_batch(batch, first, columns, class_names.get(columns.label or "", ()))
@@ -354,9 +374,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _table_batch(
-    batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]
-) -> pa.RecordBatch:  # fmt: skip
+def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
     texts = {name: _texts(batch.column(name)) for name in columns.text}
     errors = [_what_is_wrong(dict(zip(texts, row, strict=True)), columns) for row in zip(*texts.values(), strict=True)]
     arrays: dict[str, pa.Array] = {
@@ -368,8 +386,10 @@ def _table_batch(
         arrays[f"text/{number}"] = pa.array(usable, pa.string())
     if columns.label is not None:
         labels = batch.column(columns.label).to_pylist()
-        named = [class_names[each] if class_names and each is not None and 0 <= each < len(class_names) else each
-                 for each in labels]  # fmt: skip
+        named = [
+            class_names[each] if class_names and each is not None and 0 <= each < len(class_names) else each
+            for each in labels
+        ]
         arrays["label"] = pa.array([_label_text(each) for each in named], pa.string())
     for name in columns.kept:
         column = batch.column(name)

@@ -58,26 +58,36 @@ def run(config: TrainConfig, comm: Comm, stop: StopWatch, *, dry_run: bool = Fal
         tokenizer = comm.work_together(lambda: model.load_tokenizer(config.model_name_or_path), stop, "run/tokenizer")
         tables = prepare(config, tokenizer, comm, stop)
         order = DataOrder(config.seed, tables.train.num_rows, opening.batching.global_batch_size)
-        total_steps = config.max_steps if config.max_steps > 0 else math.ceil(
-            config.num_train_epochs * order.steps_per_epoch)  # fmt: skip
+        total_steps = (
+            config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * order.steps_per_epoch)
+        )
         tell(
             f"{tables.train.num_rows} training rows, {order.steps_per_epoch} steps per epoch, {total_steps} steps of "
             f"{order.global_batch_size} rows in {opening.batching.num_shards} shards over {comm.size} rank(s), {config.mode} mode"
         )
         if config.do_eval and not tables.validation:
             if config.load_best_model_at_end or config.early_stopping_patience:
-                raise UsageError("data", "there are no validation rows to choose the best model by",
-                                 "--validation_file or a data set with a validation split", "name one")  # fmt: skip
+                raise UsageError(
+                    "data",
+                    "there are no validation rows to choose the best model by",
+                    legal="--validation_file or a data set with a validation split",
+                )
             tell("no validation rows: nothing will be evaluated")
         if config.do_predict and tables.test is None:
-            raise UsageError("--do_predict", "there are no test rows", "--test_file or a data set with a test split",
-                             "name one, or leave the flag out")  # fmt: skip
+            raise UsageError(
+                "--do_predict",
+                "there are no test rows",
+                legal="--test_file or a data set with a test split",
+                todo="name one, or leave the flag out",
+            )
         if dry_run:
             tell("dry run: everything checked, nothing trained or written")
             return EXIT_FINISHED
         if opening.finished_step >= total_steps:
-            tell(f"{config.output_dir}: finished already at step {opening.finished_step}; "
-                 "--num_train_epochs or --overwrite_output_dir make it train more")  # fmt: skip
+            tell(
+                f"{config.output_dir}: finished already at step {opening.finished_step}; "
+                "--num_train_epochs or --overwrite_output_dir make it train more"
+            )
             return EXIT_FINISHED
 
         loop = comm.work_together(
@@ -120,8 +130,12 @@ def _saved_config(found: Path) -> Mapping[str, Any]:
     state = checkpoint.load_state(found)
     missing = [name for name in STATE_FIELDS if name not in state]
     if missing:
-        raise UsageError(str(found), f"its state has no {missing[0]}", "a checkpoint of this version of ringtune",
-                         "go on with the version that wrote it")  # fmt: skip
+        raise UsageError(
+            str(found),
+            f"its state has no {missing[0]}",
+            legal="a checkpoint of this version of ringtune",
+            todo="go on with the version that wrote it",
+        )
     return dict(state["config"])
 
 
@@ -129,9 +143,12 @@ def _refuse_to_lose(folder: Path, findings: Sequence[checkpoint.Finding]) -> Non
     """Raise UsageError if there are checkpoints and none is whole: to start afresh would remove what may be restored."""
     damaged = [each for each in findings if each.path.name.startswith(CHECKPOINT_PREFIX)]
     if damaged:
-        raise UsageError(f"--output_dir {folder}", f"none of its {len(damaged)} checkpoint(s) is whole: {damaged[0].path.name}: "
-                         f"{damaged[0].reason}", "a whole one to go on from", "restore one, or begin anew with "
-                         "--overwrite_output_dir")  # fmt: skip
+        raise UsageError(
+            f"--output_dir {folder}",
+            f"none of its {len(damaged)} checkpoint(s) is whole: {damaged[0].path.name}: {damaged[0].reason}",
+            legal="a whole one to go on from",
+            todo="restore one, or begin anew with --overwrite_output_dir",
+        )
 
 
 def _open(
@@ -157,15 +174,23 @@ def _open(
             _refuse_to_lose(folder, stepped_over)
         saved = rundir.read_config(folder) if found is None else _saved_config(found)
     if config.resume_from_checkpoint == "latest" and found is None:
-        raise UsageError("--resume_from_checkpoint latest", f"{folder} has no whole checkpoint",
-                         "a folder with one", "leave the flag out to start anew")  # fmt: skip
+        raise UsageError(
+            "--resume_from_checkpoint latest",
+            f"{folder} has no whole checkpoint",
+            legal="a folder with one",
+            todo="leave the flag out to start anew",
+        )
     if saved is not None:
         config = _take_over(config, saved)
         refuse_changes(saved, config)
     batch = batching.resolve(
-        world_size, config.mode, config.global_batch_size, config.per_device_train_batch_size,
-        config.gradient_accumulation_steps, config.num_shards,
-    )  # fmt: skip
+        world_size,
+        config.mode,
+        config.global_batch_size,
+        config.per_device_train_batch_size,
+        config.gradient_accumulation_steps,
+        config.num_shards,
+    )
     config = dataclasses.replace(config, global_batch_size=batch.global_batch_size)
     if config.mode == "exact":
         config = dataclasses.replace(config, num_shards=batch.num_shards)
@@ -192,9 +217,16 @@ def _take_over(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
 
 
 def _assemble(
-    config: TrainConfig, opening: Opening, tables: Tables, tokenizer: Any, order: DataOrder, total_steps: int,
-    comm: Comm, stop: StopWatch, device: torch.device,
-) -> Loop:  # fmt: skip
+    config: TrainConfig,
+    opening: Opening,
+    tables: Tables,
+    tokenizer: Any,
+    order: DataOrder,
+    total_steps: int,
+    comm: Comm,
+    stop: StopWatch,
+    device: torch.device,
+) -> Loop:
     """Build model, optimizer and loop on this rank, restored from the checkpoint if there is one."""
     network = model.load_model(config, tables.task)
     model.refuse_other_tokens(network, [tables.train, *tables.validation.values(), *filter(None, [tables.test])])
@@ -236,8 +268,12 @@ def _assemble(
 def _refuse_other_data(state: Mapping[str, Any], tables: Tables, tokenizer: Any, where: str) -> None:
     for name, digest in (("data", tables.digest), ("tokenizer", tokenizer_digest(tokenizer))):
         if state[f"{name}_digest"] != digest:
-            raise UsageError(where, f"the {name} is not what it was when the run started", f"the same {name}, byte for byte",
-                             "put it back, or start a new run with another --output_dir")  # fmt: skip
+            raise UsageError(
+                where,
+                f"the {name} is not what it was when the run started",
+                legal=f"the same {name}, byte for byte",
+                todo="put it back, or start a new run with another --output_dir",
+            )
 
 
 def _refuse_unequal_replicas(loop: Loop, comm: Comm) -> None:
@@ -245,5 +281,9 @@ def _refuse_unequal_replicas(loop: Loop, comm: Comm) -> None:
     digests = comm.gather_values(model.state_digest(loop.tensors()), "run/replicas")
     odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if odd:
-        raise UsageError("model", f"rank(s) {odd} start from other parameters than rank 0",
-                         "the same files and versions on every host", "check --model_name_or_path on each host")  # fmt: skip
+        raise UsageError(
+            "model",
+            f"rank(s) {odd} start from other parameters than rank 0",
+            legal="the same files and versions on every host",
+            todo="check --model_name_or_path on each host",
+        )

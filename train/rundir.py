@@ -47,10 +47,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(str(path), f"it cannot be read: {' '.join(str(error).split())}", "the file ringtune wrote",
-                         "restore it, or use --overwrite_output_dir") from None  # fmt: skip
+        raise UsageError(
+            str(path),
+            f"it cannot be read: {' '.join(str(error).split())}",
+            legal="the file ringtune wrote",
+            todo="restore it, or use --overwrite_output_dir",
+        ) from None
     if not isinstance(content, dict):
-        raise UsageError(str(path), "it holds no settings", "the file ringtune wrote", "use --overwrite_output_dir")
+        raise UsageError(
+            str(path), "it holds no settings", legal="the file ringtune wrote", todo="use --overwrite_output_dir"
+        )
     return content
 
 
@@ -72,15 +78,18 @@ class RunLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(self.where, str(error.strerror), "a folder one may write to",
-                             "choose another") from None  # fmt: skip
+            raise UsageError(self.where, str(error.strerror), legal="a folder one may write to") from None
         try:
             self.lock.acquire()
         except Timeout:
             holder = self.folder / HOLDER_FILE
             who = holder.read_text() if holder.exists() else "another process"
-            raise UsageError(self.where, f"a run is alive in it: {who}", "one run in a folder",
-                             "wait for it, stop it, or choose another folder") from None  # fmt: skip
+            raise UsageError(
+                self.where,
+                f"a run is alive in it: {who}",
+                legal="one run in a folder",
+                todo="wait for it, stop it, or choose another folder",
+            ) from None
         (self.folder / HOLDER_FILE).write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
 
     def release(self) -> None:

@@ -78,7 +78,7 @@ def deciding_score(kind: str, task_name: str | None, asked: str | None) -> str:
     default = "accuracy" if kind == "classification" else "spearmanr"
     name = (asked or GLUE_MAIN_SCORE.get(task_name or "", default)).removeprefix("eval_")
     if name not in legal:
-        raise UsageError("--metric_for_best_model", f"{name} is no score of {kind}", ", ".join(legal), "choose one")
+        raise UsageError("--metric_for_best_model", f"{name} is no score of {kind}", legal=", ".join(legal))
     return name
 
 

@@ -53,8 +53,12 @@ def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopWatch) ->
     first = everyone[0]
     for each in everyone:
         if (each.digest, each.key) != (first.digest, first.key):
-            raise UsageError("data", "hosts read different rows under the same names", "the same files on every host",
-                             "copy the files, or put them on a shared file system")  # fmt: skip
+            raise UsageError(
+                "data",
+                "hosts read different rows under the same names",
+                legal="the same files on every host",
+                todo="copy the files, or put them on a shared file system",
+            )
     folder = _folder(config, first.key)  # this host's own: its cache may lie elsewhere than that of rank 0's host
     opened = {name: tokens.TokenTable.open(folder / name) for name in first.names}
     return Tables(
@@ -87,8 +91,9 @@ def _tokenise(config: TrainConfig, tokenizer: Any, stop: StopWatch, *, shown: bo
     try:
         splits, task = data.load(source, regression=config.regression, cache_dir=raw)
         if splits.train is None:
-            raise UsageError("data", "there are no training rows", "--train_file or a data set with a train split",
-                             "name one")  # fmt: skip
+            raise UsageError(
+                "data", "there are no training rows", legal="--train_file or a data set with a train split"
+            )
         key = tokens.token_key(splits, task, tokenizer, config.max_seq_length)
         folder = _folder(config, key)
         named = {"train": splits.train}
@@ -113,5 +118,9 @@ def _scratch(parent: Path) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=parent))
     except OSError as error:
-        raise UsageError(f"--cache_dir {parent.parent}", str(error.strerror), "a folder one may write to",
-                         "choose another, or set $RINGTUNE_CACHE") from None  # fmt: skip
+        raise UsageError(
+            f"--cache_dir {parent.parent}",
+            str(error.strerror),
+            legal="a folder one may write to",
+            todo="choose another, or set $RINGTUNE_CACHE",
+        ) from None

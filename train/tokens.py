@@ -102,9 +102,14 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 
 def _write_arrays(
-    temporary: Path, rows: Any, task: data.Task, tokenizer: Any, max_seq_length: int,
-    should_stop: Callable[[], bool], progress: Callable[[int], None],
-) -> None:  # fmt: skip
+    temporary: Path,
+    rows: Any,
+    task: data.Task,
+    tokenizer: Any,
+    max_seq_length: int,
+    should_stop: Callable[[], bool],
+    progress: Callable[[int], None],
+) -> None:
     labelled = task.label_column in rows.column_names
     already_numbers = labelled and bool(getattr(rows.features[task.label_column], "names", None))
     padding = Padding.of(tokenizer)
@@ -181,18 +186,22 @@ def require_usable(tokenizer: Any, max_seq_length: int) -> None:
     """Raise UsageError for a tokenizer that cannot pad, or a length that its model does not take."""
     limit = min(tokenizer.model_max_length, 1 << 20)
     if max_seq_length > limit:
-        raise UsageError(
-            "--max_seq_length", f"{max_seq_length} is more than the model takes", f"at most {limit}", "lower it"
-        )
+        raise UsageError("--max_seq_length", f"{max_seq_length} is more than the model takes", legal=f"at most {limit}")
     if tokenizer.pad_token_id is None:
-        raise UsageError("tokenizer", "it has no padding token", "a tokenizer with one", "choose another model")
+        raise UsageError("tokenizer", "it has no padding token", legal="a tokenizer with one")
 
 
 def encode(tokenizer: Any, texts: Sequence[list[str]], max_seq_length: int) -> TokenRows:
     """Return the tokens of rows given as one list of texts, or two for pairs; longer rows are cut."""
     padding = Padding.of(tokenizer)
-    encoded = tokenizer(*texts, truncation=True, max_length=max_seq_length, padding=False,
-                        return_token_type_ids=padding.has_types, return_attention_mask=False)  # fmt: skip
+    encoded = tokenizer(
+        *texts,
+        truncation=True,
+        max_length=max_seq_length,
+        padding=False,
+        return_token_type_ids=padding.has_types,
+        return_attention_mask=False,
+    )
     ids = encoded["input_ids"]
     types = encoded["token_type_ids"] if padding.has_types else None
     return TokenRows(
@@ -272,7 +281,10 @@ class TokenTable(TokenRows):
         reason = damage(folder)
         if reason is not None:
             raise UsageError(
-                str(folder), f"the token table is damaged: {reason}", "a whole one", "delete it and start again"
+                str(folder),
+                f"the token table is damaged: {reason}",
+                legal="a whole one",
+                todo="delete it and start again",
             )
         return cls(folder)
 

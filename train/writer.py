@@ -37,9 +37,13 @@ def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     columns = [_python_values(batch.column(name)) for name in batch.schema.names]
     kept = [field.metadata != PREDICTED for field in batch.schema]
     return [
-        {name: value for name, value, keep in zip(batch.schema.names, row, kept, strict=True) if keep or value is not None}
+        {
+            name: value
+            for name, value, keep in zip(batch.schema.names, row, kept, strict=True)
+            if keep or value is not None
+        }
         for row in zip(*columns, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _python_values(column: pa.Array) -> list[Any]:

@@ -115,8 +115,22 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
-            self.switch = self._start(["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-                                       "--propagation", "private", "sh", "-c", _SWITCH])  # fmt: skip
+            self.switch = self._start(
+                [
+                    "unshare",
+                    "--mount",
+                    "--net",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "--mount-proc",
+                    "--propagation",
+                    "private",
+                    "sh",
+                    "-c",
+                    _SWITCH,
+                ]
+            )
             for name in self.names:
                 self._add(name)
             for name in self.names:
@@ -156,8 +170,14 @@ class Cluster:
         self, host: str, command: Sequence[str], *, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
         """Start a command on a host."""
-        return subprocess.Popen(self._inside(host, command), env=None if env is None else dict(env), text=True,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        return subprocess.Popen(
+            self._inside(host, command),
+            env=None if env is None else dict(env),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def pids_on(self, host: str, word: str = "") -> list[int]:
         """Return the processes of a host, as seen from outside, whose command line has the word; sshd's own apart."""
@@ -207,12 +227,37 @@ class Cluster:
     def _add(self, name: str) -> None:
         number = self.names.index(name) + 1
         hosts = "\n".join(f"{self.address(each)} {each}" for each in self.names)
-        script = _HOST.format(name=name, shared=shlex.quote(str(self.shared)), hosts=hosts, address=f"{NETWORK}.{number}",
-                              port=self.ssh_port, extra=self.sshd_options.get(name, ""))  # fmt: skip
+        script = _HOST.format(
+            name=name,
+            shared=shlex.quote(str(self.shared)),
+            hosts=hosts,
+            address=f"{NETWORK}.{number}",
+            port=self.ssh_port,
+            extra=self.sshd_options.get(name, ""),
+        )
         self.pids[name] = self._start(
-            ["nsenter", "-t", str(self.switch), "--mount", "--net", "--pid", "unshare", "--mount", "--net", "--uts",
-             "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh", "-c", script]
-        )  # fmt: skip
+            [
+                "nsenter",
+                "-t",
+                str(self.switch),
+                "--mount",
+                "--net",
+                "--pid",
+                "unshare",
+                "--mount",
+                "--net",
+                "--uts",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                script,
+            ]
+        )
         port = self._port(name)
         self._switch("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(self.pids[name]))
         self._switch("ip", "link", "set", port, "master", "bridge", "up")
@@ -223,8 +268,14 @@ class Cluster:
 
     def _start(self, command: Sequence[str]) -> int:
         """Start a first process and return its number once it says that it is ready."""
-        process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   preexec_fn=die_with_parent)  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
+        )
         self.processes.append(process)
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -244,8 +295,18 @@ class Cluster:
             time.sleep(0.02)
 
     def _inside(self, host: str, command: Sequence[str]) -> list[str]:
-        return ["nsenter", "-t", str(self.pids[host]), "--mount", "--net", "--uts", "--pid", "sh", "-c",
-                f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(command)}"]  # fmt: skip
+        return [
+            "nsenter",
+            "-t",
+            str(self.pids[host]),
+            "--mount",
+            "--net",
+            "--uts",
+            "--pid",
+            "sh",
+            "-c",
+            f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(command)}",
+        ]
 
     def _switch(self, *command: str) -> None:
         subprocess.run(["nsenter", "-t", str(self.switch), "--net", *command], check=True, capture_output=True)

@@ -84,9 +84,12 @@ class Slurm:
         self.cluster.__enter__()
         try:
             for host in (LOGIN, *self.hosts.values()):
-                self._must(host, "cp /etc/munge/munge.key /run/munge.key && mkdir -p -m 755 /run/munge && chown root /run/munge.key"
-                           " && munged --force --key-file=/run/munge.key --pid-file=/run/munge/munged.pid"
-                           " --log-file=/run/munge/munged.log --seed-file=/run/munge/seed")  # fmt: skip
+                self._must(
+                    host,
+                    "cp /etc/munge/munge.key /run/munge.key && mkdir -p -m 755 /run/munge && chown root /run/munge.key"
+                    " && munged --force --key-file=/run/munge.key --pid-file=/run/munge/munged.pid"
+                    " --log-file=/run/munge/munged.log --seed-file=/run/munge/seed",
+                )
             self.start_slurmctld()
             for node in self.nodes:
                 self.start_slurmd(node)

@@ -207,11 +207,22 @@ def test_the_demo_fine_tune_has_the_same_result_by_every_launcher_and_over_two_h
     ways = {
         "horovodrun": [script("horovodrun"), "-np", "2"],
         "mpirun": [script("mpirun"), "-np", "2", "--bind-to", "none"],
-        **{f"run {launcher} {controller}": [*ours, "-np", "2", "--launcher", launcher, "--controller", controller, "--"]
-           for launcher, controller in ROUTES},
+        **{
+            f"run {launcher} {controller}": [
+                *ours,
+                "-np",
+                "2",
+                "--launcher",
+                launcher,
+                "--controller",
+                controller,
+                "--",
+            ]
+            for launcher, controller in ROUTES
+        },
         "hosts mpi": [*ours, "-H", "a:1,b:1", "--"],
         "hosts gloo": [*ours, "-H", "a:1,b:1", "--controller", "gloo", "--"],
-    }  # fmt: skip
+    }
     folders = {name: tmp_path / name.replace(" ", "-") for name in ways}
     for name, words in ways.items():
         done = cluster.run("a", [*words, *short_demo(folders[name], mode)], env=ENV, limit_s=240)

@@ -48,8 +48,9 @@ def test_a_loss_that_is_not_finite_stops_all_ranks_naming_step_rank_and_rows(wor
     assert number == next(step for step in range(1, 10) if 17 in order.rows(step - 1))
     tokenizer = AutoTokenizer.from_pretrained(workshop.model)
     with workshop.rows.open(newline="") as stream:
-        lengths = np.array([len(tokenizer(row["text"], max_length=32, truncation=True).input_ids)
-                            for row in csv.DictReader(stream)])  # fmt: skip
+        lengths = np.array(
+            [len(tokenizer(row["text"], max_length=32, truncation=True).input_ids) for row in csv.DictReader(stream)]
+        )
     shards = deal(order.rows(number - 1), lengths[order.rows(number - 1)], 2)
     assert rows == shards[rank].tolist() and 17 in rows
     assert done.output.count("as before") == 2 and "changed\n" not in done.output

@@ -62,9 +62,10 @@ def predicted(reviewer, reviews, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("size", "gloo"), [(2, False), (3, False), (1, True), (2, True), (3, True)],
+    ("size", "gloo"),
+    [(2, False), (3, False), (1, True), (2, True), (3, True)],
     ids=["2 mpirun", "3 mpirun", "1 gloo", "2 gloo", "3 gloo"],
-)  # fmt: skip
+)
 def test_ten_thousand_real_rows_give_the_same_bytes_at_any_world_size(
     reviewer, reviews, predicted, tmp_path, size, gloo
 ):

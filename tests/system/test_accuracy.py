@@ -21,10 +21,27 @@ CONFIG = Path(__file__).parents[2] / "benchmarks" / "demo.yaml"
 def dev_accuracy(folder: Path, size: int, seed: int) -> float:
     demo = fetch(cache_folder())
     done = ranks(
-        size, "-m", "ringtune.train.cli", "--config", str(CONFIG), "--output_dir", str(folder), "--seed", str(seed),
-        "--max_train_samples", "1500", "--report_to", "none", "--model_name_or_path", str(demo / "model"),
-        "--train_file", str(demo / "train.csv"), "--validation_file", str(demo / "dev.csv"), limit_s=600,
-    )  # fmt: skip
+        size,
+        "-m",
+        "ringtune.train.cli",
+        "--config",
+        str(CONFIG),
+        "--output_dir",
+        str(folder),
+        "--seed",
+        str(seed),
+        "--max_train_samples",
+        "1500",
+        "--report_to",
+        "none",
+        "--model_name_or_path",
+        str(demo / "model"),
+        "--train_file",
+        str(demo / "train.csv"),
+        "--validation_file",
+        str(demo / "dev.csv"),
+        limit_s=600,
+    )
     assert done.returncode == 0, done.output
     return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["eval_accuracy"]
 

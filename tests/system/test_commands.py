@@ -267,8 +267,14 @@ def test_a_stop_while_tokenising_or_evaluating_is_agreed_on(workshop: Workshop, 
 
 
 def test_early_stopping_and_the_best_model_are_one_agreed_decision(workshop: Workshop, tmp_path):
-    changes = {"eval_steps": 1, "early_stopping_patience": 2, "load_best_model_at_end": "true", "save_total_limit": 1,
-               "learning_rate": 1e-9, "max_steps": 12}  # fmt: skip
+    changes = {
+        "eval_steps": 1,
+        "early_stopping_patience": 2,
+        "load_best_model_at_end": "true",
+        "save_total_limit": 1,
+        "learning_rate": 1e-9,
+        "max_steps": 12,
+    }
     done = ranks(2, *CLI, *workshop.arguments(tmp_path / "run", **changes))
     assert done.returncode == 0, done.output
     finished = json.loads((tmp_path / "run" / "finished.json").read_text())

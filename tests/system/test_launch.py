@@ -26,8 +26,10 @@ def test_large_messages_go_by_ring_and_small_ones_as_open_mpi_likes():
 
 
 def test_ranks_get_cores_of_their_own_their_place_and_only_what_is_carried():
-    code = ("import os; e = os.environ; print(sorted(os.sched_getaffinity(0)), e['OMP_NUM_THREADS'], e['RANK'], e['WORLD_SIZE'],"
-            " e['LOCAL_RANK'], e['MASTER_ADDR'], 'MINE' in e, e.get('OTHER'))")  # fmt: skip
+    code = (
+        "import os; e = os.environ; print(sorted(os.sched_getaffinity(0)), e['OMP_NUM_THREADS'], e['RANK'], e['WORLD_SIZE'],"
+        " e['LOCAL_RANK'], e['MASTER_ADDR'], 'MINE' in e, e.get('OTHER'))"
+    )
     env = {"MINE": "1", "OTHER": "2"}
     done = launch("-np", 2, "-x", "OTHER", "--", "python", "-c", code, env=env)
     lines = sorted(line for line in done.output.splitlines() if line.startswith("["))

@@ -24,10 +24,12 @@ def rows(tmp_path):
     """Three rows that can be used, and two that cannot."""
     path = tmp_path / "rows.jsonl"
     lines = [
-        b'{"text": "the film was good", "label": "LABEL_1", "id": 1}', b'{"text": 7, "id": 2}',
-        b'{"text": "a dull plot", "label": "LABEL_0", "id": 3}', b'{"text": "b\xe4d", "id": 4}',
+        b'{"text": "the film was good", "label": "LABEL_1", "id": 1}',
+        b'{"text": 7, "id": 2}',
+        b'{"text": "a dull plot", "label": "LABEL_0", "id": 3}',
+        b'{"text": "b\xe4d", "id": 4}',
         b'{"text": "the cast", "label": "LABEL_0", "id": 5}',
-    ]  # fmt: skip
+    ]
     path.write_bytes(b"\n".join(lines) + b"\n")
     return path
 
@@ -98,8 +100,10 @@ def test_csv_parquet_and_jsonl_say_the_same_and_kept_columns_give_way_to_predict
         ours, as_csv, as_parquet = (found[name][number] for name in ("jsonl", "csv", "parquet"))
         assert (ours["text"], ours["input_label"]) == (row["text"], row["label"])
         assert as_csv == {name: str(value) for name, value in ours.items()} | {"error": ""}
-        assert {name: as_parquet[name] for name in ("text", "input_label", "label", "error")} == {**{
-            name: ours[name] for name in ("text", "input_label", "label")}, "error": None}  # fmt: skip
+        assert {name: as_parquet[name] for name in ("text", "input_label", "label", "error")} == {
+            **{name: ours[name] for name in ("text", "input_label", "label")},
+            "error": None,
+        }
         assert as_parquet["probability_LABEL_1"] == pytest.approx(ours["probability_LABEL_1"], abs=1e-7)
         assert ours["probability_LABEL_0"] + ours["probability_LABEL_1"] == pytest.approx(1)
     assert len(inputs) == len(found["jsonl"]) == len(found["csv"]) == len(found["parquet"])
@@ -145,9 +149,23 @@ def test_stdin_a_data_set_folder_and_a_file_give_the_same_bytes(workshop, tmp_pa
     for name, launcher in (("stdin", []), ("ranks", [script("horovodrun"), "--gloo", "-np", "2"])):
         with (tmp_path / "rows.txt").open() as stream:
             done = subprocess.run(
-                [*launcher, *words, "--output", str(tmp_path / f"{name}.jsonl"), "--input", "-", "--input_format", "text"],
-                env=rank_environment(os.environ), stdin=stream, capture_output=True, text=True, timeout=120, check=False,
-            )  # fmt: skip
+                [
+                    *launcher,
+                    *words,
+                    "--output",
+                    str(tmp_path / f"{name}.jsonl"),
+                    "--input",
+                    "-",
+                    "--input_format",
+                    "text",
+                ],
+                env=rank_environment(os.environ),
+                stdin=stream,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
         assert done.returncode == 0, done.stderr
     assert len({(tmp_path / f"{name}.jsonl").read_bytes() for name in ("file", "set", "stdin", "ranks")}) == 1
     done = predict(2, workshop.model, "-", tmp_path / "mpirun.jsonl", input_format="text")
@@ -157,8 +175,14 @@ def test_stdin_a_data_set_folder_and_a_file_give_the_same_bytes(workshop, tmp_pa
 def test_a_whole_chunk_of_unusable_rows_and_values_of_any_kind_are_written_as_parquet(workshop, tmp_path):
     lines = [{"text": number if number < 512 else "a film", "more": {"n": number}} for number in range(600)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = predict(2, workshop.model, tmp_path / "rows.jsonl", tmp_path / "out.parquet", keep_columns="all",
-                   text_column_names="text")  # fmt: skip
+    done = predict(
+        2,
+        workshop.model,
+        tmp_path / "rows.jsonl",
+        tmp_path / "out.parquet",
+        keep_columns="all",
+        text_column_names="text",
+    )
     assert done.returncode == 0, done.output
     found = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [json.loads(row["more"]) for row in found] == [line["more"] for line in lines]
@@ -196,7 +220,7 @@ def test_another_model_input_or_setting_is_refused_by_name_and_the_parts_are_kep
         ({"outptu": "x"}, "nearest is output"),
         ({"model_name_or_path": "none"}, "no such folder, and the hub gave no model"),
     ],
-)  # fmt: skip
+)
 def test_wrong_usage_is_one_line_and_leaves_nothing(workshop, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -231,7 +255,9 @@ def test_help_completion_and_configuration_are_printed_at_once():
     assert "complete" in run_command([command, "--print_completion", "shtab-bash"]).output
     flags = ["--model_name_or_path", "m", "--input", "a.csv", "--output", "b.csv"]
     assert "on_error: keep" in run_command([command, *flags, "--print_config"]).output
-    code = ("import sys\nfrom ringtune.train import predict_config as p\n"
-            "try: p.parse(['--inptu', '1'])\nexcept p.UsageError as e: print(e)\nprint({'torch', 'pyarrow'} & set(sys.modules))")  # fmt: skip
+    code = (
+        "import sys\nfrom ringtune.train import predict_config as p\n"
+        "try: p.parse(['--inptu', '1'])\nexcept p.UsageError as e: print(e)\nprint({'torch', 'pyarrow'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "nearest is input" in done.stdout and done.stdout.endswith("set()\n"), done.stdout

@@ -17,9 +17,12 @@ from ringtune.train.contract import UsageError
 
 def snapshot(step: int) -> checkpoint.Snapshot:
     return checkpoint.Snapshot(
-        step, {"w/exp_avg": torch.full((4,), float(step))}, {"step": step}, {"w": torch.full((4,), float(step))},
+        step,
+        {"w/exp_avg": torch.full((4,), float(step))},
+        {"step": step},
+        {"w": torch.full((4,), float(step))},
         {"config.json": b"{}"},
-    )  # fmt: skip
+    )
 
 
 class Crash(BaseException):

@@ -61,9 +61,10 @@ def test_rows_that_cannot_be_used_are_refused_in_one_line(tmp_path, train, dev, 
 
 
 @pytest.mark.parametrize(
-    "words", [OSError(errno.ENOSPC, "No space left on device"), OSError("Not enough disk space. Needed: Unknown size")],
+    "words",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("Not enough disk space. Needed: Unknown size")],
     ids=["while writing", "before"],
-)  # fmt: skip
+)
 def test_a_full_cache_is_not_the_files_fault(tmp_path, monkeypatch, words):
     """Of a disk that is really full `datasets` raises the one or the other."""
 
@@ -203,12 +204,19 @@ def glue_like(folder, monkeypatch):
     from datasets import ClassLabel, Dataset, Features, Value
 
     layouts = {
-        "mrpc": (("sentence1", "sentence2"), ("train", "validation", "test"), ClassLabel(names=["not_equivalent", "equivalent"])),
-        "mnli": (("premise", "hypothesis"), ("train", "validation_matched", "validation_mismatched", "test_matched"),
-                 ClassLabel(names=["entailment", "neutral", "contradiction"])),
+        "mrpc": (
+            ("sentence1", "sentence2"),
+            ("train", "validation", "test"),
+            ClassLabel(names=["not_equivalent", "equivalent"]),
+        ),
+        "mnli": (
+            ("premise", "hypothesis"),
+            ("train", "validation_matched", "validation_mismatched", "test_matched"),
+            ClassLabel(names=["entailment", "neutral", "contradiction"]),
+        ),
         "stsb": (("sentence1", "sentence2"), ("train", "validation"), Value("float32")),
         "sst2": (("sentence",), ("validation",), ClassLabel(names=["negative", "positive"])),
-    }  # fmt: skip
+    }
     card = ["---", "configs:"]
     for name, (columns, splits, label) in layouts.items():
         card += [f"- config_name: {name}", "  data_files:"]
@@ -244,7 +252,9 @@ def test_glue_tasks_are_read_from_their_repository_with_all_their_splits(tmp_pat
     assert splits.test["sentence1"][0] == "test 0"
     splits, task = data.load(data.DataSource(task_name="mnli"), regression=None, cache_dir=tmp_path)
     assert {suffix: rows["premise"][0] for suffix, rows in splits.validation.items()} == {
-        "": "validation_matched 0", "mm": "validation_mismatched 0"}  # fmt: skip
+        "": "validation_matched 0",
+        "mm": "validation_mismatched 0",
+    }
     assert task.text_columns == ("premise", "hypothesis") and task.num_labels == 3
     splits, task = data.load(data.DataSource(task_name="stsb"), regression=None, cache_dir=tmp_path)
     assert (task.kind, task.num_labels) == ("regression", 1)

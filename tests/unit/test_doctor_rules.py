@@ -8,9 +8,16 @@ from ringtune.launch.preflight import Report
 
 def facts(**changes):
     return {
-        "python": "3.11.7", "versions": {"torch": "2.13.0"}, "num_cpus": 8, "memory": 64 << 30, "gpus": [], "link_speed": 0.0,
-        "time": 100.0, "folders": {"/runs": {"free": 50 << 30, "shared": True, "writable": True}}, **changes,
-    }  # fmt: skip
+        "python": "3.11.7",
+        "versions": {"torch": "2.13.0"},
+        "num_cpus": 8,
+        "memory": 64 << 30,
+        "gpus": [],
+        "link_speed": 0.0,
+        "time": 100.0,
+        "folders": {"/runs": {"free": 50 << 30, "shared": True, "writable": True}},
+        **changes,
+    }
 
 
 def bad(report: Report):
@@ -46,8 +53,10 @@ def test_every_fault_of_a_host_is_named_with_what_to_do():
 
 
 def measured(*bandwidths: float, num_hosts: int):
-    links = [{"first": number, "second": (number + 1) % num_hosts, "latency": 20e-6, "bandwidth": bandwidth}
-             for number, bandwidth in enumerate(bandwidths)]  # fmt: skip
+    links = [
+        {"first": number, "second": (number + 1) % num_hosts, "latency": 20e-6, "bandwidth": bandwidth}
+        for number, bandwidth in enumerate(bandwidths)
+    ]
     return {"links": links, "allreduce": [{"bytes": 1_000_000, "seconds": 0.01}]}
 
 

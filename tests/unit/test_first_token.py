@@ -7,11 +7,28 @@ import torch
 from ringtune.train.first_token import FAMILIES, leave_out_other_tokens
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64,
-         "dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64, "embedding_size": 32, "pad_token_id": 0}  # fmt: skip
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "dim": 32,
+    "n_layers": 3,
+    "n_heads": 2,
+    "hidden_dim": 64,
+    "embedding_size": 32,
+    "pad_token_id": 0,
+}
 # What every published DeBERTa-v2 and v3 has, and no configuration by default.
-DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "norm_rel_ebd": "layer_norm",
-           "conv_kernel_size": 3, "share_att_key": True}  # fmt: skip
+DEBERTA = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "conv_kernel_size": 3,
+    "share_att_key": True,
+}
 IDS = torch.arange(2, 50).reshape(4, 12)
 MASK = (torch.arange(12) < torch.tensor([[12], [9], [5], [2]])).long()
 
@@ -30,8 +47,11 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 def tokens_seen(model: torch.nn.Module, mode=torch.inference_mode) -> list[int]:
     """Return how many tokens of a row the first matrix product of each feed-forward works on."""
     seen: list[int] = []
-    hooks = [each.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
-             for each in model.modules() if isinstance(each, torch.nn.Linear) and each.out_features == 64]  # fmt: skip
+    hooks = [
+        each.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+        for each in model.modules()
+        if isinstance(each, torch.nn.Linear) and each.out_features == 64
+    ]
     with mode():
         model(input_ids=IDS, attention_mask=MASK)
     for each in hooks:

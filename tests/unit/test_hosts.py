@@ -63,8 +63,9 @@ def test_nonsense_hosts_are_refused(text, word):
 
 def test_hostfiles_of_open_mpi_and_horovod_are_read():
     text = "# cluster\n\na slots=2 max_slots=4\nb:3   # the fast one\nc\nd slots = 2\nn[1-2] slots=1\n"
-    assert parse_hostfile(text, "f") == [Host(*each) for each in
-                                         [("a", 2), ("b", 3), ("c", 1), ("d", 2), ("n1", 1), ("n2", 1)]]  # fmt: skip
+    assert parse_hostfile(text, "f") == [
+        Host(*each) for each in [("a", 2), ("b", 3), ("c", 1), ("d", 2), ("n1", 1), ("n2", 1)]
+    ]
 
 
 @pytest.mark.parametrize(

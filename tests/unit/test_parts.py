@@ -26,8 +26,9 @@ def make_output(folder, name="out.jsonl", **settings):
     try:
         source = reader.open_source(config)
         columns = reader.choose_columns(source, config)
-        identity = Identity({"model_name_or_path": "m", "input": "", "output": "", "top_k": config.top_k},
-                            {"input": source.digest})  # fmt: skip
+        identity = Identity(
+            {"model_name_or_path": "m", "input": "", "output": "", "top_k": config.top_k}, {"input": source.digest}
+        )
         sealed.clean_stale(workplace.folder)
         goes_on = workplace.check_identity(identity, overwrite=config.overwrite_output)
         if not goes_on:
@@ -179,8 +180,10 @@ def test_every_format_writes_the_same_rows(tmp_path):
     assert lines[2:] == lines[:2]
     with (tmp_path / "out.csv").open(newline="") as stream:
         assert list(csv.reader(stream))[:3] == [
-            ["id", "more", "label", "share", "error"], ["7", '{"a": [1]}', "up", "0.1", ""], ["", "text", "", "", "bad, row"],
-        ]  # fmt: skip
+            ["id", "more", "label", "share", "error"],
+            ["7", '{"a": [1]}', "up", "0.1", ""],
+            ["", "text", "", "", "bad, row"],
+        ]
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column("share").to_pylist()[0] == pytest.approx(0.1) and table.num_rows == 4
     assert table.column("label").to_pylist()[:2] == ["up", None] and table.schema.field("id").type == pa.int64()

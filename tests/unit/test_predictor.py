@@ -50,15 +50,23 @@ def test_weights_that_are_cast_once_give_the_bits_that_autocast_gives(autocast):
 
 
 @pytest.mark.filterwarnings("ignore:A single label")
-@given(st.lists(st.tuples(st.integers(0, 2), st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)), min_size=1,
-                max_size=60), st.integers(1, 60))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)),
+        min_size=1,
+        max_size=60,
+    ),
+    st.integers(1, 60),
+)
 def test_scores_part_by_part_are_those_of_all_rows_at_once_to_the_last_digit(rows, part_size):
     labels = np.array([label for label, _ in rows])
     logits = np.array([each for _, each in rows], dtype=np.float32)
 
     def parts():
-        return [(logits[start : start + part_size], labels[start : start + part_size])
-                for start in range(0, len(labels), part_size)]  # fmt: skip
+        return [
+            (logits[start : start + part_size], labels[start : start + part_size])
+            for start in range(0, len(labels), part_size)
+        ]
 
     found = report.score(parts, ("a", "b", "c"))
     assert found is not None and found.scores == scores.classification_scores(logits, labels)
@@ -107,8 +115,11 @@ def test_a_folder_that_is_no_runs_settles_nothing(tmp_path):
 
 
 def test_settings_that_cannot_work_are_one_line():
-    for words, message in ((["--bf16", "--fp16"], "both are set"), (["--batch_tokens", "0"], "0 is too few"),
-                           (["--on_error", "skip"], "on_error")):  # fmt: skip
+    for words, message in (
+        (["--bf16", "--fp16"], "both are set"),
+        (["--batch_tokens", "0"], "0 is too few"),
+        (["--on_error", "skip"], "on_error"),
+    ):
         with pytest.raises(UsageError, match=message) as caught:
             predict_config.parse(["--model_name_or_path", "m", "--input", "a.csv", "--output", "b.csv", *words])
         assert "\n" not in str(caught.value)

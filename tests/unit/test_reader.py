@@ -76,7 +76,7 @@ def test_plain_text_has_a_row_a_line_and_pairs_have_two_texts(tmp_path):
         ("t.jsonl", '{"text": "fine"}\n' + "[" * 100_000 + "\n", 2, "it is nested too deeply"),
         ("t.json", '[{"text": "fine"}, 7]', 2, "it is 7, not a JSON object"),
     ],
-)  # fmt: skip
+)
 def test_a_row_that_cannot_be_used_is_marked_with_line_and_reason_and_stops_nothing(
     tmp_path, name, content, line, error
 ):
@@ -127,8 +127,11 @@ def test_a_parquet_column_of_numbers_is_no_text(tmp_path):
 
 def test_json_values_are_kept_as_they_are_and_no_key_of_any_row_is_lost(tmp_path):
     rows = [{"text": "a", "n": 1}, {"text": "b", "more": {"deep": [1, None]}}]
-    found, source = read(write(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows)), keep_columns="all",
-                         text_column_names="text")  # fmt: skip
+    found, source = read(
+        write(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows)),
+        keep_columns="all",
+        text_column_names="text",
+    )
     assert source.names == ("text", "n", "more")
     assert [json.loads(row["kept/more"]) if row["kept/more"] else None for row in found] == [None, {"deep": [1, None]}]
 

@@ -142,8 +142,20 @@ ENOUGH = ["--model_name_or_path", "m", "--train_file", "x.csv"]
 
 
 def test_a_run_glue_command_line_is_understood():
-    words = [*ENOUGH, "--do_train", "--do_eval", "--fp16", "--per-device-train-batch-size", "8", "--overwrite_output_dir",
-             "--learning_rate=2e-5", "--num_train_epochs", "3", "--max_seq_length", "128"]  # fmt: skip
+    words = [
+        *ENOUGH,
+        "--do_train",
+        "--do_eval",
+        "--fp16",
+        "--per-device-train-batch-size",
+        "8",
+        "--overwrite_output_dir",
+        "--learning_rate=2e-5",
+        "--num_train_epochs",
+        "3",
+        "--max_seq_length",
+        "128",
+    ]
     found, _ = config.parse(words)
     assert (found.fp16, found.per_device_train_batch_size, found.overwrite_output_dir) == (True, 8, True)
 

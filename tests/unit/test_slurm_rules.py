@@ -22,23 +22,38 @@ HOSTILE = "a b'c\"d\\e$(touch evil)`touch evil`%j;#\tü"
 
 def job(**changes) -> Job:
     facts = {
-        "folder": "/runs/mine", "config": "model_name_or_path: bert-base-cased\nseed: 1\n", "python": "/venv/bin/python",
-        "version": "0.1.0", "sbatch": options.complete({"job-name": "mine", "chdir": "/home/me", "nodes": "2",
-                                                       "gpus-per-node": "a100:4", "time": "02:00:00"}), **changes,
-    }  # fmt: skip
+        "folder": "/runs/mine",
+        "config": "model_name_or_path: bert-base-cased\nseed: 1\n",
+        "python": "/venv/bin/python",
+        "version": "0.1.0",
+        "sbatch": options.complete(
+            {"job-name": "mine", "chdir": "/home/me", "nodes": "2", "gpus-per-node": "a100:4", "time": "02:00:00"}
+        ),
+        **changes,
+    }
     return Job(**facts)
 
 
 JOBS = {
     "plain": job(),
-    "sweep": job(axes={"learning_rate": ["1e-5", "2e-5"], "seed": ["1", "2", "3"]},
-                 sbatch=options.complete({"job-name": "s", "array": "0-5%2", "exclusive": None, "no-requeue": None})),
-    "container": job(container=profile.Container("apptainer", "/images/torch 2.sif", ("--nv",)), examined=False,
-                     setup=("module load cuda/13", 'export NCCL_DEBUG="WARN"'), launcher="mpirun", controller="mpi",
-                     limits=Limits(3, 1)),
-    "hostile": job(folder=f"/runs/{HOSTILE}".replace("\\", ""), config=f"text: {HOSTILE!r}\n",
-                   sbatch=options.complete({"job-name": HOSTILE, "comment": HOSTILE, "time": "10"})),
-}  # fmt: skip
+    "sweep": job(
+        axes={"learning_rate": ["1e-5", "2e-5"], "seed": ["1", "2", "3"]},
+        sbatch=options.complete({"job-name": "s", "array": "0-5%2", "exclusive": None, "no-requeue": None}),
+    ),
+    "container": job(
+        container=profile.Container("apptainer", "/images/torch 2.sif", ("--nv",)),
+        examined=False,
+        setup=("module load cuda/13", 'export NCCL_DEBUG="WARN"'),
+        launcher="mpirun",
+        controller="mpi",
+        limits=Limits(3, 1),
+    ),
+    "hostile": job(
+        folder=f"/runs/{HOSTILE}".replace("\\", ""),
+        config=f"text: {HOSTILE!r}\n",
+        sbatch=options.complete({"job-name": HOSTILE, "comment": HOSTILE, "time": "10"}),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -52,8 +67,10 @@ def test_scripts_are_those_of_the_golden_files(name):
 
 
 @settings(deadline=None)  # each example starts a shell, on a machine that may be busy
-@given(st.text(st.characters(blacklist_characters="\0\r", blacklist_categories=("Cs",)), min_size=1), st.text(
-    st.characters(blacklist_characters="\0\r\n\\", blacklist_categories=("Cs",)), min_size=1))  # fmt: skip
+@given(
+    st.text(st.characters(blacklist_characters="\0\r", blacklist_categories=("Cs",)), min_size=1),
+    st.text(st.characters(blacklist_characters="\0\r\n\\", blacklist_categories=("Cs",)), min_size=1),
+)
 def test_whatever_a_folder_and_a_setting_hold_the_shell_hands_on_unchanged(value, folder):
     """The last part of every script, run by a real bash with a command that shows its arguments and input."""
     import yaml
@@ -119,7 +136,9 @@ def test_times_are_read_as_sbatch_reads_them(text, expected):
 
 def test_options_of_a_sites_plugins_pass_and_misspelt_ones_do_not():
     assert options.take_unknown(["--container-image=x.sqsh", "--bell"], ["container-image", "bell"]) == {
-        "container-image": "x.sqsh", "bell": None}  # fmt: skip
+        "container-image": "x.sqsh",
+        "bell": None,
+    }
     with pytest.raises(UsageError, match="--nods: sbatch has no such option; nearest is --nodes"):
         options.take_unknown(["--nods=2"], [])
     with pytest.raises(UsageError, match="--learning_rate"):
@@ -161,7 +180,7 @@ TRAIN = ("--", "--model_name_or_path", "m", "--train_file", "f.csv")
         (("submit", *TRAIN), "sbatch: it is not on this machine"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
-)  # fmt: skip
+)
 def test_bad_input_ends_in_one_line_and_code_2(words, message, monkeypatch, tmp_path):
     monkeypatch.setenv("RINGTUNE_CACHE", str(tmp_path))
     if words == ("submit", *TRAIN):
@@ -174,8 +193,14 @@ def test_bad_input_ends_in_one_line_and_code_2(words, message, monkeypatch, tmp_
 def test_help_and_script_answer_without_torch_horovod_or_slurm(tmp_path):
     code = "import sys; from ringtune.slurm import cli\ntry: cli.main()\nfinally: print({'torch', 'horovod'} & set(sys.modules))"
     for words in (["--help"], ["submit", "--help"], ["script", *TRAIN]):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=tmp_path,
-                              env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"})  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        )
         assert done.stdout.endswith("set()\n"), done.stdout
     assert not list(tmp_path.iterdir())  # script writes nothing
 
@@ -256,8 +281,10 @@ def test_two_values_that_would_share_a_folder_are_refused():
 
 
 def test_the_table_has_mean_and_deviation_over_seeds():
-    runs = [({"lr": lr, "seed": seed}, {"eval_accuracy": value, "eval_num_rows": 9}) for lr, seed, value in
-            (("1", "1", 0.8), ("1", "2", 0.9), ("2", "1", 0.5))] + [({"lr": "2", "seed": "2"}, None)]  # fmt: skip
+    runs = [
+        ({"lr": lr, "seed": seed}, {"eval_accuracy": value, "eval_num_rows": 9})
+        for lr, seed, value in (("1", "1", 0.8), ("1", "2", 0.9), ("2", "1", 0.5))
+    ] + [({"lr": "2", "seed": "2"}, None)]
     rows = results.group(runs)
     assert [(row.settings, row.num_finished, row.num_runs) for row in rows] == [
         ({"lr": "1"}, 2, 2),
@@ -313,8 +340,14 @@ def test_only_the_first_start_overwrites_or_begins_elsewhere(config, is_signed, 
 
 
 def test_a_batch_step_outside_a_job_says_so():
-    done = subprocess.run([sys.executable, "-m", "ringtune.slurm.batch", "--output-dir=x", "--script=y"], capture_output=True,
-                          text=True, check=False, input="a: b", env={"PATH": "/usr/bin:/bin"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "ringtune.slurm.batch", "--output-dir=x", "--script=y"],
+        capture_output=True,
+        text=True,
+        check=False,
+        input="a: b",
+        env={"PATH": "/usr/bin:/bin"},
+    )
     assert done.returncode == 2 and "batch step: it runs in no SLURM job" in done.stderr, done.stderr
 
 
@@ -332,8 +365,20 @@ def started(job_id: str = "1") -> dict:
 
 
 def test_counts_begin_with_the_latest_submission_and_pass_over_what_slurm_decided():
-    events = [{"event": "submitted"}, started("1"), ended(0, 0), {"event": "submitted"}, started("2"), ended(4, 0),
-              started("2"), ended(4, 4), started("2"), ended(4, 4, "slurm"), started("2"), ended(4, 4)]  # fmt: skip
+    events = [
+        {"event": "submitted"},
+        started("1"),
+        ended(0, 0),
+        {"event": "submitted"},
+        started("2"),
+        ended(4, 0),
+        started("2"),
+        ended(4, 4),
+        started("2"),
+        ended(4, 4, "slurm"),
+        started("2"),
+        ended(4, 4),
+    ]
     history = History.of(events)
     assert (history.job_id, history.num_requeues, history.num_idle_tries) == ("2", 3, 2)
     assert History.of(events[:4]).job_id == "" and History.of([]).num_requeues == 0
@@ -395,11 +440,17 @@ SENT = {"event": "submitted"}
         ([SENT, QUEUED, started(), ended(4, 0)], "no answer", False, 0, "PENDING"),
         ([], "no answer", False, 0, "NOT SUBMITTED"),
     ],
-)  # fmt: skip
+)
 def test_one_word_says_how_a_run_is(events, slurm, finished, idle_s, expected):
     job = queue.QueuedJob("7", slurm) if slurm not in (None, "no answer") else None
-    found = status.judge(History.of(events), job, slurm_answers=slurm != "no answer", finished=finished, idle_s=idle_s,
-                         stalled_after_s=600)  # fmt: skip
+    found = status.judge(
+        History.of(events),
+        job,
+        slurm_answers=slurm != "no answer",
+        finished=finished,
+        idle_s=idle_s,
+        stalled_after_s=600,
+    )
     assert found == expected
 
 

@@ -13,8 +13,25 @@ ROOMS = [Path(__file__).parents[2] / name for name in ("train", "launch", "slurm
 #: Not among them: DistributedOptimizer (drops state and defaults, sums over steps, reduces nothing unfrozen later),
 #: broadcast_optimizer_state (takes a real step), broadcast_parameters, join (averages over the full size), allreduce of
 #: Average, mpi_threads_supported (raises under Gloo).
-HARMLESS = {"poll", "init", "shutdown", "rank", "size", "local_rank", "local_size", "cross_rank", "mpi_enabled", "Sum", "Max",
-            "allreduce", "allreduce_async_", "allgather_async", "synchronize", "broadcast_object", "allgather_object"}  # fmt: skip
+HARMLESS = {
+    "poll",
+    "init",
+    "shutdown",
+    "rank",
+    "size",
+    "local_rank",
+    "local_size",
+    "cross_rank",
+    "mpi_enabled",
+    "Sum",
+    "Max",
+    "allreduce",
+    "allreduce_async_",
+    "allgather_async",
+    "synchronize",
+    "broadcast_object",
+    "allgather_object",
+}
 
 
 def names_used(path: Path) -> tuple[set[str], set[str]]:
@@ -81,8 +98,17 @@ def test_a_step_reduces_then_clips_then_updates(monkeypatch):
         lambda *words, **more: (script.acts.append("clipped"), real_clip(*words, **more))[1],
     )
     monkeypatch.setattr(optimizer, "step", lambda *words: (script.acts.append("updated"), real_step(*words))[1])
-    stepper = step.Stepper(model, optimizer, script, script, script, step.Precision(torch.device("cpu"), None),
-                           seed=1, max_grad_norm=1.0, label_smoothing=0.0)  # fmt: skip
+    stepper = step.Stepper(
+        model,
+        optimizer,
+        script,
+        script,
+        script,
+        step.Precision(torch.device("cpu"), None),
+        seed=1,
+        max_grad_norm=1.0,
+        label_smoothing=0.0,
+    )
     shards = [np.array([0, 1]), np.array([2]), np.array([], dtype=np.int64)]
     stepper.take(step.Plan(1, 0, 3, shards, 0, 0.1), stop_requested=False)
     assert script.acts == ["backward", "backward, last", "reduced", "clipped", "updated"]
