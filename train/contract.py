@@ -1,7 +1,7 @@
-"""What the processes of ringtune promise each other; standard library only.
+"""Everything that launcher, batch job and ranks must agree on; standard library only.
 
-Between a launcher, a batch job and the ranks there is nothing but argv, environment variables, one signal, exit
-codes and the run directory. Whatever both sides must spell alike is spelled here, once.
+They share nothing but argv, environment variables, one signal, exit codes and the run directory. The names and values
+that both sides use are defined here, once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SLURM_DIR = "slurm"  # what a batch job keeps there: its script, its record, its
 #: What a launcher writes beside the ranks' logs when the job has ended.
 VERDICT_FILE = "verdict.json"
 
-#: Where each launcher tells a process its rank and the number of processes, before Horovod or MPI have started.
+#: The variables in which each launcher passes a process its rank and the number of processes, before Horovod or MPI have started.
 #: (Open MPI, Horovod's Gloo controller, MPICH's Hydra, SLURM.)
 RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -54,7 +54,7 @@ CONTROL_VARIABLE = "RINGTUNE_CONTROL"
 
 
 class UsageError(Exception):
-    """Something the user can mend: ends in one line and exit code 2, never in a traceback.
+    """An error the user can fix: ends in one line and exit code 2, never in a traceback.
 
     The line reads ``where: what is wrong, with the value; what is legal; what to do``.
     """
@@ -68,9 +68,9 @@ class UsageError(Exception):
         return " ".join(line.split())
 
 
-#: Errors of the disk that mean no room, no right to write, a folder where a file should be, or a name
-#: that leads nowhere (errno(3)).
-_MENDABLE = (
+#: Disk errors that mean no room, no permission, a folder where a file should be, or a bad path
+#: (errno(3)).
+_FIXABLE = (
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EROFS,
@@ -85,17 +85,20 @@ _MENDABLE = (
 
 
 def as_usage(error: BaseException) -> BaseException:
-    """Return an error of the disk that the user can mend as a UsageError, any other as it is. **Pure.**"""
-    if not isinstance(error, OSError) or error.errno not in _MENDABLE:
+    """Return an error of the disk that the user can fix as a UsageError, any other as it is. **Pure.**"""
+    if not isinstance(error, OSError) or error.errno not in _FIXABLE:
         return error
     where = error.filename2 or error.filename or "disk"
     return UsageError(
-        str(where), str(error.strerror), legal="room, and the right to write there", todo="mend it, then run again"
+        str(where),
+        str(error.strerror),
+        legal="free space, and permission to write there",
+        todo="run again when that is fixed",
     )
 
 
 class StopRequested(Exception):
-    """A stop was asked for: leave the work where it is, in an orderly way."""
+    """A stop was requested: the work ends early, in an orderly way."""
 
 
 def cache_folder(chosen: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -128,7 +131,7 @@ def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a file of one JSON object a line, without lines that a crash tore."""
+    """Return the records of a file of one JSON object a line, without lines that a crash cut off."""
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
@@ -151,18 +154,18 @@ def promised_size(environ: Mapping[str, str] = os.environ) -> int:
     return first_integer(SIZE_VARIABLES, environ) or 1
 
 
-Seat = tuple[str, int, int]
+Placement = tuple[str, int, int]
 """Host, local rank and local size of one rank."""
 
 
-def promised_seats(promise: str) -> list[Seat]:
-    """Return the seat of every rank of a promise such as ``a:2,b:1``. **Pure.**"""
+def promised_placements(promise: str) -> list[Placement]:
+    """Return the placement of every rank of a promise such as ``a:2,b:1``. **Pure.**"""
     hosts = [entry.rpartition(":")[::2] for entry in promise.split(",")]
     return [(name, local_rank, int(slots)) for name, slots in hosts for local_rank in range(int(slots))]
 
 
-def broken_promises(promised: Sequence[Seat], found: Sequence[Seat]) -> list[str]:
-    """Return what each rank has that was not promised, a phrase each. **Pure.**
+def broken_promises(promised: Sequence[Placement], found: Sequence[Placement]) -> list[str]:
+    """Return how the ranks' placements differ from the promised ones, a phrase each. **Pure.**
 
     Hosts are compared by who shares one, because a host may know itself by another name than the user does.
     """
@@ -170,11 +173,11 @@ def broken_promises(promised: Sequence[Seat], found: Sequence[Seat]) -> list[str
         return [f"{len(promised)} ranks were promised, there are {len(found)}"]
     wrong = []
     names: dict[str, str] = {}  # the promised name → the host's own
-    for rank, ((host, *promised_seat), (own_name, *seat)) in enumerate(zip(promised, found, strict=True)):
-        if seat != promised_seat:
+    for rank, ((host, *promised_placement), (own_name, *placement)) in enumerate(zip(promised, found, strict=True)):
+        if placement != promised_placement:
             wrong.append(
-                f"rank {rank} (host {own_name}) has local rank {seat[0]} of {seat[1]}, promised "
-                f"{promised_seat[0]} of {promised_seat[1]}"
+                f"rank {rank} (host {own_name}) has local rank {placement[0]} of {placement[1]}, promised "
+                f"{promised_placement[0]} of {promised_placement[1]}"
             )
         if names.setdefault(host, own_name) != own_name:
             wrong.append(f"rank {rank} is on host {own_name}, promised {host}, which is {names[host]}")
@@ -183,6 +186,6 @@ def broken_promises(promised: Sequence[Seat], found: Sequence[Seat]) -> list[str
     return wrong
 
 
-def signed(rank: int, size: int, message: str) -> str:
-    """Return the message as this rank's: ``rank R of N (host H): ...``."""
+def rank_message(rank: int, size: int, message: str) -> str:
+    """Return a rank's message with its rank and host in front: ``rank R of N (host H): ...``."""
     return f"rank {rank} of {size} (host {socket.gethostname()}): {message}"

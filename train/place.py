@@ -12,7 +12,7 @@ from importlib import metadata
 
 import torch
 from ringtune.train.comm import Comm
-from ringtune.train.contract import PROMISE_VARIABLE, UsageError, broken_promises, promised_seats
+from ringtune.train.contract import PROMISE_VARIABLE, UsageError, broken_promises, promised_placements
 from ringtune.train.stop import StopWatch
 
 ALIKE = ("torch", "horovod", "transformers", "ringtune")  # packages whose versions must be those of rank 0
@@ -127,7 +127,7 @@ def faults(places: Sequence[Place], promise: str | None) -> list[str]:
             found.append(f"rank {each.rank} (host {each.host}) runs {each.versions}, rank 0 {places[0].versions}")
     if promise:
         found += broken_promises(
-            promised_seats(promise), [(each.host, each.local_rank, each.local_size) for each in places]
+            promised_placements(promise), [(each.host, each.local_rank, each.local_size) for each in places]
         )
     return found
 

@@ -18,7 +18,7 @@ from ringtune.train.contract import (
     as_usage,
     promised_rank,
     promised_size,
-    signed,
+    rank_message,
 )
 
 SPEAKING_GRACE_S = 10.0
@@ -94,7 +94,7 @@ def _die(name: str, comm: object, error: BaseException) -> None:
         leave(EXIT_USAGE)
     rank, size = getattr(comm, "rank", promised_rank()), getattr(comm, "size", promised_size())
     text = "".join(traceback.format_exception(error))
-    print(signed(rank, size, text), file=sys.stderr, flush=True)
+    print(rank_message(rank, size, text), file=sys.stderr, flush=True)
     leave(EXIT_FAILED)
 
 

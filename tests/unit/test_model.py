@@ -44,7 +44,9 @@ def network(workshop) -> torch.nn.Module:
 )
 def test_a_spoilt_file_of_a_model_is_told_in_one_line(copy, name, content):
     (copy / name).write_text(content)
-    with pytest.raises(UsageError, match=r"no (tokenizer|model) could be read from it: .*a folder written by save_pretrained") as caught:
+    with pytest.raises(
+        UsageError, match=r"no (tokenizer|model) could be read from it: .*a folder written by save_pretrained"
+    ) as caught:
         model.load_tokenizer(str(copy))
         model.load_model(settings(copy), TASK)
     assert "\n" not in str(caught.value)
