@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     package_dir={"ringtune.train": "train", "ringtune.launch": "launch", "ringtune.slurm": "slurm"},
-    packages=["ringtune.train", "ringtune.launch", "ringtune.slurm"],
+    packages=["ringtune.train", "ringtune.train.task", "ringtune.train.predict", "ringtune.launch", "ringtune.slurm"],
     package_data={"ringtune.launch": ["ring.rules"], "ringtune.slurm": ["examples/*.sbatch"]},
     install_requires=[
         "torch>=2.13,<2.14",
@@ -49,7 +49,7 @@ setup(
     entry_points={
         "console_scripts": [
             "ringtune-train = ringtune.train.cli:main",
-            "ringtune-predict = ringtune.train.predict_cli:main",
+            "ringtune-predict = ringtune.train.predict.cli:main",
             "ringtune-launch = ringtune.launch.cli:main",
             "ringtune-slurm = ringtune.slurm.cli:main",
         ]

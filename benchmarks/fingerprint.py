@@ -1,12 +1,13 @@
 """Print what a change that claims no numeric effect must leave as it is: ``python benchmarks/fingerprint.py``.
 
 The demo of the README with two ranks in fast mode: the loss of each of its 282 steps, the scores, the final parameters. The
-first steps of the same demo in exact mode at 1, 2 and 4 ranks. A prediction of 10,000 rows by the demo's model at 2
-ranks: the bytes of the file. ``--write FILE`` keeps the result, ``--compare FILE`` ends with exit code 1 and names what
+first steps of the same demo in bf16, and in exact mode at 1, 2 and 4 ranks. A prediction of 10,000 rows by the demo's model
+at 2 ranks: the bytes of the file. ``--write FILE`` keeps the result, ``--compare FILE`` ends with exit code 1 and names what
 differs. Bits depend on the processor and the torch build: compare only what one machine has printed.
 
 It uses the commands alone, so that it runs on an earlier commit as well: ``--commands FOLDER`` names the folder with that
-commit's ``ringtune-train`` and ``ringtune-predict``. About ten minutes on two cores.
+commit's ``ringtune-train`` and ``ringtune-predict``. The whole demo and the exact runs compute in fp32, because bf16 takes
+an hour on a processor without instructions for it. About fifteen minutes on two cores.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from safetensors.numpy import load_file
 
 CONFIG = Path(__file__).with_name("demo.yaml")
 EXACT_STEPS = 12
+BF16_STEPS = 3
 NUM_PREDICTED = 10_000
 
 
@@ -71,7 +73,7 @@ def measure(commands: Path, folder: Path) -> dict[str, Any]:
         "cache_dir": folder / "cache",
     }
     fast = folder / "fast"
-    run(commands, 2, "ringtune-train", **settings, output_dir=fast)
+    run(commands, 2, "ringtune-train", **settings, output_dir=fast, bf16="false")
     evaluations = [
         {name: value for name, value in each.items() if name.startswith("eval_")} for each in records(fast, "eval")
     ]
@@ -81,18 +83,14 @@ def measure(commands: Path, folder: Path) -> dict[str, Any]:
         "evaluations": evaluations,
         "fast, 2 ranks": parameters_sha256(fast),
     }
+    short = {**settings, "max_eval_samples": 64}
+    bf16 = folder / "bf16"
+    run(commands, 2, "ringtune-train", **short, output_dir=bf16, bf16="true", max_steps=BF16_STEPS)
+    result["fast, bf16, 2 ranks"] = parameters_sha256(bf16)
     for size in (1, 2, 4):
         exact = folder / f"exact-{size}"
-        run(
-            commands,
-            size,
-            "ringtune-train",
-            **settings,
-            output_dir=exact,
-            mode="exact",
-            max_steps=EXACT_STEPS,
-            max_eval_samples=64,
-        )
+        exact_settings = {"mode": "exact", "bf16": "false", "max_steps": EXACT_STEPS}
+        run(commands, size, "ringtune-train", **short, **exact_settings, output_dir=exact)
         result[f"exact, {size} rank(s)"] = parameters_sha256(exact)
     rows, output = folder / "rows.csv", folder / "predicted.jsonl"
     first_rows(demo / MIXED_FILE, rows)

@@ -1,7 +1,9 @@
-"""Run ringtune-train with a planted fault: ``faults.py [kill K | nan ROW | loud FACTOR | stop K RANK | raise K RANK | hang K RANK | orphan | differ RANK] -- FLAGS``.
+"""Run ringtune-train with a planted fault: ``faults.py [FAULT] -- FLAGS``.
 
+FAULT: ``kill K``, ``nan ROW``, ``loud FACTOR``, ``stop K RANK``, ``raise K RANK``, ``hang K RANK``, ``orphan`` or ``differ RANK``.
 The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they happen. ``logits FILE``
-is no fault: it notes what the model in memory says of a few rows at each save. With ``hang``, patience is short.
+is no fault: it writes down the logits of the model in memory for a few rows at each save. With ``hang``, the stall limit is
+short.
 """
 
 import json
@@ -13,22 +15,25 @@ import time
 import torch
 from ringtune.train import cli, comm, loop, model, step
 from ringtune.train.contract import promised_rank
-from ringtune.train.tokens import TokenTable
+from ringtune.train.task.classification import Classification
 
 words, flags = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
-original_take, original_batch, original_losses = step.Stepper.take, TokenTable.batch, step.row_losses
+fault = words[0] if words else None
+original_take = step.Stepper.take
+original_collate, original_losses = Classification.collate, Classification.losses
 
 
 def take(self, plan, stop_requested):
-    if words[:1] == ["raise"] and (plan.step, self.comm.rank) == (int(words[1]), int(words[2])):
+    is_here = len(words) == 3 and (plan.step, self.comm.rank) == (int(words[1]), int(words[2]))
+    if fault == "raise" and is_here:
         raise RuntimeError("planted failure")
-    if words[:1] == ["hang"] and (plan.step, self.comm.rank) == (int(words[1]), int(words[2])):
+    if fault == "hang" and is_here:
         time.sleep(600)
-    if words[:1] == ["kill"] and plan.step > int(words[1]):
+    if fault == "kill" and plan.step > int(words[1]):
         os.kill(os.getpid(), signal.SIGKILL)
-    if words[:1] == ["stop"] and (plan.step, self.comm.rank) == (int(words[1]), int(words[2])):
+    if fault == "stop" and is_here:
         os.kill(os.getpid(), signal.SIGTERM)
-    before = model.state_digest(self.model.state_dict()) if words[:1] in (["nan"], ["loud"]) else ""
+    before = model.state_digest(self.model.state_dict()) if fault in ("nan", "loud") else ""
     try:
         return original_take(self, plan, stop_requested)
     except step.NotFinite:
@@ -37,50 +42,49 @@ def take(self, plan, stop_requested):
         raise
 
 
-def batch(self, rows):
+def collate(self, features, chosen, seed):
     tainted.clear()
-    tainted.extend(row for row in rows if words[:1] == ["nan"] and row == int(words[1]))
-    return original_batch(self, rows)
+    tainted.extend(row for row in chosen if fault == "nan" and row == int(words[1]))
+    return original_collate(self, features, chosen, seed)
 
 
-def row_losses(*arguments):
-    factor = float(words[1]) if words[:1] == ["loud"] else 1.0
-    return original_losses(*arguments) * (float("nan") if tainted else factor)
+def losses(self, *arguments):
+    factor = float(words[1]) if fault == "loud" else 1.0
+    return original_losses(self, *arguments) * (float("nan") if tainted else factor)
 
 
-if words[:1] == ["hang"]:
+if fault == "hang":
     comm.STALL_LIMIT_S = 4
     os.environ["HOROVOD_STALL_CHECK_TIME_SECONDS"] = "2"
 tainted: list[int] = []  # the rows of the latest batch whose loss is to be no number
-step.row_losses = row_losses
 
 
 def load_model(config, task):
     network = original_load(config, task)
-    if words[:1] == ["orphan"]:
+    if fault == "orphan":
         network.register_parameter("orphan", torch.nn.Parameter(torch.ones(2, 2)))
-    if words[:1] == ["differ"] and promised_rank() == int(words[1]):
+    if fault == "differ" and promised_rank() == int(words[1]):
         with torch.no_grad():
             next(network.parameters()).add_(1e-6)
     return network
 
 
-def save(self):
-    if words[:1] == ["logits"]:
-        rows = self.tables.train.batch(range(5))
-        rows.pop("labels")
-        self.network.eval()
+def state(self):
+    if fault == "logits":
+        task = self.tables.task
+        batch = task.inputs(original_collate(task, self.tables.train, range(5), 0))
+        self.stepper.model.eval()
         with torch.no_grad():
-            noted["logits"][self.step] = self.network(**rows).logits.tolist()
-        noted["rows"] = {name: each.tolist() for name, each in rows.items()}
+            noted["logits"][self.step] = self.stepper.model(**batch).logits.tolist()
+        noted["rows"] = {name: each.tolist() for name, each in batch.items()}
         with open(words[1], "w") as stream:
             json.dump(noted, stream)
-    original_save(self)
+    return original_state(self)
 
 
 noted: dict = {"logits": {}}
-original_save, loop.Loop._save = loop.Loop._save, save
+original_state, loop.Loop._state = loop.Loop._state, state
 original_load, model.load_model = model.load_model, load_model
 step.Stepper.take = take
-TokenTable.batch = batch
+Classification.collate, Classification.losses = collate, losses
 cli.main(flags)

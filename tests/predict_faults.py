@@ -1,8 +1,9 @@
-"""Run ringtune-predict with a planted fault: ``predict_faults.py [kill N RANK | kill_at NAME | raise CHUNK RANK | stop CHUNK RANK | peak | slow RANK] -- FLAGS``.
+"""Run ringtune-predict with a planted fault: ``predict_faults.py [FAULT] -- FLAGS``.
 
-kill N RANK: the rank kills itself at its N-th act on the disk, half done where it can be, or start of a chunk.
-kill_at NAME: whoever renames something to NAME kills itself after it. raise, stop: at the rank's CHUNK-th chunk.
-peak: every rank tells the largest memory it ever had. slow RANK: that rank takes twice as long for a chunk.
+FAULT: ``kill N RANK``: the rank kills itself at its N-th disk operation, half done where it can be, or start of a chunk.
+``kill_at NAME``: the process that renames something to NAME kills itself after it. ``raise CHUNK RANK``, ``stop CHUNK RANK``: at the
+rank's CHUNK-th chunk. ``peak``: every rank prints the largest memory it ever had. ``slow RANK``: that rank takes twice as
+long for a chunk.
 """
 
 import os
@@ -11,41 +12,42 @@ import signal
 import sys
 import time
 
-from ringtune.train import disk, predict_cli, predictor, rank
+from ringtune.train import disk, rank
 from ringtune.train.contract import promised_rank
+from ringtune.train.predict import cli, predictor
 
 words, flags = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
 fault = words[0] if words else None
 my_turn = len(words) > 2 and promised_rank() == int(words[2])
 originals = {name: getattr(disk, name) for name in ("write_bytes", "fsync", "rename")}
-acts = chunks = 0
+operations = chunks = 0
 
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def count_act(path=None, content=None):
-    global acts
-    acts += 1
-    if fault == "kill" and my_turn and acts == int(words[1]):
+def count_operation(path=None, content=None):
+    global operations
+    operations += 1
+    if fault == "kill" and my_turn and operations == int(words[1]):
         if content is not None:
             path.write_bytes(bytes(content)[: len(content) // 2])
         die()
 
 
 def write_bytes(path, content):
-    count_act(path, content)
+    count_operation(path, content)
     originals["write_bytes"](path, content)
 
 
 def fsync(descriptor):
-    count_act()
+    count_operation()
     originals["fsync"](descriptor)
 
 
 def rename(source, target):
-    count_act()
+    count_operation()
     result = originals["rename"](source, target)
     if fault == "kill_at" and target.name == words[1]:
         die()
@@ -56,7 +58,7 @@ def predict(self, *arguments):
     global chunks
     chunks += 1
     started = time.monotonic()
-    count_act()
+    count_operation()
     if fault in ("kill", "stop"):
         time.sleep(0.1)  # as a larger model would: the other ranks must not be done before the fault comes
     if fault == "raise" and my_turn and chunks == int(words[1]):
@@ -79,4 +81,4 @@ def leave(code):
 original_predict, predictor.Predictor.predict = predictor.Predictor.predict, predict
 original_leave, rank.leave = rank.leave, leave
 disk.write_bytes, disk.fsync, disk.rename = write_bytes, fsync, rename
-predict_cli.main(flags)
+cli.main(flags)

@@ -1,52 +1,96 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints that are whole or not there, and the state of a run in them.
 
-Written to a temporary folder, hashed while written, flushed, published by one rename. Whatever a crash leaves behind is
-recognised by its manifest, which is written last, and stepped over.
+A folder is published with the checksums of its files; whatever a crash leaves behind is recognised by its manifest, which
+is written last, and passed over.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
-import hashlib
 import json
-import os
 import re
 import shutil
-import socket
-import threading
-import uuid
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import disk
-from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE, METRICS_FILE, UsageError
+from ringtune.train import disk, publish
+from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, METRICS_FILE, UsageError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+FORMAT = 2  # of a checkpoint; raise it when a file changes its meaning
+_REQUIRED = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE)
 _NAME = re.compile(rf"{CHECKPOINT_PREFIX}(\d+)")
 _TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}\d+\..*\.(tmp|old)")
 _LEFT = re.compile(rf"\.({BEST_LINK}|{re.escape(MODEL_FILE)}|{re.escape(METRICS_FILE)})\.[0-9a-f]+\.tmp")
 
 
+@dataclass
+class Best:
+    """The best evaluation so far."""
+
+    score: float | None = None
+    step: int = 0
+    num_worse: int = 0  # evaluations since without improvement
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run is: everything beside the tensors that it needs to go on as if nothing had happened."""
+
+    step: int  # updates done
+    total_steps: int  # planned when this was written
+    epoch: int
+    position: int  # in the epoch, in features
+    num_shards: int
+    best: Best
+    loss_scaler: Mapping[str, Any]
+    config: Mapping[str, Any]
+    data_digest: str  # of the rows as read
+    tokenizer_digest: str
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state for state.json."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> RunState:
+        """Return the state that `to_json` gave. Raises UsageError for another format, naming it."""
+        found = content.get("format", 1) if isinstance(content, Mapping) else None
+        if found != FORMAT:
+            raise UsageError(
+                where,
+                f"its state has format {found!r}",
+                legal=f"format {FORMAT}, of this version of ringtune",
+                todo="go on with the version that wrote it",
+            )
+        names = [each.name for each in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in content]
+        if missing:
+            raise UsageError(where, f"its state has no {missing[0]}", legal="a checkpoint as ringtune wrote it")
+        return cls(**{**{name: content[name] for name in names}, "best": Best(**content["best"])})
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """The whole state of a run in host memory: nothing in it changes when training goes on."""
+    """A run in host memory: nothing in it changes when training goes on."""
 
-    step: int
-    tensors: Mapping[str, torch.Tensor]  # optimizer state
-    state: Mapping[str, Any]  # JSON
+    state: RunState
     model: Mapping[str, torch.Tensor]
-    files: Mapping[str, bytes]  # configuration and tokenizer files, for from_pretrained
+    optimizer: Mapping[str, torch.Tensor]  # moments, by parameter name
+    files: Mapping[str, bytes]  # configuration, tokenizer and task, for from_pretrained and prediction
 
 
 @dataclass(frozen=True)
-class Finding:
+class Skipped:
     """A folder that is no checkpoint to go on from, and why."""
 
     path: Path
@@ -73,57 +117,40 @@ def to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
     """Write and publish ``checkpoint-<step>``; return its path. **Rank 0 only.**
 
-    Survives a crash at any write, flush or rename: until the last rename there is only a temporary folder. A whole
-    checkpoint of the same step is kept, a broken one moved aside. Raises OSError; the temporary folder is then removed.
+    Survives a crash at any write, flush or rename. A whole checkpoint of the same step is kept, a broken one replaced.
+    Raises UsageError for a full disk, OSError for other failures; the temporary folder is then removed.
     """
-    target = output_dir / f"{CHECKPOINT_PREFIX}{snapshot.step}"
-    unique = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-    temporary = output_dir / f".{target.name}.{unique}.tmp"
+    target = output_dir / f"{CHECKPOINT_PREFIX}{snapshot.state.step}"
     try:
-        temporary.mkdir(parents=True)
-        _write_files(
-            temporary,
-            {
-                **snapshot.files,
-                MODEL_FILE: tensor_bytes(dict(snapshot.model), metadata={"format": "pt"}),
-                OPTIMIZER_FILE: tensor_bytes(dict(snapshot.tensors)),
-                STATE_FILE: json.dumps(snapshot.state, indent=1).encode(),
-            },
-        )
-        if target.exists() and verify(target) is None:
-            shutil.rmtree(temporary)
-            return target
-        if target.exists() or target.is_symlink():
-            disk.rename(target, output_dir / f".{target.name}.{unique}.old")
-        return disk.rename(temporary, target)
+        with publish.new_folder(target) as new:
+            for name, content in snapshot.files.items():
+                new.write(name, content)
+            new.write(MODEL_FILE, model_bytes(snapshot.model))
+            new.write(OPTIMIZER_FILE, tensor_bytes(dict(snapshot.optimizer)))
+            new.write(STATE_FILE, json.dumps(snapshot.state.to_json(), indent=1).encode())
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno == errno.ENOSPC:
-            needed = sum(each.nbytes for each in [*snapshot.model.values(), *snapshot.tensors.values()])
-            free = shutil.disk_usage(output_dir).free
-            raise UsageError(
-                str(target),
-                f"the disk is full: {needed} bytes needed, {free} free",
-                legal="room for a checkpoint; the earlier ones are whole",
-                todo="free space or lower --save_total_limit, then run again",
-            ) from error
-        raise
+        if error.errno != errno.ENOSPC:
+            raise
+        needed = sum(each.nbytes for each in [*snapshot.model.values(), *snapshot.optimizer.values()])
+        raise UsageError(
+            str(target),
+            f"the disk is full: {needed} bytes needed, {shutil.disk_usage(output_dir).free} free",
+            legal="room for a checkpoint; the earlier ones are whole",
+            todo="free space or lower --save_total_limit, then run again",
+        ) from error
+    return target
 
 
-def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    manifest = {}
-    for name, content in files.items():
-        disk.write_bytes(folder / name, content)
-        manifest[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    disk.write_bytes(folder / MANIFEST_FILE, json.dumps(manifest, indent=1).encode())
-    disk.sync_folder(folder)
+def model_bytes(model: Mapping[str, torch.Tensor]) -> bytes:
+    """Return weights as the content of ``model.safetensors``."""
+    return tensor_bytes(dict(model), metadata={"format": "pt"})
 
 
 def write_model(folder: Path, model: Mapping[str, torch.Tensor], files: Mapping[str, bytes]) -> None:
     """Write what ``from_pretrained`` loads into a folder, each file replaced whole, the weights last. **Rank 0 only.**"""
     for name, content in files.items():
         disk.replace_file(folder / name, content)
-    disk.replace_file(folder / MODEL_FILE, tensor_bytes(dict(model), metadata={"format": "pt"}))
+    disk.replace_file(folder / MODEL_FILE, model_bytes(model))
 
 
 # Reading
@@ -131,28 +158,7 @@ def write_model(folder: Path, model: Mapping[str, torch.Tensor], files: Mapping[
 
 def verify(path: Path) -> str | None:
     """Return why a folder is not a whole checkpoint, None if it is. Reads every byte."""
-    if not path.is_dir():
-        return "it is not a folder"
-    try:
-        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
-        expected = {str(name): (int(each["bytes"]), str(each["sha256"])) for name, each in manifest.items()}
-    except FileNotFoundError:
-        return f"it has no {MANIFEST_FILE}: its writing never ended"
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"{MANIFEST_FILE} cannot be read: {error}"
-    for name in (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE):
-        if name not in expected:
-            return f"{MANIFEST_FILE} does not list {name}"
-    for name, (size, sha256) in expected.items():
-        if not (path / name).is_file():
-            return f"{name} is missing"
-        found = (path / name).stat().st_size
-        if found != size:
-            return f"{name} has {found} of {size} bytes"
-        with (path / name).open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
-                return f"{name} is not what was written: its sha256 differs"
-    return None
+    return publish.verify_folder(path, _REQUIRED)
 
 
 def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
@@ -161,32 +167,29 @@ def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), each) for match, each in named if match), reverse=True)
 
 
-def find_latest(output_dir: Path) -> tuple[Path | None, list[Finding]]:
-    """Return the newest checkpoint that verifies, and what was stepped over on the way to it."""
-    findings = [Finding(each, "its writing never ended") for each in _named_like(_TEMPORARY, output_dir)]
+def find_latest(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
+    """Return the newest checkpoint that verifies, and what was skipped on the way to it."""
+    skipped = [Skipped(each, "its writing never ended") for each in _named_like(_TEMPORARY, output_dir)]
     for _, path in list_checkpoints(output_dir):
         reason = verify(path)
         if reason is None:
-            return path, findings
-        findings.append(Finding(path, reason))
-    return None, findings
+            return path, skipped
+        skipped.append(Skipped(path, reason))
+    return None, skipped
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's state.json. Raises UsageError if the checkpoint is not whole."""
+def load_state(path: Path) -> RunState:
+    """Return a checkpoint's state. Raises UsageError if the checkpoint is not whole, or of another format."""
     _require_whole(path)
-    state = json.loads((path / STATE_FILE).read_bytes())
-    return dict(state) if isinstance(state, dict) else {}
+    return RunState.from_json(json.loads((path / STATE_FILE).read_bytes()), str(path))
 
 
 def load_checkpoint(path: Path) -> Snapshot:
     """Return a checkpoint's content, on the CPU. Raises UsageError if it is not whole. No pickle is ever read."""
-    state = load_state(path)
     return Snapshot(
-        step=int(state["step"]),
-        tensors=load_tensors((path / OPTIMIZER_FILE).read_bytes()),
-        state=state,
+        state=load_state(path),
         model=load_tensors((path / MODEL_FILE).read_bytes()),
+        optimizer=load_tensors((path / OPTIMIZER_FILE).read_bytes()),
         files={},
     )
 
@@ -203,7 +206,7 @@ def _require_whole(path: Path) -> None:
         )
 
 
-# Keeping house
+# Removing
 
 
 def _named_like(pattern: re.Pattern[str], output_dir: Path) -> list[Path]:
@@ -211,11 +214,11 @@ def _named_like(pattern: re.Pattern[str], output_dir: Path) -> list[Path]:
 
 
 def clean_stale(output_dir: Path) -> list[Path]:
-    """Remove what crashed writers left: of checkpoints, of ``best``, and of the files that are replaced whole and may be
-    large. **Rank 0 only**, under the run's lock: no other writer lives then."""
+    """Remove what crashed writers left of checkpoints, of ``best``, and of the files that are replaced whole and may be
+    large. **Rank 0 only**, under the run's lock: no other writer is alive then."""
     stale = [*_named_like(_TEMPORARY, output_dir), *_named_like(_LEFT, output_dir)]
     for path in stale:
-        _remove(path)
+        publish.remove(path)
     return stale
 
 
@@ -229,53 +232,12 @@ def rotate(output_dir: Path, keep: int | None, protect: Collection[Path]) -> lis
     protected = {each.resolve() for each in protect}
     removed = [each for _, each in list_checkpoints(output_dir)[max(1, keep) :] if each.resolve() not in protected]
     for path in removed:
-        _remove(disk.rename(path, output_dir / f".{path.name}.{uuid.uuid4().hex[:8]}.old"))
+        publish.remove(disk.rename(path, output_dir / f".{path.name}.{publish.unique_suffix()}.old"))
     return removed
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def point_best(output_dir: Path, checkpoint: Path) -> None:
     """Make ``best`` a link to a checkpoint, replaced in one rename. **Rank 0 only.**"""
-    temporary = output_dir / f".{BEST_LINK}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = output_dir / f".{BEST_LINK}.{publish.unique_suffix().rpartition('.')[2]}.tmp"
     temporary.symlink_to(checkpoint.name)
     disk.rename(temporary, output_dir / BEST_LINK)
-
-
-class AsyncWriter:
-    """Writes one checkpoint at a time in a thread. **Rank 0 only.** A failure is raised by the next call, never lost."""
-
-    def __init__(self, output_dir: Path) -> None:
-        self.output_dir = output_dir
-        self.thread: threading.Thread | None = None
-        self.error: BaseException | None = None
-
-    def submit(self, snapshot: Snapshot, after: Callable[[Path], None]) -> None:
-        """Start writing; first waits for the one before. ``after`` gets the published and verified checkpoint."""
-        self.wait()
-        self.thread = threading.Thread(target=self._write, args=(snapshot, after), name="checkpoint")
-        self.thread.start()
-
-    def wait(self) -> None:
-        """Return when nothing is being written."""
-        if self.thread is not None:
-            self.thread.join()
-            self.thread = None
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
-
-    def _write(self, snapshot: Snapshot, after: Callable[[Path], None]) -> None:
-        try:
-            path = write_checkpoint(self.output_dir, snapshot)
-            reason = verify(path)
-            if reason is not None:
-                raise OSError(f"{path}: what was just written cannot be read back: {reason}")
-            after(path)
-        except BaseException as error:  # carried to the training thread and raised there
-            self.error = error

@@ -1,6 +1,6 @@
-"""The only module that imports Horovod: collectives with the traps taken out.
+"""The only module that imports Horovod: its collectives, without their traps.
 
-Every collective is named, because Horovod pairs operations of different ranks by name. Model state never travels: all
+Every collective is named, because Horovod pairs operations of different ranks by name. Model state is never sent: all
 ranks read it from the same files.
 """
 
@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import torch
@@ -22,15 +23,15 @@ from ringtune.train.contract import (
     as_usage,
     first_integer,
 )
-from ringtune.train.stop import StopWatch
+from ringtune.train.stop import StopFlag
 
 T = TypeVar("T")
-PATIENCE_S = 0.005
+POLL_EVERY_S = 0.005
 STALL_LIMIT_S = 7200
 
 
 class PeerFailed(Exception):
-    """Another rank failed and says why; this one leaves without a word, with the same exit code."""
+    """Another rank failed and reports it; this one ends silently, with the same exit code."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -45,15 +46,15 @@ class Comm:
         from horovod.common.exceptions import HorovodInternalError
 
         self.hvd, self.Broken = hvd, HorovodInternalError
-        # Horovod waits for ever for a rank that hangs, and a batch job with it. Long work is done in `work_together`, where
-        # the ranks keep talking; of what else they wait for, the slowest are a checkpoint's writing and an evaluation.
+        # By default Horovod waits for ever for a rank that hangs. Long work is done in `work_together`, where the ranks keep
+        # in contact; of everything else they wait for, the slowest are an evaluation and the writing of a checkpoint.
         os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(STALL_LIMIT_S))
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self.cross_rank = hvd.cross_rank()
         self.runs_over_mpi = bool(hvd.mpi_enabled())
-        self.speaks = self.rank == 0  # whether this rank prints the error that ends the job
+        self.reports_error = self.rank == 0  # whether this rank prints the error that ends the job
         promised = first_integer(SIZE_VARIABLES, os.environ) or 1
         if promised != self.size:
             raise UsageError(
@@ -85,20 +86,23 @@ class Comm:
         """Return the ranks' tensors joined along the first dimension, in rank order. **Collective.**"""
         return self.wait(self.gather_async(tensor, name))
 
-    def gather_patiently(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
-        """Return what `gather` does, some milliseconds later, and leave the core to other threads until then. **Collective.**
+    def gather_without_spinning(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        """Return what `gather` does, some milliseconds later, without taking a core while it waits. **Collective.**
 
-        Horovod 0.28.1 waits for an operation by asking every 100 ns whether it is done, which takes a core.
+        Horovod 0.28.1 waits for an operation by polling every 100 ns, which takes a core.
         """
         handle = self.gather_async(tensor, name)
         while not self.hvd.poll(handle):
-            time.sleep(PATIENCE_S)
+            time.sleep(POLL_EVERY_S)
         return self.wait(handle)
 
     # Small objects
 
     def share(self, value: T | None, name: str) -> T:
-        """Return rank 0's value on every rank; what the others give is ignored. **Collective.** For small objects only (pickled, 66 ms/MB)."""
+        """Return rank 0's value on every rank; what the others pass is ignored. **Collective.**
+
+        For small objects only: they are pickled, at 66 ms/MB.
+        """
         # The name is a must: without one, Horovod derives it from the object, which differs by rank, and deadlocks.
         return self.hvd.broadcast_object(value, root_rank=0, name=name)
 
@@ -115,68 +119,70 @@ class Comm:
     def work_together(
         self,
         work: Callable[[], T],
-        stop: StopWatch,
+        stop: StopFlag,
         name: str,
         *,
         meanwhile: Callable[[], None] = lambda: None,
         every_s: float = 0.2,
     ) -> T:
-        """Run ``work`` on every rank at once and return its value, or leave on every rank at once. **Collective.**
+        """Run ``work`` on every rank and return its value, or leave on every rank. **Collective.**
 
-        The ranks compare notes every ``every_s`` seconds while the work runs in a thread, however long it takes: if some
-        fail, all leave (the first of them with its error, the others with PeerFailed); if one was asked to stop, all
-        set ``stop``, which the work watches, and raise StopRequested. ``meanwhile`` runs on all ranks after each
-        comparison that is not the last, in step, and may be collective.
+        The work runs in a thread, however long it takes, while the ranks exchange their states every ``every_s`` seconds. If
+        some fail, all leave: the first of them with its error, the others with PeerFailed. If a stop is requested on one,
+        ``stop``, which the work checks, is set on all, and all raise StopRequested. ``meanwhile`` runs on all ranks after
+        each exchange but the last, and may be collective.
         """
-        job = _Job(work, name)
+        future = _in_thread(work, name)
         while True:
-            busy = job.still_busy(wait_s=every_s)
-            code = job.exit_code()
-            notes = torch.tensor([[int(busy), code, int(stop.is_set() or job.stopped())]])
-            everyone = self.gather_patiently(notes, name)
+            wait([future], timeout=every_s)
+            busy = not future.done()
+            error = None if busy else future.exception()
+            was_stopped = isinstance(error, StopRequested)
+            code = _exit_code(None if was_stopped else error)
+            mine = torch.tensor([[int(busy), code, int(stop.is_set() or was_stopped)]])
+            everyone = self.gather_without_spinning(mine, name)
             if everyone[:, 2].any():
                 stop.set()
             failed = everyone[:, 1].nonzero().flatten().tolist()
             if failed:
-                self.speaks = failed[0] == self.rank
-                if self.speaks and job.error is not None:
-                    raise job.error
+                self.reports_error = failed[0] == self.rank
+                if self.reports_error and error is not None:
+                    raise error
                 raise PeerFailed(int(everyone[failed[0], 1]))
             if not everyone[:, 0].any():
                 if stop.is_set():
                     raise StopRequested
-                return job.value
+                return future.result()
             meanwhile()
+
+    def on_rank_0(self, work: Callable[[], T], stop: StopFlag, name: str) -> T:
+        """Run ``work`` on rank 0 and return its value on every rank, or leave on every rank. **Collective.**
+
+        For small values only. Errors and stops as in `work_together`.
+        """
+        found = self.work_together(lambda: work() if self.rank == 0 else None, stop, name)
+        return self.share(found, f"{name}/value")
 
     def close(self) -> None:
         """Leave the job in step with the other ranks. **Collective.**"""
         self.hvd.shutdown()
 
 
-class _Job:
-    """One piece of work in a thread of its own, and how it ended."""
+def _in_thread(work: Callable[[], T], name: str) -> Future[T]:
+    """Start work in a daemon thread: a process that ends must not wait for one that hangs, as an executor's would."""
+    future: Future[T] = Future()
 
-    def __init__(self, work: Callable[[], Any], name: str) -> None:
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.work = work
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self.value = self.work()
-        except BaseException as error:  # carried to the main thread and raised there
-            self.error = as_usage(error)
+            future.set_result(work())
+        except BaseException as error:  # raised again in the main thread
+            future.set_exception(as_usage(error))
 
-    def still_busy(self, wait_s: float) -> bool:
-        self.thread.join(timeout=wait_s)
-        return self.thread.is_alive()
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
 
-    def stopped(self) -> bool:
-        return isinstance(self.error, StopRequested)
 
-    def exit_code(self) -> int:
-        if self.error is None or self.stopped():
-            return 0
-        return EXIT_USAGE if isinstance(self.error, UsageError) else EXIT_FAILED
+def _exit_code(error: BaseException | None) -> int:
+    if error is None:
+        return 0
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED

@@ -33,6 +33,7 @@ TENSORBOARD_DIR = "tensorboard"
 CHECKPOINT_PREFIX = "checkpoint-"
 BEST_LINK = "best"
 FINISHED_FILE = "finished.json"
+TASK_FILE = "task.json"  # of a checkpoint or final model: what a row means
 LOCK_FILE = ".lock"  # held while a run is alive in the directory
 HOLDER_FILE = ".lock.holder"  # who holds it
 MANIFEST_FILE = "manifest.json"  # of a checkpoint; written last

@@ -1,6 +1,6 @@
-"""The few ways in which ringtune changes a disk, so that a test can break each one.
+"""Every way in which ringtune changes a disk, so that tests can make each one fail.
 
-Whatever must survive a crash goes through here: bytes are flushed to the device before a name makes them visible.
+Data that must survive a crash is flushed to the device before a rename makes it visible.
 """
 
 from __future__ import annotations
@@ -39,10 +39,15 @@ def rename(source: Path, target: Path) -> Path:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file's content so that readers, and a crash, see the old or the new and nothing between."""
+    """Replace a file's content in one step: readers, and a crash, find the old or the new content, never a mixture."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write_bytes(temporary, content)
         rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a text file's content in one step, as UTF-8."""
+    replace_file(path, text.encode("utf-8"))

@@ -1,8 +1,8 @@
 """Evaluation whose result does not depend on who computes it: not on the ranks, nor on their threads.
 
 Batches are planned by a pure function of the rows' lengths; ranks take whole batches in turn, without padding rows, and
-compute each with one thread; the logits come back with their row numbers and every score is computed from all rows in
-their own order. ``ringtune-predict`` plans and computes by the same functions, so its scores are these.
+compute each with one thread; the outputs come back with their numbers and every score is computed from all rows in
+their own order. ``ringtune-predict`` plans and computes with the same functions, so its scores are the same.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import torch
 from ringtune.train import chunks
 from ringtune.train.comm import Comm
 from ringtune.train.contract import StopRequested
-from ringtune.train.scores import classification_scores, regression_scores
 from ringtune.train.step import Precision
-from ringtune.train.tokens import TokenRows, TokenTable
+from ringtune.train.task import Task
+from ringtune.train.task.sequence import LABELS
+from ringtune.train.tokens import Features
 from torch import nn
 
-BATCHES_BETWEEN_QUESTIONS = 16  # how many a rank computes before the ranks ask each other whether to stop
+BATCHES_BETWEEN_STOP_CHECKS = 16  # how many a rank computes before the ranks ask each other whether to stop
 
 
 def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
@@ -68,30 +69,34 @@ def worker_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-def logits_of(model: nn.Module, rows: TokenRows, batch: np.ndarray, precision: Precision) -> torch.Tensor:
-    """Return the model's logits for a batch of rows, float32 [B, C] on the CPU."""
-    tensors = {name: each.to(precision.device) for name, each in rows.batch(batch).items() if name != "labels"}
+def outputs_of(
+    model: nn.Module, task: Task, features: Features, chosen: np.ndarray, precision: Precision
+) -> torch.Tensor:
+    """Return the outputs for a batch of features, float32 [B, W] on the CPU. W: `Task.width`."""
+    batch = task.inputs(task.collate(features, chosen, seed=0))
     with torch.inference_mode(), precision.context():
-        return model(**tensors).logits.float().cpu()
+        return task.outputs(model(**{name: each.to(precision.device) for name, each in batch.items()})).cpu()
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of every row of a table, in the order of the rows."""
+    """The outputs for all features of a table, in their order."""
 
-    logits: np.ndarray  # float32 [num_rows, num_labels]
-    labels: np.ndarray | None  # int64 or float32 [num_rows]; None for rows without labels
+    outputs: np.ndarray  # float32 [num_features, W]
+    labels: np.ndarray | None  # [num_features]; None for rows without labels
 
-    def scores(self) -> dict[str, float]:
+    def scores(self, task: Task) -> dict[str, float]:
         """Return the scores against the labels, and the number of rows."""
         assert self.labels is not None
-        compute = regression_scores if np.issubdtype(self.labels.dtype, np.floating) else classification_scores
-        return {**compute(self.logits, self.labels), "num_rows": len(self.labels)}
+        found = task.scores([(self.outputs, self.labels)])
+        assert found is not None
+        return {**found.values, "num_rows": found.num_rows}
 
 
-def predict_table(
+def predict_features(
     model: nn.Module,
-    table: TokenTable,
+    task: Task,
+    features: Features,
     comm: Comm,
     precision: Precision,
     batch_tokens: int,
@@ -99,25 +104,24 @@ def predict_table(
     stop_requested: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Predictions:
-    """Return the model's logits for all rows, on every rank. **Collective.**
+    """Return the outputs for all features, on every rank. **Collective.**
 
-    ``progress`` hears how many rows are done. Raises StopRequested on every rank when one was asked to stop.
+    progress: called with the number of features done. Raises StopRequested on every rank when a stop is requested.
     """
-    batches = plan_batches(table.lengths, batch_tokens)
+    batches = plan_batches(features.lengths, batch_tokens)
     mine = batches[comm.rank :: comm.size]
     most = len(batches[:: comm.size])  # of any rank: all ask equally often
-    rows_done = np.cumsum([len(each) for each in batches])
-    num_labels = int(model.config.num_labels)  # type: ignore[union-attr, arg-type]
-    logits: list[torch.Tensor] = [torch.empty(0, num_labels)]
+    num_done = np.cumsum([len(each) for each in batches])
+    outputs: list[torch.Tensor] = [torch.empty(0, task.width)]
     model.eval()
     with worker_threads(torch.get_num_threads() if precision.device.type == "cpu" else 1) as pool:
-        for start in range(0, most, BATCHES_BETWEEN_QUESTIONS):
+        for start in range(0, most, BATCHES_BETWEEN_STOP_CHECKS):
             if comm.any(stop_requested(), "evaluate/stop"):
                 raise StopRequested
-            several = mine[start : start + BATCHES_BETWEEN_QUESTIONS]
-            logits += pool.map(lambda batch: logits_of(model, table, batch, precision), several)
-            progress(int(rows_done[min((start + BATCHES_BETWEEN_QUESTIONS) * comm.size, len(batches)) - 1]))
-    rows = np.concatenate([np.empty(0, dtype=np.int64), *mine])
-    all_rows = comm.gather(torch.from_numpy(rows), "evaluate/rows").numpy()
-    all_logits = comm.gather(torch.cat(logits), "evaluate/logits").numpy()
-    return Predictions(all_logits[np.argsort(all_rows)], table.labels)
+            several = mine[start : start + BATCHES_BETWEEN_STOP_CHECKS]
+            outputs += pool.map(lambda batch: outputs_of(model, task, features, batch, precision), several)
+            progress(int(num_done[min((start + BATCHES_BETWEEN_STOP_CHECKS) * comm.size, len(batches)) - 1]))
+    numbers = np.concatenate([np.empty(0, dtype=np.int64), *mine])
+    all_numbers = comm.gather(torch.from_numpy(numbers), "evaluate/features").numpy()
+    all_outputs = comm.gather(torch.cat(outputs), "evaluate/outputs").numpy()
+    return Predictions(all_outputs[np.argsort(all_numbers)], features.feature_columns.get(LABELS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
-from ringtune.train.data import Task
 from ringtune.train.first_token import leave_out_other_tokens
-from ringtune.train.tokens import TokenTable
+from ringtune.train.task import Task, of_model
+from ringtune.train.task import read as read_task
+from ringtune.train.tokens import IDS, Features
 from torch import nn
 
 
@@ -31,59 +33,59 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_model(config: TrainConfig, task: Task) -> nn.Module:
-    """Return the sequence classifier, fp32, on the CPU.
+    """Return the model to train, fp32, on the CPU.
 
     The new head is drawn from the seed, so all ranks get the same one. Every rank reads the same files; broadcasting
     weights or optimizer state through Horovod is neither needed nor safe (its optimizer broadcast takes a real step).
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    import transformers
 
-    names = dict(enumerate(task.label_names)) or {0: "value"}
-    settings: dict[str, Any] = {
-        "num_labels": task.num_labels,
-        "id2label": names,
-        "label2id": {name: index for index, name in names.items()},
-        "problem_type": "regression" if task.kind == "regression" else "single_label_classification",
-    }
-    with _told_in_one_line(config.model_name_or_path):
-        model_config = AutoConfig.from_pretrained(config.model_name_or_path, **settings)
+    name = config.model_name_or_path
+    auto_class = getattr(transformers, task.auto_class)
+    with _error_in_one_line(name):
+        model_config = transformers.AutoConfig.from_pretrained(name, **task.model_settings())
         if config.dropout is not None:
             _set_dropout(model_config, config.dropout)
         torch.manual_seed(config.seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            config.model_name_or_path, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True
-        )
-    return leave_out_other_tokens(model)
+        model = auto_class.from_pretrained(name, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True)
+    return leave_out_other_tokens(model) if task.reads_first_token else model
 
 
-def load_classifier(name: str) -> nn.Module:
-    """Return a trained sequence classifier or regressor as it was saved, fp32, on the CPU.
+def load_trained(name: str) -> tuple[nn.Module, Task, int | None]:
+    """Return a trained model as it was saved, fp32, on the CPU; its task; its max_seq_length, None if it is not known.
 
-    Raises UsageError for a model whose head was never trained: it would be drawn at random and predict noise.
+    The task is that of its ``task.json``; of a folder without one, the task of its configuration. Raises UsageError for a
+    model whose head was never trained: it would be drawn at random and predict noise.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
-    with _told_in_one_line(name):
-        model, found = AutoModelForSequenceClassification.from_pretrained(
+    where = f"--model_name_or_path {name}"
+    found = read_task(Path(name).expanduser())
+    auto_class = getattr(transformers, found[0].auto_class if found else "AutoModelForSequenceClassification")
+    with _error_in_one_line(name):
+        model, loaded = auto_class.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
-    missing = sorted(found["missing_keys"])
+    missing = sorted(loaded["missing_keys"])
     if missing:
         raise UsageError(
-            f"--model_name_or_path {name}",
+            where,
             f"{missing[0]} is not in it ({len(missing)} tensors): it was not trained to classify",
             legal="a fine-tuned sequence model",
             todo="fine-tune it with ringtune-train first",
         )
-    if model.config.problem_type == "multi_label_classification":
+    task, max_seq_length = found if found else (of_model(model.config, where), None)
+    if task.width != model.config.num_labels:
         raise UsageError(
-            f"--model_name_or_path {name}", "it gives several labels a row", legal="one label a row, or a number"
+            where,
+            f"its task.json has {task.width} outputs, its model {model.config.num_labels}",
+            legal="files of one run",
         )
-    return leave_out_other_tokens(model)
+    return leave_out_other_tokens(model) if task.reads_first_token else model, task, max_seq_length
 
 
 @contextmanager
-def _told_in_one_line(name: str) -> Iterator[None]:
+def _error_in_one_line(name: str) -> Iterator[None]:
     """Turn what transformers raises for a model that cannot be read into a UsageError."""
     try:
         yield
@@ -123,10 +125,12 @@ def _set_dropout(model_config: Any, rate: float) -> None:
             setattr(model_config, name, rate)
 
 
-def refuse_other_tokens(model: nn.Module, tables: Sequence[TokenTable]) -> None:
-    """Raise UsageError if the rows hold tokens that the model has no embedding for, or more of them than it has places:
-    its tokenizer is another model's. Found late, it would be an index out of range in the middle of training."""
-    largest = max(int(table.ids.max(initial=0)) for table in tables)
+def refuse_other_tokens(model: nn.Module, task: Task, several: Sequence[Features]) -> None:
+    """Raise UsageError if the features hold tokens that the model has no embedding for, or more of them than it takes.
+
+    Its tokenizer is then another model's. Found late, it would be an index out of range in the middle of training.
+    """
+    largest = max(int(features.token_columns[IDS].max(initial=0)) for features in several)
     known = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if largest >= known:
         raise UsageError(
@@ -135,12 +139,10 @@ def refuse_other_tokens(model: nn.Module, tables: Sequence[TokenTable]) -> None:
             legal="the tokenizer the model was trained with",
             todo="check the folder's tokenizer files",
         )
-    longest = max(tables, key=lambda table: int(table.lengths.max()))
-    example = longest.batch([int(longest.lengths.argmax())])
-    example.pop("labels", None)
+    longest = max(several, key=lambda features: int(features.lengths.max()))
     try:
         with torch.no_grad():
-            model(**example)
+            model(**task.inputs(task.collate(longest, [int(longest.lengths.argmax())], seed=0)))
     except (IndexError, RuntimeError) as error:  # of an index out of range, of shapes that do not match
         raise UsageError(
             "--max_seq_length",
@@ -149,14 +151,14 @@ def refuse_other_tokens(model: nn.Module, tables: Sequence[TokenTable]) -> None:
         ) from None
 
 
-def freeze_unused(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> list[str]:
+def freeze_unused(model: nn.Module, task: Task, features: Features) -> list[str]:
     """Freeze the parameters that the loss does not reach and return their names.
 
     One rank alone leaves their gradient unset and AdamW skips them; with several ranks the reduction would set zeros
     and AdamW would decay them, so that N ranks would differ from one.
     """
     with torch.enable_grad():
-        model(**batch).logits.sum().backward()
+        task.outputs(model(**task.inputs(task.collate(features, [0], seed=0)))).sum().backward()
     unused = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
     for name, each in model.named_parameters():
         each.grad = None
@@ -236,8 +238,6 @@ def state_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def pretrained_files(model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
     """Return what ``from_pretrained`` needs beside the weights: the configuration's and the tokenizer's files."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
         tokenizer.save_pretrained(folder)

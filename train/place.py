@@ -13,7 +13,7 @@ from importlib import metadata
 import torch
 from ringtune.train.comm import Comm
 from ringtune.train.contract import PROMISE_VARIABLE, UsageError, broken_promises, promised_placements
-from ringtune.train.stop import StopWatch
+from ringtune.train.stop import StopFlag
 
 ALIKE = ("torch", "horovod", "transformers", "ringtune")  # packages whose versions must be those of rank 0
 
@@ -63,7 +63,7 @@ def use_threads(said: int | None, local_size: int) -> int:
     return found
 
 
-def take_places(comm: Comm, stop: StopWatch, tell: Callable[[object], None]) -> torch.device:
+def take_places(comm: Comm, stop: StopFlag, tell: Callable[[object], None]) -> torch.device:
     """Choose this rank's device, tell every rank's place and check it against what was promised. **Collective.**"""
     device = comm.work_together(lambda: choose_device(comm), stop, "place/device")
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""One rank of a command: arguments in, exit code out, every error told once."""
+"""One rank of a command: arguments in, exit code out, every error reported once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ringtune.train.contract import (
     rank_message,
 )
 
-SPEAKING_GRACE_S = 10.0
+REPORT_GRACE_S = 10.0
 
 
 def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[], Callable[..., int]]) -> None:
@@ -36,19 +36,19 @@ def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[
         if promised_rank() == 0:
             print(f"{name}: {error}", file=sys.stderr)
         else:
-            # All ranks fail alike here, before they can talk. The launcher ends the job at the first exit: let it be the
-            # rank that speaks, whose exit then ends this wait.
-            time.sleep(SPEAKING_GRACE_S)
+            # All ranks fail alike here, before they can communicate. The launcher ends the job at the first exit: it should
+            # be that of rank 0, which prints the error; its exit then ends this wait.
+            time.sleep(REPORT_GRACE_S)
         sys.exit(EXIT_USAGE)
     _quieten_libraries()
     leave(_work(name, settings, load_work, dry_run=dry_run))
 
 
 def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]], *, dry_run: bool) -> int:
-    from ringtune.train.stop import StopWatch
+    from ringtune.train.stop import StopFlag
 
-    stop = StopWatch()
-    stop.listen()  # before the slow imports: a stop during start-up is a stop, not a death
+    stop = StopFlag()
+    stop.listen()  # before the slow imports: a signal during start-up is a request to stop, too
     try:
         from ringtune.train.comm import Comm, PeerFailed
         from ringtune.train.step import NotFinite
@@ -64,7 +64,7 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
     except PeerFailed as failed:
         code = failed.exit_code
     except UsageError as error:
-        if comm is None or comm.speaks:
+        if comm is None or comm.reports_error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
         code = EXIT_USAGE
     except NotFinite as error:
@@ -83,9 +83,9 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
 
 
 def _die(name: str, comm: object, error: BaseException) -> None:
-    """Tell this rank's failure and leave at once, so that the launcher takes the other ranks down.
+    """Report this rank's failure and end the process at once, so that the launcher ends the other ranks.
 
-    A rank that only notices that another one is gone stays silent: its traceback would bury the cause.
+    A rank that only notices that another one is gone stays silent: its traceback would hide the cause.
     """
     if isinstance(error, getattr(comm, "Broken", ())):
         leave(EXIT_FAILED)
@@ -106,7 +106,7 @@ def leave(code: int) -> None:
 
 
 def _quieten_libraries() -> None:
-    """Keep the libraries' own bars, advice and parallel tokenisers out of a job of many ranks."""
+    """Switch off the libraries' own bars, advice and parallel tokenisers in a job of many ranks."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,17 +1,14 @@
-"""The run directory: whose it is, what is logged there, and one live run in it at a time."""
+"""The run directory: its configuration, and one live run in it at a time."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from ringtune.train import checkpoint, disk
+from ringtune.train import checkpoint, publish
 from ringtune.train.contract import (
     BEST_LINK,
     CHECKPOINT_PREFIX,
@@ -20,9 +17,9 @@ from ringtune.train.contract import (
     HOLDER_FILE,
     LOCK_FILE,
     METRICS_FILE,
+    TASK_FILE,
     TENSORBOARD_DIR,
     UsageError,
-    read_records,
 )
 
 
@@ -31,12 +28,8 @@ def clear(folder: Path) -> None:
     ours = [folder / name for name in (BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, FINISHED_FILE, CONFIG_FILE)]
     ours += folder.glob(f"{CHECKPOINT_PREFIX}*")
     ours += folder.glob(f".{CHECKPOINT_PREFIX}*")
-    for path in ours:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    (folder / checkpoint.MODEL_FILE).unlink(missing_ok=True)
+    for path in [*ours, folder / checkpoint.MODEL_FILE, folder / TASK_FILE]:
+        publish.remove(path)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -60,13 +53,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one piece."""
-    disk.replace_file(path, text.encode("utf-8"))
-
-
 class RunLock:
-    """Held by rank 0 while a run lives; the system lets go of it when the process dies, however it dies."""
+    """Held by rank 0 while a run is alive; the system releases it when the process ends, however it ends."""
 
     def __init__(self, folder: Path, flag: str = "--output_dir") -> None:
         self.folder = folder
@@ -93,31 +81,7 @@ class RunLock:
         (self.folder / HOLDER_FILE).write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
 
     def release(self) -> None:
-        """Let go, if it is held."""
+        """Release the lock, if it is held."""
         if self.lock.is_locked:
             (self.folder / HOLDER_FILE).unlink(missing_ok=True)
             self.lock.release()
-
-
-class MetricsLog:
-    """One JSON object a line; rank 0 appends."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-
-    def truncate_after(self, step: int) -> None:
-        """Drop what a run that goes on from ``step`` will write again: later steps, the evaluation of this one (it comes
-        after the checkpoint) and a line that a crash tore."""
-        if self.path.exists():
-            kept = [record for record in read_records(self.path) if _stays(record, step)]
-            disk.replace_file(self.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
-
-
-def _stays(record: Mapping[str, Any], step: int) -> bool:
-    here = record.get("step", 0)
-    return bool(here < step or (here == step and record.get("event") != "eval"))

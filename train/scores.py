@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ringtune.train.contract import UsageError
 
+Scored = tuple[np.ndarray, np.ndarray]
+"""Outputs of the model [N, W] and labels [N] of some rows, each with a label."""
+
 #: The score by which each GLUE task is ranked (Wang et al. 2019); the rest are ranked by accuracy or Spearman.
 GLUE_MAIN_SCORE = {"cola": "matthews_correlation", "stsb": "spearmanr", "mrpc": "f1", "qqp": "f1"}
 LOWER_IS_BETTER = ("loss", "mse", "mae")
+_CORNER = "true / predicted"
 
 
-def classification_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return loss, accuracy, f1 and matthews_correlation. **Pure.** logits: float [N, C]; labels: int64 [N]."""
-    return scores_of_counts(confusion_matrix(logits, labels), math.fsum(cross_entropies(logits, labels)))
+@dataclass(frozen=True)
+class Scores:
+    """The scores of all rows that have a label."""
+
+    num_rows: int
+    values: Mapping[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)  # more for a report, as JSON
+    text: str = ""  # more for a person, as lines
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the scores for a report."""
+        return {**self.values, "num_rows": self.num_rows, **self.details}
+
+
+def total_cross_entropy(parts: Iterable[Scored]) -> float:
+    """Return the sum of the cross entropies of all rows; it does not depend on how rows are parted. **Pure.**"""
+    # fsum rounds once, whatever the order.
+    return math.fsum(each for logits, labels in parts for each in cross_entropies(logits, labels))
 
 
 def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -70,15 +92,26 @@ def regression_scores(values: np.ndarray, labels: np.ndarray) -> dict[str, float
     }
 
 
-def deciding_score(kind: str, task_name: str | None, asked: str | None) -> str:
-    """Return the name of the score that decides which model is best. Raises UsageError for one there is not. **Pure.**"""
-    legal: tuple[str, ...] = ("loss", "mse", "mae", "pearson", "spearmanr")
-    if kind == "classification":
-        legal = ("loss", "accuracy", "f1", "matthews_correlation")
-    default = "accuracy" if kind == "classification" else "spearmanr"
-    name = (asked or GLUE_MAIN_SCORE.get(task_name or "", default)).removeprefix("eval_")
-    if name not in legal:
-        raise UsageError("--metric_for_best_model", f"{name} is no score of {kind}", legal=", ".join(legal))
+def confusion_table(classes: Sequence[str], confusion: np.ndarray) -> str:
+    """Return a confusion matrix as lines: one for each true class, a column for each predicted one. **Pure.**"""
+    width = max(len(name) for name in (*classes, _CORNER))
+    cell = max(8, *(len(name) + 2 for name in classes))
+    lines = [f"{_CORNER:{width}}" + "".join(f"{name:>{cell}}" for name in classes)]
+    for name, counts in zip(classes, confusion.tolist(), strict=True):
+        lines.append(f"{name:{width}}" + "".join(f"{count:>{cell}}" for count in counts))
+    return "\n".join(lines)
+
+
+def deciding_score(task: Any, task_name: str | None, asked: str | None) -> str:
+    """Return the name of the score that decides which model is best. Raises UsageError for an unknown one. **Pure.**
+
+    task: a `ringtune.train.task.Task`. asked: ``--metric_for_best_model``.
+    """
+    name = (asked or task.default_score(task_name)).removeprefix("eval_")
+    if name not in task.score_names:
+        raise UsageError(
+            "--metric_for_best_model", f"{name} is no score of {task.kind}", legal=", ".join(task.score_names)
+        )
     return name
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ringtune.train.comm import Comm
 from ringtune.train.gradient import Reducer
 from ringtune.train.order import derive_seed
-from ringtune.train.tokens import TokenTable
+from ringtune.train.shards import padded_tokens
+from ringtune.train.task import Task
+from ringtune.train.tokens import Features
 from torch import nn
 
 
@@ -36,22 +37,23 @@ class Precision:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """What this rank computes in one step."""
 
     step: int  # 1-based number of the update
     epoch: int
-    num_rows: int  # rows of the step over all ranks: what every loss is divided by
-    shards: Sequence[np.ndarray]  # this rank's shards, each an array of row numbers
+    num_features: int  # of the step over all ranks
+    num_terms: int  # of the loss over all ranks: what every loss is divided by
+    shards: Sequence[np.ndarray]  # this rank's shards, each an array of feature numbers
     first_shard: int  # number of shards[0] among all shards of the step
     learning_rate: float
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What all ranks agree happened in a step."""
+class StepResult:
+    """What happened in a step, the same on all ranks."""
 
-    loss: float  # mean over the rows of the step, summed in shard order, float64
+    loss: float  # mean over the terms of the step, summed in shard order, float64
     grad_norm: float  # before clipping
     stop_requested: bool  # by a signal on any rank
     num_tokens: int  # real tokens
@@ -61,15 +63,8 @@ class Outcome:
     updated: bool  # False where loss scaling met an overflow and the update was left out
 
 
-def row_losses(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Return the loss of each row, fp32 [B]: cross entropy of logits [B, C], squared error of logits [B, 1]."""
-    if labels.is_floating_point():
-        return F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="none")
-    return F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)
-
-
 class Stepper:
-    """Takes steps; owns the order in which gradients are made, reduced, checked, clipped and applied."""
+    """Takes steps: gradients are computed, reduced, checked, clipped and applied, in this order."""
 
     def __init__(
         self,
@@ -77,7 +72,8 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         reducer: Reducer,
         comm: Comm,
-        table: TokenTable,
+        task: Task,
+        features: Features,
         precision: Precision,
         *,
         seed: int,
@@ -85,11 +81,11 @@ class Stepper:
         label_smoothing: float,
     ) -> None:
         self.model, self.optimizer, self.reducer, self.comm = model, optimizer, reducer, comm
-        self.table, self.precision = table, precision
+        self.task, self.features, self.precision = task, features, precision
         self.seed, self.max_grad_norm, self.label_smoothing = seed, max_grad_norm, label_smoothing
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
 
-    def take(self, plan: Plan, stop_requested: bool) -> Outcome:
+    def take(self, plan: StepPlan, stop_requested: bool) -> StepResult:
         """Make one update, or none at all: raises NotFinite on every rank before the parameters are touched.
 
         **Collective.** A crash inside leaves nothing on disk; the run goes on from its last checkpoint.
@@ -104,52 +100,54 @@ class Stepper:
         comm_s = time.perf_counter() - computed
         self._refuse_bad_loss(plan, facts)
         grad_norm, updated = self._update(plan)
-        ranks_seconds = facts.seconds
-        return Outcome(
+        return StepResult(
             loss=float(sum(facts.losses)),
             grad_norm=grad_norm,
             stop_requested=facts.stop_requested,
             num_tokens=facts.num_tokens,
             num_padded_tokens=facts.num_padded_tokens,
-            balance=float(np.mean(ranks_seconds) / max(ranks_seconds)),
+            balance=float(np.mean(facts.seconds) / max(facts.seconds)),
             comm_s=comm_s,
             updated=updated,
         )
 
-    def _compute(self, plan: Plan) -> list[float]:
-        """Run forward and backward for this rank's shards and return their losses, each already a share of the mean."""
+    def _compute(self, plan: StepPlan) -> list[float]:
+        """Run forward and backward for this rank's shards; return their losses, each already a share of the mean."""
         losses = []
-        filled = [index for index, rows in enumerate(plan.shards) if len(rows)]
-        for index, rows in enumerate(plan.shards):
-            if not len(rows):
+        filled = [index for index, chosen in enumerate(plan.shards) if len(chosen)]
+        for index, chosen in enumerate(plan.shards):
+            if not len(chosen):
                 losses.append(0.0)
                 continue
+            shard = plan.first_shard + index
             # Dropout depends on the step and the shard only: no generator state is saved, no rank is special.
-            torch.manual_seed(derive_seed("dropout", self.seed, plan.step, plan.first_shard + index))
-            batch = {
-                name: each.to(self.precision.device, non_blocking=True) for name, each in self.table.batch(rows).items()
-            }
-            labels = batch.pop("labels")
+            torch.manual_seed(derive_seed("dropout", self.seed, plan.step, shard))
+            batch = self._batch(chosen, derive_seed("collate", self.seed, plan.step, shard))
             with self.precision.context():
-                logits = self.model(**batch).logits
-            loss = row_losses(logits, labels, self.label_smoothing).sum() / plan.num_rows
+                output = self.model(**self.task.inputs(batch))
+            loss = self.task.losses(output, batch, self.label_smoothing).sum() / plan.num_terms
             self.reducer.backward(self.scaler.scale(loss), last=index == filled[-1])
             losses.append(loss.item())
         return losses
 
-    def _exchange(self, plan: Plan, losses: list[float], seconds: float, stop_requested: bool) -> _Facts:
-        lengths = [self.table.lengths[rows] for rows in plan.shards]
-        padded = sum(len(each) * int(each.max()) for each in lengths if len(each))
-        mine = [float(stop_requested), seconds, float(sum(each.sum() for each in lengths)), float(padded), *losses]
+    def _batch(self, chosen: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+        batch = self.task.collate(self.features, chosen, seed)
+        return {name: each.to(self.precision.device, non_blocking=True) for name, each in batch.items()}
+
+    def _exchange(self, plan: StepPlan, losses: list[float], seconds: float, stop_requested: bool) -> _Facts:
+        lengths = [self.features.lengths[chosen] for chosen in plan.shards]
+        num_tokens = sum(int(each.sum()) for each in lengths)
+        mine = [float(stop_requested), seconds, float(num_tokens), float(sum(map(padded_tokens, lengths))), *losses]
         everyone = self.comm.gather(torch.tensor([mine], dtype=torch.float64), "step/facts").numpy()
         return _Facts(everyone)
 
-    def _refuse_bad_loss(self, plan: Plan, facts: _Facts) -> None:
+    def _refuse_bad_loss(self, plan: StepPlan, facts: _Facts) -> None:
         """Raise NotFinite on all ranks alike, naming step, rank and rows, if any shard's loss is not finite."""
         if np.isfinite(facts.losses).all():
             return
         bad = np.flatnonzero(~np.isfinite(facts.losses)).tolist()
-        mine = {plan.first_shard + index: rows.tolist() for index, rows in enumerate(plan.shards)}
+        rows_of = [list(dict.fromkeys(self.features.row_of[chosen].tolist())) for chosen in plan.shards]
+        mine = dict(enumerate(rows_of, start=plan.first_shard))
         everyone = self.comm.gather_values({shard: mine[shard] for shard in bad if shard in mine}, "step/bad_rows")
         where = "; ".join(
             f"rank {rank}: {facts.losses[shard]} in the shard of rows {rows}"
@@ -161,7 +159,7 @@ class Stepper:
             "look at these rows, or lower --learning_rate"
         )
 
-    def _update(self, plan: Plan) -> tuple[float, bool]:
+    def _update(self, plan: StepPlan) -> tuple[float, bool]:
         """Clip the reduced gradient and apply it. The gradient is the same on all ranks, and so is each decision here."""
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate

@@ -1,4 +1,4 @@
-"""Remember that a stop was asked for; what to do about it is decided where all ranks can agree."""
+"""Remember that a stop was requested; what to do about it is decided where all ranks can agree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import FrameType
 from ringtune.train.contract import STOP_SIGNALS
 
 
-class StopWatch:
+class StopFlag:
     """A flag that the contract's signals set.
 
     Not a threading.Event: its lock is not reentrant, and a signal may arrive while the main thread holds it.
@@ -18,7 +18,7 @@ class StopWatch:
         self.requested = False
 
     def listen(self) -> None:
-        """Catch the signals from now on. A second one changes nothing: the save under way is worth more."""
+        """Catch the signals from now on. A second signal changes nothing: it must not interrupt a save."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._asked)
 
@@ -27,7 +27,7 @@ class StopWatch:
         return self.requested
 
     def set(self) -> None:
-        """Take over a request that another rank got."""
+        """Set the flag, for a request that another rank got."""
         self.requested = True
 
     def _asked(self, number: int, frame: FrameType | None) -> None:

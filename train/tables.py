@@ -1,57 +1,75 @@
-"""From files to memory-mapped token tables: one rank of each node tokenises, the others wait for it."""
+"""From files to memory-mapped features: one rank of each host tokenises, the others wait for it.
+
+The features of all splits are one folder in the cache, named by everything they depend on. Files are hashed at every start
+and read only when that folder is not there.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import data, tokens
+from ringtune.train import data, publish, reader, table, task
+from ringtune.train.columns import Columns
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import UsageError, cache_folder
+from ringtune.train.contract import TASK_FILE, StopRequested, UsageError, cache_folder
 from ringtune.train.progress import Progress
-from ringtune.train.stop import StopWatch
+from ringtune.train.reader import Source
+from ringtune.train.rows import RowFile, first_rows, write_rows
+from ringtune.train.stop import StopFlag
+from ringtune.train.table import TableWriter, open_table
+from ringtune.train.task import Task
+from ringtune.train.task.labels import LabelColumn
+from ringtune.train.task.sequence import LABELS
+from ringtune.train.tokens import Features, require_usable, tokenizer_digest
+
+_ROWS = "rows"  # folder for the rows while they are tokenised
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tokenised rows of a run, read-only and memory-mapped on every rank."""
+    """The features of a run, read-only and memory-mapped on every rank."""
 
-    task: data.Task
-    train: tokens.TokenTable
-    validation: Mapping[str, tokens.TokenTable]  # by the suffix of its scores: "" or, for MNLI, "" and "mm"
-    test: tokens.TokenTable | None
+    task: Task
+    train: Features
+    validation: Mapping[str, Features]  # by the suffix of its scores: "" or, for MNLI, "" and "mm"
+    test: Features | None
     digest: str  # of the rows as read
+    report: str  # which columns are read, one line
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What the tokenising rank of a node tells the others."""
+    """What the tokenising rank of a host tells the others."""
 
-    task: data.Task
-    key: str  # the name of the tables' folder in the cache of each host
-    names: tuple[str, ...]
+    task: Task
+    key: str  # name of the features' folder in the cache of each host
+    splits: tuple[str, ...]
     digest: str
+    report: str
 
 
-def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopWatch) -> Tables:
-    """Return the run's tables; tokenises at most once per node and never again. **Collective.**
+def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopFlag) -> Tables:
+    """Return the run's features; tokenises at most once per host. **Collective.**
 
-    Raises UsageError for rows that cannot be used, StopRequested if one asked for it meanwhile; a killed tokeniser
-    leaves only a temporary folder that the next one replaces.
+    Raises UsageError for rows that cannot be used, StopRequested if a stop is requested meanwhile; a killed tokeniser
+    leaves only a temporary folder.
     """
 
     def work() -> _Prepared | None:
-        return _tokenise(config, tokenizer, stop, shown=comm.rank == 0) if comm.local_rank == 0 else None
+        return _prepare(config, tokenizer, stop, shown=comm.rank == 0) if comm.local_rank == 0 else None
 
     mine = comm.work_together(work, stop, "tables/prepare")
-    everyone = [each for each in comm.gather_values(mine, "tables/prepared") if each is not None]
-    first = everyone[0]
-    for each in everyone:
+    hosts = [each for each in comm.gather_values(mine, "tables/prepared") if each is not None]
+    first = hosts[0]
+    for each in hosts:
         if (each.digest, each.key) != (first.digest, first.key):
             raise UsageError(
                 "data",
@@ -59,68 +77,125 @@ def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopWatch) ->
                 legal="the same files on every host",
                 todo="copy the files, or put them on a shared file system",
             )
-    folder = _folder(config, first.key)  # this host's own: its cache may lie elsewhere than that of rank 0's host
-    opened = {name: tokens.TokenTable.open(folder / name) for name in first.names}
-    return Tables(
-        task=first.task,
-        train=opened["train"],
-        validation={name.removeprefix("validation"): each for name, each in opened.items() if name[0] == "v"},
-        test=opened.get("test"),
-        digest=first.digest,
-    )
+    folder = _folder(config, first.key)  # this host's own: its cache may be elsewhere than that of rank 0's host
+    opened = {split: open_table(folder, split) for split in first.splits}
+    validation = {
+        split.removeprefix(data.VALIDATION): each for split, each in opened.items() if split.startswith(data.VALIDATION)
+    }
+    return Tables(first.task, opened[data.TRAIN], validation, opened.get(data.TEST), first.digest, first.report)
 
 
 def _folder(config: TrainConfig, key: str) -> Path:
     return cache_folder(config.cache_dir) / "tokens" / key
 
 
-def _tokenise(config: TrainConfig, tokenizer: Any, stop: StopWatch, *, shown: bool) -> _Prepared:
-    source = data.DataSource(
-        task_name=config.task_name,
-        dataset_name=config.dataset_name,
-        dataset_config_name=config.dataset_config_name,
-        train_file=config.train_file,
-        validation_file=config.validation_file,
-        test_file=config.test_file,
-        text_column_names=config.text_column_names,
-        label_column_name=config.label_column_name,
-        max_train_samples=config.max_train_samples,
-        max_eval_samples=config.max_eval_samples,
-    )
-    raw = _scratch(cache_folder(config.cache_dir) / "raw")
-    try:
-        splits, task = data.load(source, regression=config.regression, cache_dir=raw)
-        if splits.train is None:
-            raise UsageError(
-                "data", "there are no training rows", legal="--train_file or a data set with a train split"
-            )
-        key = tokens.token_key(splits, task, tokenizer, config.max_seq_length)
-        folder = _folder(config, key)
-        named = {"train": splits.train}
-        named |= {f"validation{suffix}": each for suffix, each in splits.validation.items()}
-        if splits.test is not None:
-            named["test"] = splits.test
-        for name, rows in named.items():
-            bar = Progress(len(rows), f"tokenising {name}", shown=shown)
-            tokens.write(folder / name, rows, task, tokenizer, config.max_seq_length, stop.is_set, bar.update)
-            bar.close()
-        return _Prepared(task, key, tuple(named), splits.digest)
-    finally:
-        shutil.rmtree(raw, ignore_errors=True)
+def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool) -> _Prepared:
+    sources = data.open_splits(config)
+    columns = data.choose_columns(config, sources)
+    require_usable(tokenizer, config.max_seq_length)
+    digest = data.digest(config, sources)
+    parts = [table.LAYOUT, digest, tokenizer_digest(tokenizer), config.max_seq_length]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    folder = _folder(config, key)
+    if publish.verify_folder(folder, (TASK_FILE,)) is not None:
+        try:
+            with publish.new_folder(folder) as new:
+                _Tokenising(config, sources, columns, tokenizer, stop, shown).run(new)
+        except OSError as error:
+            raise _cache_error(error, cache_folder(config.cache_dir)) from error
+    found = task.read(folder)
+    assert found is not None  # verified above
+    train = sources[data.TRAIN]
+    report = f"{train.where}: {columns[data.TRAIN].describe(train.names, found[0].label_note())}"
+    return _Prepared(found[0], key, tuple(sources), digest, report)
 
 
-def _scratch(parent: Path) -> Path:
-    """Return a new folder of this process alone: hosts that share the cache may give their processes the same number.
-
-    Raises UsageError where none can be made.
-    """
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=parent))
-    except OSError as error:
-        raise UsageError(
-            f"--cache_dir {parent.parent}",
+def _cache_error(error: OSError, cache: Path) -> Exception:
+    """Return the error of a cache that cannot take the features, in one line."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UsageError(
+            f"--cache_dir {cache}",
+            "there is no room left",
+            legal="room for the rows and their tokens",
+            todo="free space, choose another, or set $RINGTUNE_CACHE",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return UsageError(
+            f"--cache_dir {cache}",
             str(error.strerror),
             legal="a folder one may write to",
             todo="choose another, or set $RINGTUNE_CACHE",
-        ) from None
+        )
+    return error
+
+
+@dataclass(frozen=True)
+class _Tokenising:
+    """The way of all splits from their sources to features."""
+
+    config: TrainConfig
+    sources: Mapping[str, Source]
+    columns: Mapping[str, Columns]
+    tokenizer: Any
+    stop: StopFlag
+    shown: bool
+
+    def run(self, new: publish.NewFolder) -> None:
+        """Write features and task into the new folder."""
+        rows = new.path / _ROWS
+        rows.mkdir()
+        for split in self.sources:
+            self._read(split, rows / split)
+        found = self._decide(RowFile(rows / data.TRAIN))
+        for split in self.sources:
+            self._tokenise(split, found, RowFile(rows / split), TableWriter(new, split))
+        new.write(TASK_FILE, task.to_bytes(found, self.config.max_seq_length))
+        shutil.rmtree(rows)
+
+    def _read(self, split: str, path: Path) -> None:
+        """Write the rows of a split to a file. Raises UsageError for the first that cannot be used."""
+        source = self.sources[split]
+
+        def usable() -> Any:
+            for batch in first_rows(source.read(self.columns[split]), data.row_limit(self.config, split)):
+                reader.refuse_errors(batch, source)
+                yield batch
+
+        if not write_rows(path, usable(), self.stop.is_set):
+            raise reader.no_rows(source.where)
+
+    def _decide(self, rows: RowFile) -> Task:
+        """Return the task that the labels of the training rows make."""
+        source, columns = self.sources[data.TRAIN], self.columns[data.TRAIN]
+        name = str(columns.label)
+        regression = (
+            True if self.config.task_name == "stsb" and self.config.regression is None else self.config.regression
+        )
+        labels = LabelColumn(name, regression=regression, declared=source.class_names.get(name, ()))
+        for batch in rows:
+            labels.add(batch.column("label"), map(source.place, batch.column("line").to_pylist()))
+        return task.decide(columns, labels, source.where)
+
+    def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter) -> None:
+        source = self.sources[split]
+        num_rows = sum(batch.num_rows for batch in rows)
+        bar = Progress(num_rows, f"tokenising {split}", unit="rows", shown=self.shown)
+        for batch in rows:
+            if self.stop.is_set():
+                raise StopRequested
+            features = found.encode(batch, self.tokenizer, self.config.max_seq_length)
+            if split != data.TEST:
+                _refuse_wrong_label(found, features, batch, source)
+            writer.append(features, batch.num_rows)
+            bar.update(writer.num_rows)
+        writer.close()
+        bar.close()
+
+
+def _refuse_wrong_label(found: Task, features: Features, batch: Any, source: Source) -> None:
+    """Raise UsageError for the first row whose label is none."""
+    wrong = ~found.has_label(features.feature_columns[LABELS])
+    if wrong.any():
+        row = int(features.row_of[int(wrong.argmax())])
+        place = source.place(batch.column("line")[row].as_py())
+        raise found.wrong_label(place, batch.column("label")[row].as_py())

@@ -9,7 +9,7 @@ import torch
 from ringtune.train.comm import Comm, PeerFailed
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer
-from ringtune.train.stop import StopWatch
+from ringtune.train.stop import StopFlag
 
 comm = Comm()
 rank, size = comm.rank, comm.size
@@ -29,25 +29,28 @@ def slow() -> int:
     return rank * 10
 
 
-assert comm.work_together(slow, StopWatch(), "facts/slow") == rank * 10
+assert comm.work_together(slow, StopFlag(), "facts/slow") == rank * 10
+
+# What rank 0 alone does, all get the value of.
+assert comm.on_rank_0(lambda: f"from rank {rank}", StopFlag(), "facts/rank_0") == "from rank 0"
 
 
-# An error on the last rank ends the work of all: it speaks, the others leave with its exit code.
+# An error on the last rank ends the work of all: it reports it, the others leave with its exit code.
 def failing() -> None:
     if rank == size - 1:
         raise UsageError("here", "planted")
 
 
 try:
-    comm.work_together(failing, StopWatch(), "facts/failing")
+    comm.work_together(failing, StopFlag(), "facts/failing")
     raise SystemExit("the failure was not noticed")
 except UsageError:
-    assert rank == size - 1 and comm.speaks
+    assert rank == size - 1 and comm.reports_error
 except PeerFailed as failed:
-    assert rank != size - 1 and failed.exit_code == 2 and not comm.speaks
+    assert rank != size - 1 and failed.exit_code == 2 and not comm.reports_error
 
 # A signal to the last rank alone stops the work of all.
-stop = StopWatch()
+stop = StopFlag()
 stop.listen()
 if rank == size - 1:
     os.kill(os.getpid(), signal.SIGUSR1)

@@ -5,13 +5,13 @@ import time
 
 import torch
 from ringtune.train.comm import Comm
-from ringtune.train.counter import open_counter
 from ringtune.train.evaluate import worker_threads
-from ringtune.train.stop import StopWatch
+from ringtune.train.predict.counter import open_counter
+from ringtune.train.stop import StopFlag
 
 NUMBERS, THREADS = 300, 3
 comm = Comm()
-stop = StopWatch()
+stop = StopFlag()
 counter = open_counter(comm, stop.is_set)
 assert type(counter).__name__ == sys.argv[1], counter
 mine: list[int] = []

@@ -111,7 +111,7 @@ def test_bad_rows_end_in_one_line_on_many_ranks_and_nothing_is_written(workshop:
     bad = tmp_path / "bad.csv"
     bad.write_text("text,label\nfine,0.5\nbad,nan\n")
     done = ranks(2, *CLI, *workshop.arguments(tmp_path / "run", train_file=bad, validation_file=None))
-    assert "bad.csv: row 2: the rating in column 'label' is 'nan'" in usage_error(done)
+    assert "bad.csv:3: the rating in column 'label' is 'nan'" in usage_error(done)
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_written_is_one_line_and_exit_code_2_on_many_ranks(
     (folder / name).unlink(missing_ok=True)
     (folder / name).mkdir()
     done = ranks(2, *CLI, *workshop.arguments(folder, max_steps=14))
-    assert f"{folder / name}: Is a directory; room, and the right to write there" in usage_error(done)
+    assert f"{folder / name}: Is a directory; free space, and permission to write there" in usage_error(done)
     assert digests(folder, 12) == digests(reference(1), 12)
 
 
@@ -237,7 +237,7 @@ def test_a_stop_while_tokenising_or_evaluating_is_agreed_on(workshop: Workshop, 
     """SIGTERM to rank 1 only: it neither tokenises nor leads."""
     patch = tmp_path / "patch.py"
     patch.write_text(
-        "import os, signal, sys, time\nfrom ringtune.train import cli, evaluate, tokens\n"
+        "import os, signal, sys, time\nfrom ringtune.train import cli\n"
         "rank = int(os.environ['OMPI_COMM_WORLD_RANK'])\n"
         "def stop(): os.kill(os.getpid(), signal.SIGTERM)\n"
         + {
@@ -251,11 +251,11 @@ def test_a_stop_while_tokenising_or_evaluating_is_agreed_on(workshop: Workshop, 
             "    if rank == 1: stop()\n"
             "    return work(self, slow if rank == 0 else job, flag, name)\n"
             "comm.Comm.work_together = together\n",
-            "evaluating": "import ringtune.train.loop as loop\npredict = loop.predict_table\n"
+            "evaluating": "import ringtune.train.loop as loop\npredict = loop.predict_features\n"
             "def stopped(*a, **k):\n"
             "    if rank == 1: stop()\n"
             "    return predict(*a, **k)\n"
-            "loop.predict_table = stopped\n",
+            "loop.predict_features = stopped\n",
         }[moment]
         + "cli.main(sys.argv[1:])\n"
     )
@@ -303,11 +303,12 @@ def test_what_the_readme_says_of_flags_and_targets_exists():
     from ringtune.launch import cli as launch
     from ringtune.slurm import cli as slurm
     from ringtune.train import config as train
-    from ringtune.train import flags, predict_config
+    from ringtune.train import flags
+    from ringtune.train.predict import config as predict
 
     root = Path(__file__).parents[2]
     text = (root / "README.md").read_text()
-    settings = (*train.FIELDS, *predict_config.COMMAND.fields, *flags.FLAGS_ONLY)
+    settings = (*train.FIELDS, *predict.COMMAND.fields, *flags.FLAGS_ONLY)
     known = {f"--{name}" for name in settings} | {"--nv"}  # apptainer's
     known |= option_strings(launch._parser()) | option_strings(slurm._parser())
     flags = set(re.findall(r"--[a-z][a-z_0-9-]*", text))

@@ -16,7 +16,7 @@ from ringtune.launch.horovod import rank_environment
 from ringtune.train.predict import predict as rows_of
 
 pytestmark = pytest.mark.system
-CLI = ("-m", "ringtune.train.predict_cli")
+CLI = ("-m", "ringtune.train.predict.cli")
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(workshop, tmp_path):
     words = ["--model_name_or_path", workshop.model, "--input", workshop.rows, "--output", tmp_path / "out.jsonl"]
     done = ranks(2, *CLI, *map(str, words), "--dry_run")
     assert done.returncode == 0, done.output
-    assert "classes LABEL_0, LABEL_1" in done.output and "text text; label label; kept nothing" in done.output
+    assert "classes LABEL_0, LABEL_1" in done.output and "text: column text; label: column label" in done.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,7 +256,7 @@ def test_help_completion_and_configuration_are_printed_at_once():
     flags = ["--model_name_or_path", "m", "--input", "a.csv", "--output", "b.csv"]
     assert "on_error: keep" in run_command([command, *flags, "--print_config"]).output
     code = (
-        "import sys\nfrom ringtune.train import predict_config as p\n"
+        "import sys\nfrom ringtune.train.predict import config as p\n"
         "try: p.parse(['--inptu', '1'])\nexcept p.UsageError as e: print(e)\nprint({'torch', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,14 +13,18 @@ import pytest
 import torch
 from ringtune.train import checkpoint, disk
 from ringtune.train.contract import UsageError
+from ringtune.train.saver import Saver
+
+
+def state(step: int) -> checkpoint.RunState:
+    return checkpoint.RunState(step, 9, 0, 12 * step, 2, checkpoint.Best(), {}, {"seed": 1}, "d", "t", {})
 
 
 def snapshot(step: int) -> checkpoint.Snapshot:
     return checkpoint.Snapshot(
-        step,
-        {"w/exp_avg": torch.full((4,), float(step))},
-        {"step": step},
+        state(step),
         {"w": torch.full((4,), float(step))},
+        {"w/exp_avg": torch.full((4,), float(step))},
         {"config.json": b"{}"},
     )
 
@@ -84,13 +88,13 @@ def test_a_crash_at_every_write_flush_and_rename_leaves_a_whole_checkpoint(tmp_p
             CrashingDisk(patch, allowed)
             with pytest.raises(Crash):
                 two_saves(folder)
-        found, stepped_over = checkpoint.find_latest(folder)
+        found, skipped = checkpoint.find_latest(folder)
         if found is None:  # the first one was not published yet: nothing bears a checkpoint's name
             assert allowed < first and checkpoint.list_checkpoints(folder) == []
         else:
             loaded = checkpoint.load_checkpoint(found)
-            assert loaded.model["w"].tolist() == [float(loaded.step)] * 4
-        assert all(each.reason for each in stepped_over)
+            assert loaded.model["w"].tolist() == [float(loaded.state.step)] * 4
+        assert all(each.reason for each in skipped)
         checkpoint.clean_stale(folder)
         assert not list(folder.glob(".*"))
         two_saves(folder)  # and the run goes on
@@ -137,11 +141,30 @@ def test_a_checkpoint_that_reads_back_otherwise_than_written_is_an_error_and_not
         return path
 
     monkeypatch.setattr(checkpoint, "write_checkpoint", write)
-    writer = checkpoint.AsyncWriter(tmp_path)
-    writer.submit(snapshot(1), rotated.append)
+    monkeypatch.setattr(checkpoint, "rotate", lambda *arguments: rotated.append(arguments))
+    saver = make_saver(tmp_path)
+    saver.save(state(1))
     with pytest.raises(OSError, match="what was just written cannot be read back: optimizer.safetensors"):
-        writer.wait()
+        saver.settle()
     assert not rotated
+    saver.settle()  # reported once
+
+
+class OneRank:
+    """A job of one rank, which trains a model of one weight."""
+
+    rank = 0
+
+    def __init__(self):
+        self.model, self.comm = torch.nn.Linear(1, 1, bias=False), self
+        self.optimizer = torch.optim.AdamW(self.model.parameters())
+
+    def on_rank_0(self, work, stop, name):
+        return work()
+
+
+def make_saver(folder) -> Saver:
+    return Saver(folder, OneRank(), {"config.json": b"{}"}, keep=1)
 
 
 def spoil_by_truncation(path):
@@ -177,13 +200,13 @@ def spoil_the_manifest(path):
         (spoil_the_manifest, "manifest.json cannot be read"),
     ],
 )
-def test_a_spoilt_checkpoint_is_named_and_stepped_over(tmp_path, spoil, reason):
+def test_a_spoilt_checkpoint_is_named_and_skipped(tmp_path, spoil, reason):
     checkpoint.write_checkpoint(tmp_path, snapshot(1))
     spoil(checkpoint.write_checkpoint(tmp_path, snapshot(2)))
-    found, stepped_over = checkpoint.find_latest(tmp_path)
+    found, skipped = checkpoint.find_latest(tmp_path)
     assert found == tmp_path / "checkpoint-1"
-    assert [each.path.name for each in stepped_over] == ["checkpoint-2"]
-    assert reason in stepped_over[0].reason
+    assert [each.path.name for each in skipped] == ["checkpoint-2"]
+    assert reason in skipped[0].reason
     with pytest.raises(UsageError, match="not a whole checkpoint.*beside it: checkpoint-1"):
         checkpoint.load_checkpoint(tmp_path / "checkpoint-2")
 
@@ -218,10 +241,21 @@ def test_a_full_disk_is_said_in_one_line_and_costs_nothing(tmp_path, monkeypatch
 
 def test_a_failed_save_in_the_thread_is_raised_not_lost(tmp_path):
     (tmp_path / "file").write_text("")
-    writer = checkpoint.AsyncWriter(tmp_path / "file")
-    writer.submit(snapshot(1), lambda path: None)
+    saver = make_saver(tmp_path / "file")
+    saver.save(state(1))
     with pytest.raises(OSError):
-        writer.wait()
+        saver.save(state(2))  # the next call
+
+
+def test_a_state_of_another_format_is_refused_by_name(tmp_path):
+    content = state(1).to_json()
+    assert checkpoint.RunState.from_json(content, "c") == state(1)
+    for other, found in (({**content, "format": 3}, "3"), ({"step": 1}, "1"), ([], "None")):
+        with pytest.raises(UsageError, match=f"c: its state has format {found}; format 2, of this version of ringtune"):
+            checkpoint.RunState.from_json(other, "c")
+    del content["best"]
+    with pytest.raises(UsageError, match="c: its state has no best"):
+        checkpoint.RunState.from_json(content, "c")
 
 
 def test_a_snapshot_does_not_follow_the_parameters_and_keeps_tied_ones_once():

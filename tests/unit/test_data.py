@@ -4,23 +4,58 @@ from __future__ import annotations
 
 import errno
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_tokenizer
-from ringtune.train import config, data, tables, tokens
+from ringtune.train import config, data, publish, rows, tables, tokens
+from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested, UsageError
-from ringtune.train.stop import StopWatch
+from ringtune.train.stop import StopFlag
+from ringtune.train.task import Task
+from ringtune.train.task.classification import Classification
 
 
-def load(tmp_path, train, dev=None, name="train.csv", **settings):
+class Alone:
+    """The only rank of a job."""
+
+    rank = local_rank = 0
+
+    def work_together(self, work, stop, name):
+        return work()
+
+    def gather_values(self, value, name):
+        return [value]
+
+
+def settings_of(tmp_path, **changes) -> config.TrainConfig:
+    return config.TrainConfig("m", cache_dir=str(tmp_path / "cache"), max_seq_length=16, **changes)
+
+
+def prepare(tmp_path, settings, stop=None, comm=None) -> tables.Tables:
+    return tables.prepare(settings, make_tokenizer(tmp_path / "model"), comm or Alone(), stop or StopFlag())
+
+
+def load(tmp_path, train, dev=None, name="train.csv", **settings) -> tables.Tables:
     (tmp_path / name).write_bytes(train if isinstance(train, bytes) else train.encode())
     files = {"train_file": str(tmp_path / name)}
     if dev is not None:
         (tmp_path / f"dev_{name}").write_text(dev)
         files["validation_file"] = str(tmp_path / f"dev_{name}")
-    regression = settings.pop("regression", None)
-    return data.load(data.DataSource(**files, **settings), regression=regression, cache_dir=tmp_path / "cache")
+    return prepare(tmp_path, settings_of(tmp_path, **files, **settings))
+
+
+def task(*arguments, **settings) -> Task:
+    return load(*arguments, **settings).task
+
+
+def texts(path: Path) -> list[str]:
+    """Return the texts that training reads of a file."""
+    sources = data.open_splits(config.TrainConfig("m", train_file=str(path)))
+    return [
+        each for batch in sources["train"].read(Columns(("text",), "label")) for each in batch["text/0"].to_pylist()
+    ]
 
 
 GOOD = "text,label\nfine,up\nbad,down\n"
@@ -32,25 +67,25 @@ GOOD = "text,label\nfine,up\nbad,down\n"
         ("text,lable\nfine,up\n", None, {}, "no column 'label'; it has text, lable; the nearest is lable"),
         ("", None, {}, "the file is empty"),
         ("text,label\n", None, {}, "there are no rows"),
-        ("text,label\n\nfilm,up,3\nplot,down,4\n", None, {}, "row 1: it has 3 fields, the header 2: text, label"),
-        ('text,label\n"a\n""b""",up,\nbad,down,\n', None, {}, "row 1: it has 3 fields, the header 2"),
+        ("text,label\n\nfilm,up,3\nplot,down,4\n", None, {}, "train.csv:3: it has 3 fields, the header 2"),
+        ('text,label\n"a\n""b""",up,\nbad,down,\n', None, {}, "train.csv:2: it has 3 fields, the header 2"),
         ("text,text,label\nfilm,plot,up\n", None, {}, "train.csv: the header: it has 'text' twice; each name once"),
         ("text,label,label\nfilm,up,down\n", None, {"text_column_names": "text"}, "it has 'label' twice"),
         (GOOD, None, {"task_name": "stbs"}, "--task_name: stbs is no GLUE task; cola, sst2"),
-        (GOOD, "text,label\nfine,up\nodd,sideways\n", {}, "row 2: the label 'sideways' does not occur"),
-        ("text,label\n1,up\n2,down\n", None, {}, "column 'text' holds int64, not text; row 1 has 1"),
-        (b"text,label\nfine,up\nb\xe4d,down\n", None, {}, "train.csv:3: byte 2 of the line, 0xe4, is not UTF-8"),
-        ("text,label\nfine,0.5\nbad,nan\n", None, {}, "row 2: the rating in column 'label' is 'nan'"),
-        ("text,label\nfine,0.5\nbad,inf\n", None, {}, "row 2: the rating in column 'label' is inf"),
-        ("text,label\nfine,up\nbad,\n", None, {}, "row 2: the label in column 'label' is ''"),
+        (GOOD, "text,label\nfine,up\nodd,sideways\n", {}, "dev_train.csv:3: the label 'sideways' does not occur"),
+        (b"text,label\nfine,up\nb\xe4d,down\n", None, {}, "train.csv:3: byte 0xe4 in column 'text' is not UTF-8"),
+        ("text,label\nfine,up\nbad\n", None, {}, "train.csv:3: it has 1 fields, the header 2"),
+        ("text,label\nfine,0.5\nbad,nan\n", None, {}, "train.csv:3: the rating in column 'label' is 'nan'"),
+        ("text,label\nfine,0.5\nbad,inf\n", None, {}, "train.csv:3: the rating in column 'label' is 'inf'"),
+        ("text,label\nfine,up\nbad,\n", None, {}, "train.csv:3: there is no label in column 'label'"),
         ("text,label\nfine,up\nbad,up\n", None, {}, "all rows have the label 'up'"),
-        ("text,label\nfine,0.5\nbad,1\n", None, {"regression": False}, "holds numbers such as 0.5, not classes"),
+        ("text,label\nfine,0.5\nbad,1\n", None, {"regression": False}, "holds numbers such as '0.5', not classes"),
         ('text,label\n"fine,up\nbad,down,more\nx', None, {}, "it cannot be read as csv"),
         (GOOD, None, {"text_column_names": "a,b,c"}, "names 3 columns"),
         (GOOD, None, {"text_column_names": "text,text"}, "two different ones"),
-        ("text,label\nfine,1.5\nbad,1e300\n", None, {}, "row 2: the rating in column 'label' is 1e+300"),
-        ("text,label\nfine,x\n", None, {"regression": True}, "row 1: the rating in column 'label' is 'x'"),
-        ('text,label\n"fine\nfilm",up\nbad,down,more\n', None, {}, "it cannot be read as csv"),
+        ("text,label\nfine,1.5\nbad,1e300\n", None, {}, "train.csv:3: the rating in column 'label' is '1e300'"),
+        ("text,label\nfine,x\n", None, {"regression": True}, "train.csv:2: the rating in column 'label' is 'x'"),
+        ('text,label\n"fine\nfilm",up\nbad,down,more\n', None, {}, "train.csv:4: it has 3 fields, the header 2"),
     ],
 )
 def test_rows_that_cannot_be_used_are_refused_in_one_line(tmp_path, train, dev, settings, message):
@@ -60,20 +95,14 @@ def test_rows_that_cannot_be_used_are_refused_in_one_line(tmp_path, train, dev, 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [OSError(errno.ENOSPC, "No space left on device"), OSError("Not enough disk space. Needed: Unknown size")],
-    ids=["while writing", "before"],
-)
-def test_a_full_cache_is_not_the_files_fault(tmp_path, monkeypatch, words):
-    """Of a disk that is really full `datasets` raises the one or the other."""
+def test_a_full_cache_is_not_the_files_fault(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full(*arguments, **options):
-        raise words
-
-    monkeypatch.setattr("datasets.load_dataset", full)
-    with pytest.raises(UsageError, match="--cache_dir .*cache: there is no room left; room for .*train.csv"):
+    monkeypatch.setattr(rows.pa, "OSFile", full)
+    with pytest.raises(UsageError, match="--cache_dir .*cache: there is no room left; room for the rows"):
         load(tmp_path, GOOD)
+    assert not list((tmp_path / "cache" / "tokens").iterdir())
 
 
 def test_libraries_add_no_words_of_their_own_to_an_error(tmp_path):
@@ -90,7 +119,7 @@ def test_libraries_add_no_words_of_their_own_to_an_error(tmp_path):
 
 
 def test_a_nan_rating_in_json_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="row 2: the rating in column 'label' is None"):
+    with pytest.raises(UsageError, match="t.jsonl:2: the rating in column 'label' is None"):
         load(tmp_path, '{"text": "a", "label": 0.5}\n{"text": "b", "label": null}\n', name="t.jsonl")
 
 
@@ -98,7 +127,10 @@ def test_a_nan_rating_in_json_is_refused(tmp_path):
 @pytest.mark.parametrize("label", ['["x"]', "[1]", "[0.5]", '{"x": 1}', "null", '"2020-01-01T00:00:00"'])
 def test_labels_that_are_no_labels_are_refused_in_one_line(tmp_path, label, regression):
     """What nests numbers is not a number."""
-    with pytest.raises(UsageError, match=r"column 'label' (holds|is)"):
+    with pytest.raises(
+        UsageError,
+        match=r"there is no label in column 'label'|the rating in column 'label' is|the label '2020|all rows have",
+    ):
         load(tmp_path, f'{{"text": "a", "label": {label}}}\n' * 2, name="t.jsonl", regression=regression)
 
 
@@ -108,23 +140,42 @@ def test_labels_that_are_no_labels_are_refused_in_one_line(tmp_path, label, regr
     ids=["BOM", "CRLF"],
 )
 def test_files_of_other_systems_give_the_same_rows(tmp_path, content):
-    splits, task = load(tmp_path, content)
-    assert splits.train["text"][:] == ["fine film", "bad"] and task.label_names == ("down", "up")
+    assert task(tmp_path, content).classes == ("down", "up")
+    assert texts(tmp_path / "train.csv") == ["fine film", "bad"]
 
 
 def test_quoted_texts_keep_their_lines_and_quotes(tmp_path):
-    splits, _ = load(tmp_path, 'text,label\n"fine, ""warm""\nfilm",up\nbad,down\n')
-    assert splits.train["text"][:] == ['fine, "warm"\nfilm', "bad"]
+    load(tmp_path, 'text,label\n"fine, ""warm""\nfilm",up\nbad,down\n')
+    assert texts(tmp_path / "train.csv") == ['fine, "warm"\nfilm', "bad"]
 
 
 def test_a_name_that_is_there_twice_and_not_used_does_no_harm(tmp_path):
-    splits, task = load(tmp_path, "text,label,note,note,,\nfine,up,1,2,,\nbad,down,1,2,,\n", text_column_names="text")
-    assert task.text_columns == ("text",) and splits.train["text"][:] == ["fine", "bad"]
+    found = load(tmp_path, "text,label,note,note,,\nfine,up,1,2,,\nbad,down,1,2,,\n", text_column_names="text")
+    assert found.task.columns.text == ("text",) and texts(tmp_path / "train.csv") == ["fine", "bad"]
 
 
 def test_texts_that_look_like_missing_values_stay_texts(tmp_path):
-    splits, _ = load(tmp_path, "text,label\nNA,up\nnull,down\nNone,up\n")
-    assert splits.train["text"][:] == ["NA", "null", "None"]
+    load(tmp_path, "text,label\nNA,up\nnull,down\nNone,up\n007,up\n")
+    assert texts(tmp_path / "train.csv") == ["NA", "null", "None", "007"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (("up", "down", " up"), ("down", "up")),
+        (("10", "9", "-1"), ("-1", "9", "10")),
+        (("01", "02", "1"), ("01", "1", "02")),
+        (("true", "FALSE", "True"), ("False", "True")),
+        (("10", "9", "x"), ("10", "9", "x")),
+        (("1e3", "2f4", "x"), ("1e3", "2f4", "x")),
+        (("0.5", "1", "3"), None),
+        (("1e-3", "2", "3"), None),
+    ],
+)
+def test_what_a_label_column_is_follows_from_the_whole_column(tmp_path, labels, classes):
+    rows = "".join(f"film,{label}\n" for label in labels)
+    found = task(tmp_path, "text,label\n" + rows)
+    assert (found.kind, getattr(found, "classes", None)) == ("classification" if classes else "regression", classes)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +187,9 @@ def test_texts_that_look_like_missing_values_stay_texts(tmp_path):
     ],
 )
 def test_every_format_gives_the_same_task(tmp_path, name, content):
-    _, task = load(tmp_path, content, name=name)
-    assert task == data.Task("classification", ("0", "1"), ("sentence1", "sentence2"), "label")
+    assert task(tmp_path, content, name=name) == Classification(
+        Columns(("sentence1", "sentence2"), "label"), ("0", "1")
+    )
 
 
 def test_parquet_and_boolean_labels_work(tmp_path):
@@ -145,58 +197,90 @@ def test_parquet_and_boolean_labels_work(tmp_path):
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"text": ["a", "b"], "label": [True, False]}), tmp_path / "t.parquet")
-    _, task = load(tmp_path, (tmp_path / "t.parquet").read_bytes(), name="t.parquet")
-    assert task.label_names == ("False", "True")
+    assert task(tmp_path, (tmp_path / "t.parquet").read_bytes(), name="t.parquet").classes == ("False", "True")
 
 
-def test_changed_content_under_the_same_name_is_read_anew(tmp_path):
-    first, _ = load(tmp_path, GOOD)
-    second, _ = load(tmp_path, GOOD + "deft,up\n")
-    assert (len(first.train), len(second.train)) == (2, 3)
+def test_changed_content_under_the_same_name_is_read_again(tmp_path):
+    first = load(tmp_path, GOOD)
+    second = load(tmp_path, GOOD + "deft,up\n")
+    assert (first.train.num_features, second.train.num_features) == (2, 3)
     assert first.digest != second.digest
 
 
-def table(tmp_path, texts, labels=None, **settings):
-    tokenizer = make_tokenizer(tmp_path / "model")
-    rows = "".join(
-        f"{text},{label}\n" for text, label in zip(texts, labels or ["up", "down"] * len(texts), strict=False)
-    )
-    splits, task = load(tmp_path, "text,label\n" + rows)
-    tokens.write(
-        tmp_path / "table", splits.train, task, tokenizer, 16, settings.get("stop", lambda: False), lambda done: None
-    )
-    return tokens.TokenTable.open(tmp_path / "table"), tokenizer
+def test_rows_are_read_once_and_their_files_only_hashed_after_that(tmp_path, monkeypatch):
+    reads = []
+    original = data.reader.LineFile.rows
+    monkeypatch.setattr(data.reader.LineFile, "rows", lambda self: (reads.append(self.where), original(self))[1])
+    first = load(tmp_path, GOOD, GOOD)
+    assert sorted(Path(each).name for each in reads) == ["dev_train.csv", "train.csv"]
+    again = load(tmp_path, GOOD, GOOD)
+    assert len(reads) == 2 and again.task == first.task and again.report == first.report
+
+
+def test_the_columns_are_reported_in_one_line(tmp_path):
+    found = load(tmp_path, "id,text,label\n1,fine,up\n2,bad,down\n")
+    assert found.report.endswith("train.csv: text: column text; label: column label, 2 classes; not read: id")
+
+
+def table(tmp_path, several, **settings):
+    """Return the features of texts, and the tokenizer."""
+    lines = "".join(f"{text},{label}\n" for text, label in zip(several, ["up", "down"] * len(several), strict=False))
+    (tmp_path / "t.csv").write_text("text,label\n" + lines)
+    found = prepare(tmp_path, settings_of(tmp_path, train_file=str(tmp_path / "t.csv")), **settings)
+    return found.train, make_tokenizer(tmp_path / "model")
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_batches_are_those_of_the_tokenizers_own_padding(tmp_path, side, monkeypatch):
-    texts = ["the film", "a very good story " * 6, "odd", "great scene was warm"]
+    several = ["the film", "a very good story " * 6, "odd", "great scene was warm"]
     monkeypatch.setattr("transformers.BertTokenizerFast.padding_side", side)
-    found, tokenizer = table(tmp_path, texts)
-    for rows in ([0], [2, 0], [3, 1, 2, 0], [1, 1]):
+    found, tokenizer = table(tmp_path, several)
+    for chosen in ([0], [2, 0], [3, 1, 2, 0], [1, 1]):
         expected = tokenizer(
-            [texts[row].strip() for row in rows], truncation=True, max_length=16, padding=True, return_tensors="pt"
+            [several[row].strip() for row in chosen], truncation=True, max_length=16, padding=True, return_tensors="pt"
         )
-        batch = found.batch(rows)
+        batch = tokens.collate(found, chosen)
         for name in ("input_ids", "attention_mask", "token_type_ids"):
             assert batch[name].tolist() == expected[name].tolist()
-    assert found.batch([0, 1])["labels"].tolist() == [1, 0]
+    assert tokens.collate(found, [0, 1])["labels"].tolist() == [1, 0]
 
 
 def test_a_stop_while_tokenising_leaves_no_table(tmp_path):
+    stop = StopFlag()
+    stop.set()
     with pytest.raises(StopRequested):
-        table(tmp_path, ["a film", "odd"], stop=lambda: True)
-    assert not (tmp_path / "table").exists()
-    assert not list(tmp_path.glob(".table*"))
+        table(tmp_path, ["a film", "odd"], stop=stop)
+    assert not list((tmp_path / "cache" / "tokens").iterdir())
 
 
-def test_a_damaged_table_is_noticed_and_made_again(tmp_path):
+def cached(tmp_path) -> list[Path]:
+    """Return the files of the only folder of features in the cache."""
+    (folder,) = (tmp_path / "cache" / "tokens").iterdir()
+    return sorted(folder.iterdir())
+
+
+def spoil_by_a_flipped_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+SPOIL = {"flipped": spoil_by_a_flipped_bit, "emptied": lambda path: path.write_bytes(b""), "gone": Path.unlink}
+
+
+@pytest.mark.parametrize("spoil", SPOIL.values(), ids=SPOIL)
+def test_damage_to_any_file_of_the_cached_features_is_noticed_and_they_are_made_again(tmp_path, spoil):
     found, _ = table(tmp_path, ["a film", "odd"])
-    ids = found.batch([0, 1])["input_ids"].numpy().copy()
-    (tmp_path / "table" / "ids").write_bytes(b"")
-    assert "ids has 0 of" in str(tokens.damage(tmp_path / "table"))
-    again, _ = table(tmp_path, ["a film", "odd"])
-    assert np.array_equal(again.batch([0, 1])["input_ids"].numpy(), ids)
+    ids = tokens.collate(found, [0, 1])["input_ids"].numpy().copy()
+    names = [each.name for each in cached(tmp_path)]
+    assert {"train.input_ids", "train.offsets", "train.labels", "task.json", "manifest.json"} <= set(names)
+    for number in range(len(names)):
+        path = cached(tmp_path)[number]
+        spoil(path)
+        assert publish.verify_folder(path.parent, ("task.json",)) is not None
+        again, _ = table(tmp_path, ["a film", "odd"])
+        assert np.array_equal(tokens.collate(again, [0, 1])["input_ids"].numpy(), ids)
+        assert publish.verify_folder(path.parent, ("task.json",)) is None and len(cached(tmp_path)) == len(names)
 
 
 def glue_like(folder, monkeypatch):
@@ -237,69 +321,78 @@ def glue_like(folder, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
 
 
+def first_texts(settings) -> dict[str, str]:
+    """Return the first text of each split."""
+    sources = data.open_splits(settings)
+    columns = data.choose_columns(settings, sources)
+    return {split: next(source.read(columns[split]))["text/0"][0].as_py() for split, source in sources.items()}
+
+
 def test_glue_tasks_are_read_from_their_repository_with_all_their_splits(tmp_path, monkeypatch):
-    glue_like(tmp_path, monkeypatch)
-    tokenizer = make_tokenizer(tmp_path / "model")
-    splits, task = data.load(data.DataSource(task_name="mrpc"), regression=None, cache_dir=tmp_path)
+    glue_like(tmp_path / "glue", monkeypatch)
+    mrpc = settings_of(tmp_path, task_name="mrpc")
+    found = prepare(tmp_path, mrpc)
     names = ("not_equivalent", "equivalent")
-    assert task == data.Task("classification", names, ("sentence1", "sentence2"), "label")
-    tokens.write(tmp_path / "t", splits.train, task, tokenizer, 16, lambda: False, lambda done: None)
-    assert tokens.TokenTable.open(tmp_path / "t").labels.tolist() == [
-        0,
-        1,
-        0,
-    ]  # the numbers of the names, as on the hub
-    assert splits.test["sentence1"][0] == "test 0"
-    splits, task = data.load(data.DataSource(task_name="mnli"), regression=None, cache_dir=tmp_path)
-    assert {suffix: rows["premise"][0] for suffix, rows in splits.validation.items()} == {
-        "": "validation_matched 0",
-        "mm": "validation_mismatched 0",
-    }
-    assert task.text_columns == ("premise", "hypothesis") and task.num_labels == 3
-    splits, task = data.load(data.DataSource(task_name="stsb"), regression=None, cache_dir=tmp_path)
-    assert (task.kind, task.num_labels) == ("regression", 1)
+    assert found.task == Classification(Columns(("sentence1", "sentence2"), "label"), names)
+    # the numbers of the names, as on the hub
+    assert found.train.feature_columns["labels"].tolist() == [0, 1, 0]
+    assert first_texts(mrpc)["test"] == "test 0" and found.test.num_features == 3
+    mnli = settings_of(tmp_path, task_name="mnli")
+    found = prepare(tmp_path, mnli)
+    assert set(found.validation) == {"", "mm"}
+    assert first_texts(mnli)["validation"] == "validation_matched 0"
+    assert first_texts(mnli)["validationmm"] == "validation_mismatched 0"
+    assert found.task.columns.text == ("premise", "hypothesis") and found.task.width == 3
+    found = prepare(tmp_path, settings_of(tmp_path, task_name="stsb"))
+    assert (found.task.kind, found.task.width) == ("regression", 1)
     with pytest.raises(UsageError, match="sst2: it has no train split, only validation"):
-        data.load(data.DataSource(task_name="sst2"), regression=None, cache_dir=tmp_path)
+        prepare(tmp_path, settings_of(tmp_path, task_name="sst2"))
     with pytest.raises(UsageError, match="--task_name: mprc is no GLUE task; .*did you mean mrpc"):
-        data.load(data.DataSource(task_name="mprc"), regression=None, cache_dir=tmp_path)
-    named = data.DataSource(dataset_name=str(tmp_path), dataset_config_name="mrpc")
-    assert data.load(named, regression=None, cache_dir=tmp_path)[1].label_names == names
+        prepare(tmp_path, settings_of(tmp_path, task_name="mprc"))
+    named = settings_of(tmp_path, dataset_name=str(tmp_path / "glue"), dataset_config_name="mrpc")
+    assert prepare(tmp_path, named).task.classes == names
 
 
-class OtherHost:
-    """What a rank without a tokeniser of its own is told by the ranks of two hosts."""
+def test_a_data_set_that_was_saved_to_disk_is_read(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    content = Dataset.from_dict({"text": ["fine", "bad"], "label": ["up", "down"]})
+    DatasetDict({"train": content, "validation": content}).save_to_disk(tmp_path / "several")
+    content.save_to_disk(tmp_path / "one")
+    for name, splits in (("several", {""}), ("one", set())):
+        found = prepare(tmp_path, settings_of(tmp_path, dataset_name=str(tmp_path / name)))
+        assert found.task.classes == ("down", "up") and set(found.validation) == splits
+
+
+class OtherHost(Alone):
+    """A rank that does not tokenise; the ranks of two hosts that do have reported what they made."""
 
     local_rank, rank = 1, 3
 
-    def __init__(self, told):
-        self.told = told
-
-    def work_together(self, work, stop, name):
-        return work()
+    def __init__(self, reported):
+        self.reported = reported
 
     def gather_values(self, value, name):
-        return [self.told, value]
+        return [self.reported, value]
 
 
 def test_a_rank_opens_the_tables_of_its_own_host_wherever_that_keeps_them(tmp_path, monkeypatch):
-    train = tmp_path / "t.csv"
-    train.write_text(GOOD)
-    settings = config.TrainConfig(model_name_or_path="m", train_file=str(train), max_seq_length=16)
+    (tmp_path / "t.csv").write_text(GOOD)
+    settings = config.TrainConfig("m", train_file=str(tmp_path / "t.csv"), max_seq_length=16)
     tokenizer = make_tokenizer(tmp_path / "model")
-    told = {}
+    reported = {}
     for host in ("a", "b"):
         monkeypatch.setenv("RINGTUNE_CACHE", str(tmp_path / host))
-        told[host] = tables._tokenise(settings, tokenizer, StopWatch(), shown=False)
-        assert not list((tmp_path / host / "raw").iterdir())
-    found = tables.prepare(settings, tokenizer, OtherHost(told["a"]), StopWatch())
-    assert found.train.folder.is_relative_to(tmp_path / "b") and found.train.num_rows == 2
+        reported[host] = tables._prepare(settings, tokenizer, StopFlag(), shown=False)
+    found = tables.prepare(settings, tokenizer, OtherHost(reported["a"]), StopFlag())
+    ids = found.train.token_columns["input_ids"]
+    assert Path(ids.filename).is_relative_to(tmp_path / "b") and found.train.num_features == 2
 
 
-def test_ranks_of_two_hosts_that_share_a_cache_have_a_scratch_folder_each(tmp_path):
-    assert tables._scratch(tmp_path) != tables._scratch(tmp_path)  # though their process numbers may be the same
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"--cache_dir .*file: Not a directory"):
-        tables._scratch(tmp_path / "file" / "raw")
+def test_a_cache_that_is_no_folder_is_refused_in_one_line(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(UsageError, match=r"--cache_dir .*cache: Not a directory"):
+        load(tmp_path, GOOD)
 
 
 def test_a_hub_that_cannot_be_reached_is_said_in_one_line_with_what_to_do(tmp_path):

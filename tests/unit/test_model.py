@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ringtune.train import checkpoint, config, data, model, run, tokens
+from ringtune.train import config, model, tokens
+from ringtune.train import task as tasks
+from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
+from ringtune.train.task.classification import Classification
+from ringtune.train.task.regression import Regression
 
-TASK = data.Task("classification", ("down", "up"), ("text",), "label")
+TASK = Classification(Columns(("text",), "label"), ("down", "up"))
 
 
 def settings(folder: Path) -> config.TrainConfig:
@@ -60,19 +64,27 @@ def test_a_folder_without_a_tokenizer_is_refused_not_read_as_unknown_words(copy)
         model.load_tokenizer(str(copy))
 
 
-def rows(*lengths: int, largest: int = 5) -> tokens.TokenRows:
-    ids = np.full(sum(lengths), largest, dtype=np.int32)
-    return tokens.TokenRows(ids, None, np.cumsum([0, *lengths]), None, tokens.Padding(0, 0, "right", False))
+def rows(*lengths: int, largest: int = 5) -> tokens.Features:
+    num_rows = len(lengths)
+    return tokens.Features(
+        token_columns={"input_ids": np.full(sum(lengths), largest, dtype=np.int32)},
+        offsets=np.cumsum([0, *lengths]),
+        feature_columns={},
+        row_of=np.arange(num_rows),
+        num_terms=np.ones(num_rows, dtype=np.int32),
+        lengths=np.array(lengths, dtype=np.int32),
+        padding=tokens.Padding(0, 0, "right"),
+    )
 
 
 def test_tokens_of_another_model_are_refused_before_the_first_step(workshop):
     known = json.loads((workshop.model / "config.json").read_text())["vocab_size"]
     net = network(workshop)
-    model.refuse_other_tokens(net, [rows(3, 64, 2, largest=known - 1)])
+    model.refuse_other_tokens(net, TASK, [rows(3, 64, 2, largest=known - 1)])
     with pytest.raises(UsageError, match=f"gives token {known}, the model knows {known} tokens"):
-        model.refuse_other_tokens(net, [rows(3), rows(3, largest=known)])
+        model.refuse_other_tokens(net, TASK, [rows(3), rows(3, largest=known)])
     with pytest.raises(UsageError, match="--max_seq_length: the model takes no row of 65 tokens.*at most 64"):
-        model.refuse_other_tokens(net, [rows(3), rows(2, 65, 2)])
+        model.refuse_other_tokens(net, TASK, [rows(3), rows(2, 65, 2)])
 
 
 def test_weights_and_moments_of_another_model_are_refused(workshop):
@@ -89,8 +101,29 @@ def test_weights_and_moments_of_another_model_are_refused(workshop):
             model.restore_optimizer(net, optimizer, {name: torch.zeros(1)}, "c")
 
 
-def test_a_checkpoint_of_another_version_is_refused_by_what_it_lacks(tmp_path):
-    tensors = {"w": torch.ones(1)}
-    found = checkpoint.write_checkpoint(tmp_path, checkpoint.Snapshot(1, tensors, {"step": 1}, tensors, {}))
-    with pytest.raises(UsageError, match="checkpoint-1: its state has no total_steps; a checkpoint of this version"):
-        run._saved_config(found)
+@pytest.mark.parametrize("task", [TASK, Regression(Columns(("a", "b"), None)), Regression(None)])
+def test_a_task_is_the_same_after_it_was_written_and_read(tmp_path, task):
+    (tmp_path / "task.json").write_bytes(tasks.to_bytes(task, 48))
+    assert tasks.read(tmp_path) == (task, 48)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"format": 9}', '{"format": 1, "kind": "x", "text_columns": null}']
+)
+def test_a_damaged_task_file_is_one_line(tmp_path, content):
+    (tmp_path / "task.json").write_text(content)
+    with pytest.raises(UsageError, match=r"task.json: it (cannot be read|has format)") as caught:
+        tasks.read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_task_file_has_the_task_of_its_configuration(workshop, tmp_path):
+    net = model.load_model(settings(workshop.model), TASK)
+    net.save_pretrained(tmp_path)
+    _, task, max_seq_length = model.load_trained(str(tmp_path))
+    assert task == Classification(None, ("down", "up")) and max_seq_length is None
+    (tmp_path / "task.json").write_bytes(tasks.to_bytes(TASK, 48))
+    assert model.load_trained(str(tmp_path))[1:] == (TASK, 48)
+    (tmp_path / "task.json").write_bytes(tasks.to_bytes(Regression(None), 48))
+    with pytest.raises(UsageError, match="its task.json has 1 outputs, its model 2"):
+        model.load_trained(str(tmp_path))

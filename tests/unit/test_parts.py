@@ -7,10 +7,14 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from ringtune.train import disk, reader, sealed, writer
+from ringtune.train import disk, publish
 from ringtune.train.contract import UsageError
-from ringtune.train.parts import Identity, Spool, Workplace, write_part
-from ringtune.train.predict_config import PredictConfig
+from ringtune.train.predict import inputs, writer
+from ringtune.train.predict.config import PredictConfig
+from ringtune.train.predict.parts import Identity, PartsFolder, Spool, write_part
+from ringtune.train.task.regression import Regression
+
+TASK = Regression(None)
 
 
 class Crash(BaseException):
@@ -20,32 +24,30 @@ class Crash(BaseException):
 def make_output(folder, name="out.jsonl", **settings):
     """Spool 1,200 rows, write a part for each chunk that has none, join, remove: all that a prediction does on disk."""
     config = PredictConfig("m", str(folder / "in.txt"), str(folder / name), **settings)
-    workplace = Workplace(folder / name)
-    workplace.look(config)
-    workplace.lock.acquire()
+    parts = PartsFolder(folder / name)
+    parts.check_output(config)
+    parts.lock.acquire()
     try:
-        source = reader.open_source(config)
-        columns = reader.choose_columns(source, config)
+        source = inputs.open_source(config, TASK)
+        columns = inputs.choose_columns(source, config, TASK)
         identity = Identity(
             {"model_name_or_path": "m", "input": "", "output": "", "top_k": config.top_k}, {"input": source.digest}
         )
-        sealed.clean_stale(workplace.folder)
-        goes_on = workplace.check_identity(identity, overwrite=config.overwrite_output)
+        publish.remove_temporary_files(parts.folder)
+        goes_on = parts.check_identity(identity, overwrite=config.overwrite_output)
         if not goes_on:
-            workplace.clear()
-        spool = Spool(workplace.spool(source, columns, config, lambda: False))
+            parts.clear()
+        spool = Spool(parts.spool(source, columns, config, lambda: False))
         if not goes_on:
-            workplace.sign(identity)
-        for chunk in workplace.missing_chunks(spool.num_chunks, print):
+            parts.sign(identity)
+        for chunk in parts.missing_chunks(spool.num_batches, print):
             rows = spool.read(chunk)
             shown = pa.RecordBatch.from_pydict({"length": [len(each) for each in rows.column("text/0").to_pylist()]})
-            write_part(workplace.folder, chunk, shown)
-        workplace.join(
-            workplace.part_paths(spool.num_chunks), overwrite=config.overwrite_output, should_stop=lambda: False
-        )
-        workplace.remove()
+            write_part(parts.folder, chunk, shown)
+        parts.join(parts.part_paths(spool.num_batches), overwrite=config.overwrite_output, should_stop=lambda: False)
+        parts.remove()
     finally:
-        workplace.lock.release()
+        parts.lock.release()
 
 
 @pytest.fixture
@@ -105,20 +107,20 @@ def test_an_output_that_is_there_is_refused_unless_it_may_be_replaced(rows):
 
 
 def test_an_output_that_appeared_meanwhile_is_left_alone(rows, monkeypatch):
-    original = Workplace.join
+    original = PartsFolder.join
 
     def join(self, *arguments, **options):
         self.output.write_text("somebody else's")
         original(self, *arguments, **options)
 
-    monkeypatch.setattr(Workplace, "join", join)
+    monkeypatch.setattr(PartsFolder, "join", join)
     with pytest.raises(UsageError, match="it exists, and with another content"):
         make_output(rows)
     assert (rows / "out.jsonl").read_text() == "somebody else's"
 
 
 def test_parts_of_another_input_or_other_settings_are_refused_by_name(rows, monkeypatch):
-    monkeypatch.setattr(Workplace, "remove", lambda self: (_ for _ in ()).throw(Crash()))
+    monkeypatch.setattr(PartsFolder, "remove", lambda self: (_ for _ in ()).throw(Crash()))
     with pytest.raises(Crash):
         make_output(rows)
     (rows / "out.jsonl").unlink()
@@ -133,7 +135,7 @@ def test_parts_of_another_input_or_other_settings_are_refused_by_name(rows, monk
 
 
 def test_a_second_live_command_for_the_same_output_is_refused(rows):
-    first = Workplace(rows / "out.jsonl")
+    first = PartsFolder(rows / "out.jsonl")
     first.lock.acquire()
     with pytest.raises(UsageError, match=r"out.jsonl.parts: a run is alive in it"):
         make_output(rows)
@@ -141,10 +143,10 @@ def test_a_second_live_command_for_the_same_output_is_refused(rows):
 
 
 def test_flipped_bits_are_noticed(tmp_path):
-    path = sealed.write(tmp_path, "part-00000001", b"some content")
-    assert sealed.damage(path) is None and sealed.listed(tmp_path) == {"part-00000001": path}
+    path = publish.write_file(tmp_path, "part-00000001", b"some content")
+    assert publish.verify_file(path) is None and publish.list_files(tmp_path) == {"part-00000001": path}
     path.write_bytes(b"some kontent")
-    assert "its sha256 differs" in str(sealed.damage(path))
+    assert "its sha256 differs" in str(publish.verify_file(path))
 
 
 def example(metadata=writer.PREDICTED):

@@ -7,15 +7,20 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ringtune.train import reader
+from ringtune.train import formats
+from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
-from ringtune.train.predict_config import PredictConfig
+from ringtune.train.predict import inputs
+from ringtune.train.predict.config import PredictConfig
+from ringtune.train.task.regression import Regression
+
+UNKNOWN = Regression(None)  # a model of which it is not known on what it was trained
 
 
-def read(path, **settings):
-    source = reader.open_source(PredictConfig("m", str(path), "o.jsonl", **settings))
-    columns = reader.choose_columns(source, PredictConfig("m", str(path), "o.jsonl", **settings))
-    batches = list(reader.in_chunks(source.read(columns)))
+def read(path, task=UNKNOWN, **settings):
+    config = PredictConfig("m", str(path), "o.jsonl", **settings)
+    source = inputs.open_source(config, task)
+    batches = list(inputs.in_chunks(source.read(inputs.choose_columns(source, config, task))))
     return [row for batch in batches for row in batch.to_pylist()], source
 
 
@@ -83,7 +88,8 @@ def test_a_row_that_cannot_be_used_is_marked_with_line_and_reason_and_stops_noth
     rows, source = read(write(tmp_path, name, content), text_column_names="text")
     assert rows[0]["error"] is None and rows[0]["text/0"] in ("fine", "fi\nne")
     assert rows[1]["line"] == line and error in rows[1]["error"] and rows[1]["text/0"] is None
-    assert source.place(line) == f"{tmp_path / name}:{line}"
+    unit = ": row " if content[:1] == "[" else ":"  # the elements of an array have numbers, not lines
+    assert source.place(line) == f"{tmp_path / name}{unit}{line}"
 
 
 def test_bytes_that_are_not_utf8_in_parquet_are_marked_too(tmp_path):
@@ -100,7 +106,7 @@ def test_bytes_that_are_not_utf8_in_parquet_are_marked_too(tmp_path):
     [
         ("t.csv", "", {}, "the file is empty"),
         ("t.doc", "x", {}, "the ending .doc is not known"),
-        ("t.csv", "text,text\na,b\n", {}, "the header has 'text' twice"),
+        ("t.csv", "text,text\na,b\n", {}, "the header: it has 'text' twice"),
         ("t.csv", "text\na\n", {"keep_columns": "txt"}, "no column 'txt'; it has text; the nearest is text"),
         ("t.csv", "text\na\n", {"label_column_name": "lable"}, "no column 'lable'"),
         ("t.csv", "id,label\n1,a\n", {}, "there is no text column"),
@@ -138,13 +144,56 @@ def test_json_values_are_kept_as_they_are_and_no_key_of_any_row_is_lost(tmp_path
 
 def test_chunks_have_their_sizes_however_the_input_comes(tmp_path):
     parts = [pa.RecordBatch.from_pydict({"row": list(range(start, start + 300))}) for start in range(0, 10_500, 300)]
-    found = list(reader.in_chunks(parts))
+    found = list(inputs.in_chunks(parts))
     assert [each.num_rows for each in found] == [512] * 16 + [1024, 1024, 260]
     assert [row for each in found for row in each.column("row").to_pylist()] == list(range(10_500))
 
 
 def test_long_arrays_are_read_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "BYTES_PER_READ", 7)  # every element, and every space between two, is torn somewhere
+    monkeypatch.setattr(formats, "BYTES_PER_READ", 7)  # every element, and every space between two, is torn somewhere
     content = "[ " + " ,\n ".join(json.dumps({"text": "x" * (number % 9)}) for number in range(50)) + " ]"
     rows, _ = read(write(tmp_path, "t.json", content))
     assert [len(row["text/0"]) for row in rows] == [number % 9 for number in range(50)]
+
+
+def test_the_columns_of_training_are_read_whatever_others_an_input_has(tmp_path):
+    path = write(tmp_path, "t.csv", "author,text,note\nann,fine,x\n")
+    trained = Regression(Columns(("text",), "label"))
+    rows, _ = read(path, trained)
+    assert rows[0]["text/0"] == "fine" and "text/1" not in rows[0]
+    rows, _ = read(path, trained, text_column_names="note")
+    assert rows[0]["text/0"] == "x"
+    with pytest.raises(
+        UsageError, match="there is no column 'text', which the model was trained on; it has author, body"
+    ):
+        read(write(tmp_path, "other.csv", "author,body\nann,fine\n"), trained)
+    rows, _ = read(write(tmp_path, "t.txt", "fine\n"), Regression(Columns(("review",), "label")))
+    assert rows[0]["text/0"] == "fine"  # plain text has no names: its one column is the model's
+
+
+def test_rows_in_memory_are_texts_pairs_or_dictionaries(tmp_path):
+    def rows(items, task=UNKNOWN, **settings):
+        config = PredictConfig("m", "", "", **settings)
+        source = inputs.rows_in_memory(items, config, task)
+        columns = inputs.choose_columns(source, config, task)
+        return [row for batch in source.read(columns) for row in batch.to_pylist()]
+
+    trained = Regression(Columns(("premise", "hypothesis"), "label"))
+    assert [row["text/0"] for row in rows(iter(["a", "b"]))] == ["a", "b"]
+    assert [(row["text/0"], row["text/1"]) for row in rows([("a", "b"), ["c", "d"]], trained)] == [
+        ("a", "b"),
+        ("c", "d"),
+    ]
+    several = [{"id": 1, "premise": "a", "hypothesis": "b"}, {"premise": "c"}, "d"]
+    found = rows(several, trained, keep_columns="id")
+    assert (found[0]["text/1"], json.loads(found[0]["kept/id"])) == ("b", 1)
+    assert [row["error"] for row in found] == [
+        None,
+        "there is no text in column 'hypothesis'",
+        "it is 'd', not a dictionary",
+    ]
+    assert [row["error"] for row in rows(["a", 7])] == [None, "it is 7, not a text"]
+    with pytest.raises(UsageError, match="there is no column 'hypothesis', which the model was trained on"):
+        rows(["a"], trained)
+    with pytest.raises(UsageError, match="there are no rows in it"):
+        rows([])

@@ -16,6 +16,7 @@ from ringtune.train.evaluate import plan_batches
 from ringtune.train.order import DataOrder, derive_seed
 from ringtune.train.place import threads_of_rank
 from ringtune.train.shards import deal, padded_tokens, shards_of_rank
+from ringtune.train.task.classification import Classification
 
 lengths_of_rows = st.lists(st.integers(1, 128), min_size=1, max_size=64).map(np.array)
 
@@ -130,7 +131,7 @@ def test_chunks_of_a_long_input_are_larger_at_its_end_and_dealt_from_there():
 
 def test_scores_are_those_of_textbooks():
     logits = np.array([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0]], dtype=np.float32)
-    found = scores.classification_scores(logits, np.array([0, 1, 0, 0]))
+    found = Classification(None, ("a", "b")).scores([(logits, np.array([0, 1, 0, 0]))]).values
     assert found["accuracy"] == 0.75
     assert found["f1"] == pytest.approx(2 / 3)
     assert found["loss"] == pytest.approx((3 * math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 4)

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 from ringtune.train import rundir
-from ringtune.train.contract import UsageError, as_usage, holds_run
+from ringtune.train.contract import UsageError, as_usage, holds_run, read_records
+from ringtune.train.journal import MetricsFile
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -28,7 +29,10 @@ def test_clearing_removes_what_is_ours_and_nothing_else(tmp_path):
 
 
 def test_a_second_run_in_a_folder_is_refused_naming_the_first_which_may_die_by_sigkill(tmp_path):
-    code = f"from ringtune.train.rundir import *; lock = RunLock(Path({str(tmp_path)!r})); lock.acquire(); print('held', flush=True); input()"
+    code = (
+        f"from ringtune.train.rundir import *; lock = RunLock(Path({str(tmp_path)!r})); lock.acquire(); "
+        "print('held', flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -43,7 +47,7 @@ def test_a_second_run_in_a_folder_is_refused_naming_the_first_which_may_die_by_s
 
 
 def test_metrics_are_cut_back_to_the_checkpoint_without_the_evaluation_after_it(tmp_path):
-    log = rundir.MetricsLog(tmp_path / "metrics.jsonl")
+    log = MetricsFile(tmp_path / "metrics.jsonl")
     for event, step in (("train", 1), ("train", 2), ("eval", 2), ("train", 3)):
         log.write({"event": event, "step": step})
     with log.path.open("a") as stream:
@@ -51,14 +55,14 @@ def test_metrics_are_cut_back_to_the_checkpoint_without_the_evaluation_after_it(
     with log.path.open("ab") as stream:
         stream.write(b"\xff\xfe")
     log.truncate_after(2)
-    assert [(each["event"], each["step"]) for each in rundir.read_records(log.path)] == [("train", 1), ("train", 2)]
+    assert [(each["event"], each["step"]) for each in read_records(log.path)] == [("train", 1), ("train", 2)]
 
 
-def test_a_disk_that_the_user_can_mend_is_a_usage_error_and_any_other_error_stays_itself(tmp_path):
+def test_a_disk_that_the_user_can_fix_is_a_usage_error_and_any_other_error_stays_itself(tmp_path):
     with pytest.raises(OSError) as caught:
         tmp_path.write_text("")
     assert str(as_usage(caught.value)) == (
-        f"{tmp_path}: Is a directory; room, and the right to write there; mend it, then run again"
+        f"{tmp_path}: Is a directory; free space, and permission to write there; run again when that is fixed"
     )
     with pytest.raises(OSError) as caught:
         (tmp_path / ("x" * 300)).exists()

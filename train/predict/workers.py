@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train.clock import ACTIVITIES, Clock
 from ringtune.train.comm import Comm
 from ringtune.train.contract import StopRequested
-from ringtune.train.counter import open_counter
 from ringtune.train.evaluate import worker_threads
-from ringtune.train.parts import Spool, write_part
-from ringtune.train.predictor import Predictor
+from ringtune.train.predict.clock import ACTIVITIES, Clock
+from ringtune.train.predict.counter import open_counter
+from ringtune.train.predict.parts import Spool, write_part
+from ringtune.train.predict.predictor import Predictor
 from ringtune.train.progress import Progress
-from ringtune.train.stop import StopWatch
+from ringtune.train.stop import StopFlag
 
 
 @dataclass(frozen=True)
-class Effort:
+class WorkerStats:
     """What one rank did, and where the time of its threads went."""
 
     rank: int
@@ -32,11 +32,11 @@ class Effort:
     num_rows: int
     num_chunks: int
     rows_per_s: float
-    cpu_s: float  # CPU time of the process; far below its threads' busy seconds, it shares its cores with others
+    cpu_s: float  # CPU time of the process; far below its threads' busy seconds: it shares its cores
     seconds: dict[str, float]  # by activity, and ``waiting`` for work and for other ranks; mean over the rank's threads
 
 
-class Crew:
+class Workers:
     """The threads of this rank."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Crew:
         todo: Sequence[int],
         num_threads: int,
         comm: Comm,
-        stop: StopWatch,
+        stop: StopFlag,
         bar: Progress,
     ) -> None:
         self.predictor, self.folder, self.spool, self.todo = predictor, folder, spool, todo
@@ -60,20 +60,20 @@ class Crew:
         self.started, self.cpu_before_s = time.monotonic(), time.process_time()
 
     def should_stop(self) -> bool:
-        """Return whether the threads shall leave what they do."""
+        """Return whether the threads should stop."""
         return self.failed or self.stop.is_set()
 
     def work(self) -> None:
-        """Do chunks until the counter has none left. Raises what a thread raises, once all have left."""
+        """Predict chunks until the counter has none left. Raises what a thread raises, when all have ended."""
         with worker_threads(self.num_threads) as pool:
             for each in as_completed([pool.submit(self._take_chunks) for _ in range(self.num_threads)]):
                 self.failed = self.failed or each.exception() is not None
                 each.result()
 
     def exchange(self) -> None:
-        """Tell the other ranks what this one wants and has done, and hear the same of them. **Collective.**"""
+        """Exchange with the other ranks how many chunks each one wants and how many rows are done. **Collective.**"""
         mine = torch.tensor([[self.counter.wanted(), self.num_rows]])
-        everyone = self.comm.gather_patiently(mine, "crew/notes")
+        everyone = self.comm.gather_without_spinning(mine, "workers/progress")
         self.counter.deal(everyone[:, 0].tolist())
         self.bar.update(self.bar.initial + int(everyone[:, 1].sum()))
 
@@ -94,7 +94,7 @@ class Crew:
                 self.num_rows += rows.num_rows
                 self.num_chunks += 1
 
-    def effort(self) -> Effort:
+    def stats(self) -> WorkerStats:
         """Return what this rank did; call it when all ranks are done."""
         elapsed = max(time.monotonic() - self.started, 1e-9)
         seconds: dict[str, float] = {
@@ -103,7 +103,7 @@ class Crew:
         }
         seconds["waiting"] = max(0.0, elapsed - sum(seconds.values()))
         speed = self.num_rows / elapsed
-        return Effort(
+        return WorkerStats(
             rank=self.comm.rank,
             host=socket.gethostname(),
             num_rows=self.num_rows,
@@ -114,11 +114,11 @@ class Crew:
         )
 
 
-def table(efforts: Sequence[Effort]) -> str:
-    """Return the ranks' efforts as lines to read. **Pure.**"""
+def stats_table(ranks: Sequence[WorkerStats]) -> str:
+    """Return what each rank did, as lines to read. **Pure.**"""
     names = (*ACTIVITIES, "waiting")
     lines = ["rank  host          chunks       rows   rows/s" + "".join(f"{name:>12}" for name in names)]
-    for each in efforts:
+    for each in ranks:
         spent: Any = "".join(f"{each.seconds[name]:>10.1f} s" for name in names)
         lines.append(
             f"{each.rank:4}  {each.host:12}  {each.num_chunks:6} {each.num_rows:10} {each.rows_per_s:8.1f}{spent}"

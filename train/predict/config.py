@@ -10,20 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ringtune.train import flags
+from ringtune.train import flags, formats
 from ringtune.train.contract import CONFIG_FILE, UsageError
 from ringtune.train.flags import free
 
 ALL_COLUMNS = "all"
-#: By the ending of the input; each but parquet is read line by line.
-INPUT_FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".txt": "text",
-    ".parquet": "parquet",
-}
 OUTPUT_ENDINGS = (".jsonl", ".csv", ".parquet")
 STDIN = "-"
 DEFAULT_BATCH_TOKENS = 1024
@@ -36,7 +27,7 @@ class PredictConfig:
     model_name_or_path: str = free()
     """Trained model: a run directory of ringtune-train, one of its checkpoints, another folder, or a hub name."""
     input: str = free()
-    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line) or .parquet file, - for stdin, a data set's hub name or folder."""
+    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line) or .parquet file, - for stdin, or a data set (hub name, folder)."""
     output: str = free()
     """File to write, one row for each row of the input and in its order: .jsonl, .csv or .parquet."""
 
@@ -47,16 +38,17 @@ class PredictConfig:
     dataset_split: str | None = None
     """Split of the data set; default: its only one, or test."""
     text_column_names: str | None = None
-    """Column with the text, or two joined by a comma for sentence pairs; default: as the model was trained, or as run_glue.py guesses."""
+    """Column with the text, or two joined by a comma for sentence pairs; default: those the model was trained on."""
     label_column_name: str | None = None
-    """Column with the true label, for scores; default: label, if there is one."""
+    """Column with the true label, for scores; default: the one the model was trained on, if there is one."""
 
     keep_columns: str | None = None
-    """Input columns to write beside the prediction: names joined by commas, or all. One that has the name of a prediction is written as input_NAME."""
+    """Input columns to write beside the prediction: names joined by commas, or all; input_NAME where a prediction has
+    that name."""
     top_k: int | None = None
     """Write only the k best classes and their probabilities; default: the best class, and the probability of each."""
     on_error: Literal["keep", "stop"] = "keep"
-    """What a row that cannot be used does. keep: it is written in its place, with an error. stop: it is named, and all ranks stop."""
+    """What becomes of a row that cannot be used. keep: it is written in its place, with an error. stop: all ranks stop."""
 
     max_seq_length: int | None = None
     """Tokens per row at most; longer rows are cut; default: as the model was trained, or 128 if it takes as many."""
@@ -87,7 +79,8 @@ COMMAND = flags.Command(
     settings=PredictConfig,
     description="Predict every row of a file with a fine-tuned model, alone or under horovodrun, mpirun or srun. "
     "Stopped or killed, the same command does only the rest.",
-    epilog="exit codes: 0 finished, 75 stopped on request with the finished parts kept (run again), 2 wrong usage, 1 failure",
+    epilog="exit codes: 0 finished, 75 stopped on request with the finished parts kept (run again), 2 wrong usage, "
+    "1 failure",
     dry_run="Check everything, show the plan, write nothing.",
     paths=("input", "output", "report"),
 )
@@ -113,7 +106,7 @@ def check(config: PredictConfig) -> None:
         raise UsageError(
             "--input -",
             "stdin has no ending that tells its format",
-            legal=", ".join(INPUT_FORMATS.values()),
+            legal=", ".join(formats.BY_ENDING.values()),
             todo="say it with --input_format",
         )
 
@@ -135,15 +128,18 @@ def settings_of_run(model_name_or_path: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def resolve(config: PredictConfig, run: Mapping[str, Any]) -> PredictConfig:
-    """Fill what was left open: as the model's run had it, so that its evaluation is repeated to the last digit. **Pure.**"""
-    said = config.bf16 is not None or config.fp16 is not None
-    length, rows = run.get("max_seq_length"), run.get("per_device_eval_batch_size")
+def resolve(config: PredictConfig, run: Mapping[str, Any], max_seq_length: int | None) -> PredictConfig:
+    """Return the settings with what was left open as the model's run had it, so that its scores can be repeated. **Pure.**
+
+    run: of `settings_of_run`. max_seq_length: of the model's task.json.
+    """
+    is_set = config.bf16 is not None or config.fp16 is not None
+    length = max_seq_length or run.get("max_seq_length")
+    rows = run.get("per_device_eval_batch_size")
     return dataclasses.replace(
         config,
-        bf16=bool(config.bf16 if said else run.get("bf16")),
-        fp16=bool(config.fp16 if said else run.get("fp16")),
+        bf16=bool(config.bf16 if is_set else run.get("bf16")),
+        fp16=bool(config.fp16 if is_set else run.get("fp16")),
         max_seq_length=config.max_seq_length or length,
         batch_tokens=config.batch_tokens or (rows * length if rows and length else DEFAULT_BATCH_TOKENS),
-        text_column_names=config.text_column_names or run.get("text_column_names"),
     )

@@ -14,7 +14,6 @@ command finds parts and output, joins again and sees that they agree.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -24,16 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import chunks, disk, flags, reader, sealed
+from ringtune.train import chunks, disk, flags, formats, publish, reader
+from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested, UsageError
-from ringtune.train.predict_config import PredictConfig
-from ringtune.train.predictor import shown_columns
+from ringtune.train.predict.config import PredictConfig
+from ringtune.train.predict.inputs import in_chunks
+from ringtune.train.predict.predictor import shown_columns
+from ringtune.train.predict.writer import open_writer
+from ringtune.train.rows import RowFile, write_rows
 from ringtune.train.rundir import RunLock
-from ringtune.train.writer import open_writer
 
 JOB_FILE = "job.json"
+KEEP_ROWS = "fix it, or use --on_error keep"
 SPOOL = "spool"
-_ANEW = "use --overwrite_output to begin anew, or write to another --output"
+_START_AGAIN = "use --overwrite_output to start again, or write to another --output"
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,12 @@ def part_name(chunk: int) -> str:
     return f"part-{chunk:08}"
 
 
-class Spool:
+class Spool(RowFile):
     """The rows of an input on disk, by chunk. It holds one chunk in memory; threads open one each."""
 
     def __init__(self, path: Path) -> None:
-        self.file = pa.ipc.open_file(pa.OSFile(str(path)))  # not mapped: its pages would count as this rank's memory
-        self.num_chunks = self.file.num_record_batches
-        self.num_rows = chunks.first_row(self.num_chunks - 1) + self.read(self.num_chunks - 1).num_rows
-
-    def read(self, chunk: int) -> pa.RecordBatch:
-        """Return the rows of a chunk."""
-        return self.file.get_batch(chunk)
+        super().__init__(path)
+        self.num_rows = chunks.first_row(self.num_batches - 1) + self.read(self.num_batches - 1).num_rows
 
     def rows_of_chunk(self, chunk: int) -> int:
         """Return how many rows a chunk has, without reading it."""
@@ -77,10 +75,10 @@ def write_part(folder: Path, chunk: int, rows: pa.RecordBatch) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, rows.schema) as file:
         file.write_batch(rows)
-    sealed.write(folder, part_name(chunk), memoryview(sink.getvalue()))
+    publish.write_file(folder, part_name(chunk), memoryview(sink.getvalue()))
 
 
-class Workplace:
+class PartsFolder:
     """The folder of parts of one output. **Rank 0 only**, but for the parts, which all ranks write."""
 
     def __init__(self, output: Path) -> None:
@@ -88,7 +86,7 @@ class Workplace:
         self.folder = output.with_name(output.name + ".parts")
         self.lock = RunLock(self.folder, "--output: the parts in")
 
-    def look(self, config: PredictConfig) -> None:
+    def check_output(self, config: PredictConfig) -> None:
         """Raise UsageError if the output cannot be written. Changes nothing."""
         where = f"--output {self.output}"
         if self.output.is_dir():
@@ -106,7 +104,7 @@ class Workplace:
         """Write what comes from stdin to a file, which can be read twice; return it."""
         path = self.folder / "stdin"
         with path.open("wb") as stream:
-            shutil.copyfileobj(sys.stdin.buffer, stream, reader.BYTES_PER_READ)
+            shutil.copyfileobj(sys.stdin.buffer, stream, formats.BYTES_PER_READ)
         return path
 
     def check_identity(self, identity: Identity, *, overwrite: bool) -> bool:
@@ -126,7 +124,7 @@ class Workplace:
             raise
         except (ValueError, TypeError) as error:
             raise UsageError(
-                str(path), f"it cannot be read: {error}", legal="the file ringtune wrote", todo=_ANEW
+                str(path), f"it cannot be read: {error}", legal="the file ringtune wrote", todo=_START_AGAIN
             ) from None
         return True
 
@@ -137,37 +135,37 @@ class Workplace:
                 path.unlink()
 
     def spool(
-        self, source: reader.Source, columns: reader.Columns, config: PredictConfig, should_stop: Callable[[], bool]
+        self, source: reader.Source, columns: Columns, config: PredictConfig, should_stop: Callable[[], bool]
     ) -> Path:
         """Read the input once, row by row, into a file that ranks read by chunk; return it.
 
         A whole one that is there already is kept. Raises StopRequested; UsageError for an input without rows, and for a
-        row that cannot be used if such a row shall stop the job.
+        row that cannot be used, if such a row should stop the job.
         """
-        found = sealed.listed(self.folder).get(SPOOL)
-        if found is not None and sealed.damage(found) is None:
+        found = publish.list_files(self.folder).get(SPOOL)
+        if found is not None and publish.verify_file(found) is None:
             return found
-        path = sealed.temporary(self.folder, SPOOL)
+        path = publish.temporary_file(self.folder, SPOOL)
         try:
-            if not _write_spool(path, source, columns, config, should_stop):
+            if not write_rows(path, _usable_chunks(source, columns, config), should_stop):
                 raise UsageError(source.where, "there are no rows in it", legal="at least one row")
-            return sealed.seal(path, SPOOL)
+            return publish.publish_file(path, SPOOL)
         finally:
             path.unlink(missing_ok=True)
 
     def sign(self, identity: Identity) -> None:
-        """Say what the parts that follow are made from."""
+        """Write down what the parts that follow are made from."""
         disk.replace_file(self.folder / JOB_FILE, json.dumps(asdict(identity), indent=1).encode())
 
-    def missing_chunks(self, num_chunks: int, tell: Callable[[str], None]) -> list[int]:
+    def missing_chunks(self, num_chunks: int, report: Callable[[str], None]) -> list[int]:
         """Return the chunks without a whole part; a damaged part is named and removed."""
-        found = sealed.listed(self.folder)
+        found = publish.list_files(self.folder)
         missing = []
         for chunk in range(num_chunks):
             path = found.get(part_name(chunk))
-            reason = sealed.damage(path) if path is not None else None
+            reason = publish.verify_file(path) if path is not None else None
             if path is not None and reason is not None:
-                tell(f"{path}: {reason}; its rows are predicted again")
+                report(f"{path}: {reason}; its rows are predicted again")
                 path.unlink()
             if path is None or reason is not None:
                 missing.append(chunk)
@@ -175,12 +173,12 @@ class Workplace:
 
     def part_paths(self, num_chunks: int) -> list[Path]:
         """Return the parts in the order of their rows."""
-        found = sealed.listed(self.folder)
+        found = publish.list_files(self.folder)
         return [found[part_name(chunk)] for chunk in range(num_chunks)]
 
     def join(self, paths: Sequence[Path], *, overwrite: bool, should_stop: Callable[[], bool]) -> None:
         """Write the output from its parts, holding few of them at a time. Survives a crash at any point."""
-        temporary = sealed.temporary(self.folder, "output")
+        temporary = publish.temporary_file(self.folder, "output")
         schema = shown_columns(read_part(paths[0])).schema
         try:
             with open_writer(temporary, self.output.suffix.lower(), schema) as writer:
@@ -190,7 +188,11 @@ class Workplace:
                     writer.write(shown_columns(read_part(path)))
             with temporary.open("rb") as stream:
                 disk.fsync(stream.fileno())
-            if self.output.exists() and not overwrite and _sha256(self.output) != _sha256(temporary):
+            if (
+                self.output.exists()
+                and not overwrite
+                and publish.file_sha256(self.output) != publish.file_sha256(temporary)
+            ):
                 raise UsageError(
                     f"--output {self.output}",
                     "it exists, and with another content",
@@ -206,7 +208,7 @@ class Workplace:
         shutil.rmtree(self.folder)
 
     def release(self) -> None:
-        """Let another command have the folder; one in which nothing was begun goes."""
+        """Release the lock; a folder in which nothing was begun is removed."""
         if not self.lock.lock.is_locked:
             return
         if self.folder.exists() and not (self.folder / JOB_FILE).exists():
@@ -221,34 +223,17 @@ def _refuse_other(saved: Identity, identity: Identity, where: str) -> None:
                 where,
                 f"the {name} is not what these parts were made with",
                 legal=f"the same {name}, byte for byte",
-                todo=f"put it back, or {_ANEW}",
+                todo=f"put it back, or {_START_AGAIN}",
             )
-    flags.refuse_changes(saved.settings, PredictConfig(**identity.settings), _ANEW)
+    flags.refuse_changes(saved.settings, PredictConfig(**identity.settings), _START_AGAIN)
 
 
-def _write_spool(
-    path: Path, source: reader.Source, columns: reader.Columns, config: PredictConfig, should_stop: Callable[[], bool]
-) -> int:
-    """Write the rows of an input; return how many chunks there are."""
-    num_chunks = 0
-    file = None
-    with pa.OSFile(str(path), "wb") as sink:
-        for chunk in reader.in_chunks(source.read(columns)):
-            if should_stop():
-                raise StopRequested
-            if config.on_error == "stop":
-                reader.refuse_errors(chunk, source)
-            file = file or pa.ipc.new_file(sink, chunk.schema)
-            file.write_batch(chunk)
-            num_chunks += 1
-        if file is not None:
-            file.close()
-    return num_chunks
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _usable_chunks(source: reader.Source, columns: Columns, config: PredictConfig) -> Iterator[pa.RecordBatch]:
+    """Give the chunks of an input. Raises UsageError for a row that cannot be used, if such a row should stop the job."""
+    for chunk in in_chunks(source.read(columns)):
+        if config.on_error == "stop":
+            reader.refuse_errors(chunk, source, todo=KEEP_ROWS)
+        yield chunk
 
 
 def error_rows(paths: Sequence[Path]) -> Iterator[tuple[int, int, str]]:

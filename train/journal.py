@@ -1,0 +1,148 @@
+"""What a run reports: metrics.jsonl, TensorBoard, the progress bar, and words for the user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from ringtune.train import disk
+from ringtune.train.checkpoint import Best
+from ringtune.train.config import TrainConfig
+from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, TENSORBOARD_DIR, read_records
+from ringtune.train.progress import Progress
+from ringtune.train.step import StepPlan, StepResult
+
+PREDICTIONS_FILE = "predict_results.txt"
+
+
+class MetricsFile:
+    """One JSON object a line; rank 0 appends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def truncate_after(self, step: int) -> None:
+        """Drop what a run that goes on from ``step`` will write again: later steps, the evaluation of this one (it comes
+        after the checkpoint) and a line that a crash cut off."""
+        if self.path.exists():
+            kept = [record for record in read_records(self.path) if _stays(record, step)]
+            disk.replace_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _stays(record: Mapping[str, Any], step: int) -> bool:
+    here = record.get("step", 0)
+    return bool(here < step or (here == step and record.get("event") != "eval"))
+
+
+class Journal:
+    """Everything a run writes beside its checkpoints. On all ranks but rank 0 it does nothing."""
+
+    def __init__(self, folder: Path, *, step: int, total_steps: int, writes: bool, board: bool, bar: bool) -> None:
+        """Open the files for a run that goes on from ``step``. writes: whether this is rank 0."""
+        self.writes, self.shows_bars = writes, writes and bar
+        self.total_steps = total_steps
+        self.bar = Progress(total_steps, "training", initial=step, shown=self.shows_bars)
+        self.board: Any = None
+        if not writes:
+            return
+        self.metrics = MetricsFile(folder / METRICS_FILE)
+        self.metrics.truncate_after(step)
+        if board:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / TENSORBOARD_DIR), purge_step=step + 1)
+
+    def step(self, plan: StepPlan, result: StepResult, seconds: float) -> None:
+        """Move the bar."""
+        self.bar.update(plan.step, f"loss {result.loss:.4f}, {plan.num_features / seconds:.1f} samples/s")
+
+    def record_step(self, plan: StepPlan, result: StepResult, seconds: float, epoch: float) -> None:
+        """Write the metrics of a step. epoch: epochs done, with a fraction."""
+        values = {
+            "epoch": epoch,
+            "total_steps": self.total_steps,
+            "loss": result.loss,
+            "learning_rate": plan.learning_rate,
+            "grad_norm": result.grad_norm,
+            "num_tokens": result.num_tokens,
+            "padding_share": 1 - result.num_tokens / result.num_padded_tokens,
+            "samples_per_s": plan.num_features / seconds,
+            "tokens_per_s": result.num_tokens / seconds,
+            "rank_balance": result.balance,
+            "comm_s": result.comm_s,
+            "updated": result.updated,
+        }
+        self._record("train", plan.step, values)
+
+    def record_rows(self, step: int, rows: list[int]) -> None:
+        """Write which rows the ranks computed in a step."""
+        if self.writes:
+            self.metrics.write({"event": "rows", "step": step, "rows": rows})
+
+    def record_scores(self, step: int, scores: Mapping[str, float], best: float | None) -> None:
+        """Write and print the scores of an evaluation. best: the best so far of the score that decides."""
+        self._record("eval", step, {**scores, "best": best})
+        self.report(f"step {step}: " + ", ".join(f"{name} {short(each)}" for name, each in scores.items()))
+
+    def _record(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        if not self.writes:
+            return
+        self.metrics.write({"event": event, "step": step, **values})
+        if self.board is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self.board.add_scalar(f"{event}/{name}", value, step)
+
+    def rows_bar(self, num_rows: int, what: str) -> Progress:
+        """Return a bar for work on rows."""
+        return Progress(num_rows, what, unit="rows", shown=self.shows_bars)
+
+    def report(self, words: str) -> None:
+        """Print for the user, once."""
+        if self.writes:
+            print(words, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is and flush the curves."""
+        self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def short(value: float | None) -> str:
+    """Return a score as a person reads it. **Pure.**"""
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def farewell(config: TrainConfig, score: str, best: Best) -> str:
+    """Return the last words of a finished run: its best score, its model, and commands to try next. **Pure.**"""
+    folder = Path(config.output_dir)
+    lines = [f"best {score} {short(best.score)} at step {best.step}"] if best.score is not None else []
+    longer = f"--num_train_epochs {config.num_train_epochs + 1:g}"
+    if config.max_steps > 0:
+        longer = f"--max_steps {2 * config.max_steps}"
+    lines += [
+        f"model in {folder}",
+        "try next:",
+        f"  tensorboard --logdir {folder / TENSORBOARD_DIR}",
+        f"  ringtune-train --config {folder / CONFIG_FILE} {longer}",
+        f"  ringtune-predict --model_name_or_path {folder} --input FILE --output predicted.jsonl",
+        f"  python -c \"from transformers import pipeline; print(pipeline('text-classification', '{folder}')('what a film'))\"",
+    ]
+    return "\n".join(lines)
+
+
+def write_predictions(folder: Path, columns: Mapping[str, pa.Array]) -> None:
+    """Write ``index<tab>prediction`` for each test row, as run_glue.py does. columns: of `Task.predictions`."""
+    values = next(iter(columns.values())).to_pylist()
+    shown = (f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
+    lines = [f"{index}\t{value}" for index, value in enumerate(shown)]
+    disk.replace_text(folder / PREDICTIONS_FILE, "\n".join(["index\tprediction", *lines, ""]))

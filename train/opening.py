@@ -1,0 +1,116 @@
+"""What rank 0 finds in the output folder, and what the run is to be: a new one, or the continuation of one that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringtune.train import batching, checkpoint, rundir
+from ringtune.train.config import TrainConfig, refuse_changes
+from ringtune.train.contract import CHECKPOINT_PREFIX, FINISHED_FILE, UsageError, holds_run
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What all ranks must know before they load anything."""
+
+    config: TrainConfig  # with the batch sizes of this run filled in
+    batching: batching.Batching
+    checkpoint: Path | None  # to go on from
+    finished_step: int  # 0 unless the run has finished
+
+
+def open_run(
+    config: TrainConfig, world_size: int, lock: rundir.RunLock, report: Callable[[str], None], *, dry_run: bool
+) -> Opening:
+    """Look into the output folder and settle what this run is. **Rank 0 only**; changes nothing but takes the lock.
+
+    Raises UsageError for a folder that cannot be used, or settings that do not fit the run in it.
+    """
+    folder = Path(config.output_dir)
+    is_there = holds_run(folder)
+    if not dry_run:
+        lock.acquire()
+    goes_on = is_there and not config.overwrite_output_dir
+    found, saved = _find(config, folder, report, goes_on=goes_on)
+    if saved is not None:
+        config = _take_over(config, saved)
+        refuse_changes(saved, config)
+    batch = batching.resolve(
+        world_size,
+        config.mode,
+        config.global_batch_size,
+        config.per_device_train_batch_size,
+        config.gradient_accumulation_steps,
+        config.num_shards,
+    )
+    config = dataclasses.replace(config, global_batch_size=batch.global_batch_size)
+    if config.mode == "exact":
+        config = dataclasses.replace(config, num_shards=batch.num_shards)
+    if found is not None:
+        report(f"going on from {found}")
+    return Opening(config, batch, found, _finished_step(folder) if goes_on else 0)
+
+
+def _find(
+    config: TrainConfig, folder: Path, report: Callable[[str], None], *, goes_on: bool
+) -> tuple[Path | None, Mapping[str, Any] | None]:
+    """Return the checkpoint to go on from and the configuration of its run, None for what there is not."""
+    found: Path | None = None
+    saved: Mapping[str, Any] | None = None
+    if config.resume_from_checkpoint not in (None, LATEST):
+        found = Path(str(config.resume_from_checkpoint))
+        return found, checkpoint.load_state(found).config
+    if goes_on:
+        found, skipped = checkpoint.find_latest(folder)
+        for each in skipped:
+            report(f"skipped {each.path}: {each.reason}")
+        if found is None:
+            _refuse_to_lose(folder, skipped)
+        saved = rundir.read_config(folder) if found is None else checkpoint.load_state(found).config
+    if config.resume_from_checkpoint == LATEST and found is None:
+        raise UsageError(
+            f"--resume_from_checkpoint {LATEST}",
+            f"{folder} has no whole checkpoint",
+            legal="a folder with one",
+            todo="leave the flag out to start from the beginning",
+        )
+    return found, saved
+
+
+def _refuse_to_lose(folder: Path, skipped: Sequence[checkpoint.Skipped]) -> None:
+    """Raise UsageError if there are checkpoints and none is whole: a new start would remove what may be restored."""
+    damaged = [each for each in skipped if each.path.name.startswith(CHECKPOINT_PREFIX)]
+    if damaged:
+        raise UsageError(
+            f"--output_dir {folder}",
+            f"none of its {len(damaged)} checkpoint(s) is whole: {damaged[0].path.name}: {damaged[0].reason}",
+            legal="a whole one to go on from",
+            todo="restore one, or start again with --overwrite_output_dir",
+        )
+
+
+def _take_over(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
+    """Fill the batch sizes that are not set from the run to go on with: they belong to the run, not to the ranks."""
+    changes: dict[str, Any] = {}
+    if config.global_batch_size is None:
+        changes["global_batch_size"] = saved.get("global_batch_size")
+        # Given per rank, they held for the world size of that time; the product is what the run keeps.
+        changes["per_device_train_batch_size"] = None
+    if config.num_shards is None:
+        changes["num_shards"] = saved.get("num_shards")
+    return dataclasses.replace(config, **changes)
+
+
+def _finished_step(folder: Path) -> int:
+    """Return the step at which the run in a folder finished, 0 if it has not."""
+    with suppress(OSError, ValueError, TypeError, KeyError):  # damaged: the checkpoint tells how far the run is
+        return int(json.loads((folder / FINISHED_FILE).read_text())["step"])
+    return 0

@@ -1,0 +1,123 @@
+"""The rows to predict: a file, a data set, stdin, or what a Python program has in its hands."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from ringtune.train import chunks, columns, data, formats, reader
+from ringtune.train.columns import Columns
+from ringtune.train.contract import UsageError
+from ringtune.train.formats import Row, shown
+from ringtune.train.predict.config import ALL_COLUMNS, PredictConfig
+from ringtune.train.reader import Source
+from ringtune.train.task import Task
+
+DEFAULT_LABEL = "label"
+_TEXT_NAMES = ("text", "text_pair")
+
+
+def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) -> Source:
+    """Return the input of a prediction. stdin: the file that holds what came from there. Raises UsageError."""
+    path = stdin if stdin is not None else Path(config.input)
+    flag = "stdin" if config.reads_stdin else f"--input {config.input}"
+    is_file = path.is_file() or path.suffix.lower() in formats.BY_ENDING or config.input_format is not None
+    if not is_file:
+        return _open_data_set(config)
+    names = columns.split_names(config.text_column_names) or (task.columns.text if task.columns else _TEXT_NAMES)
+    return reader.open_file(path, flag, kind=config.input_format, text_name=names[0])
+
+
+def _open_data_set(config: PredictConfig) -> Source:
+    where = data.repository_name(config.input, config.dataset_config_name)
+    loaded = data.load_repository(
+        config.input, config.dataset_config_name, where, "a file; there is no file of that name"
+    )
+    split = config.dataset_split or (next(iter(loaded)) if len(loaded) == 1 else "test")
+    if split not in loaded:
+        raise UsageError(
+            "--dataset_split", f"{where} has no split {split}", legal=", ".join(map(str, loaded)), todo="name one"
+        )
+    return reader.open_data_set(loaded[split], f"{where}, split {split}")
+
+
+def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns:
+    """Return the columns that are read: as asked, else those the model was trained on. **Pure.**
+
+    For a model whose training is not known they are chosen by training's rules. Raises UsageError for one that is not there.
+    """
+    trained = task.columns
+    label = config.label_column_name or (trained.label if trained else None) or DEFAULT_LABEL
+    if trained and not config.text_column_names:
+        text = trained.text
+        missing = [name for name in text if name not in source.names]
+        if missing:
+            raise UsageError(
+                source.where,
+                f"there is no column {missing[0]!r}, which the model was trained on",
+                legal=f"it has {', '.join(source.names)}",
+                todo="name the column with the text with --text_column_names",
+            )
+    else:
+        text = columns.choose_text_columns(source.names, source.where, asked=config.text_column_names, label=label)
+    kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
+    asked_label = (label,) if config.label_column_name else ()
+    columns.require_columns(source.names, (*text, *kept, *asked_label), source.where)
+    return Columns(text, label if label in source.names and label not in text else None, kept)
+
+
+def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Regroup batches into chunks; only the last may have fewer rows than its size."""
+    waiting: list[pa.RecordBatch] = []
+    wanted = map(chunks.size, itertools.count())
+    size = next(wanted)
+    for batch in batches:
+        waiting.append(batch)
+        while sum(each.num_rows for each in waiting) >= size:
+            joined = pa.concat_batches(waiting)
+            yield joined.slice(0, size)
+            waiting = [joined.slice(size)]
+            size = next(wanted)
+    if any(each.num_rows for each in waiting):
+        yield pa.concat_batches(waiting)
+
+
+# Rows in memory
+
+
+def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> Source:
+    """Return texts, pairs of texts or dictionaries as a source; the first of them decides which. Raises UsageError."""
+    iterator = iter(items)
+    first = next(iterator, None)
+    if first is None:
+        raise UsageError("input", "there are no rows in it", legal="at least one text, pair or dictionary")
+    if isinstance(first, Mapping):
+        names = tuple(map(str, first))
+    elif isinstance(first, str):
+        names = (task.columns.text if task.columns else _TEXT_NAMES)[:1]
+    else:
+        names = task.columns.text if task.columns and len(task.columns.text) == 2 else _TEXT_NAMES
+
+    def rows() -> Iterator[Row]:
+        for number, item in enumerate(itertools.chain([first], iterator), start=1):
+            yield number, *_values(item, names, type(first))
+
+    def read(chosen: Columns) -> Iterator[pa.RecordBatch]:
+        return reader.row_batches(rows(), replace(chosen, label=None), holds_json=True)
+
+    return Source("input", ": row ", names, "", read, class_names={})
+
+
+def _values(item: Any, names: tuple[str, ...], kind: type) -> tuple[Mapping[str, Any], str | None]:
+    if isinstance(item, Mapping) and issubclass(kind, Mapping):
+        return item, None
+    if isinstance(item, str) and kind is str:
+        return {names[0]: item}, None
+    if isinstance(item, (tuple, list)) and len(item) == 2 and issubclass(kind, (tuple, list)):
+        return dict(zip(names, item, strict=True)), None
+    what = "a dictionary" if issubclass(kind, Mapping) else "a text" if kind is str else "a pair of texts"
+    return {}, f"it is {shown(item)}, not {what}"

@@ -1,0 +1,69 @@
+"""From the settings of a prediction to a model that is ready, the same on every rank."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from ringtune.train import model
+from ringtune.train import task as tasks
+from ringtune.train.comm import Comm
+from ringtune.train.contract import UsageError
+from ringtune.train.predict import config as settings
+from ringtune.train.predict.config import PredictConfig
+from ringtune.train.predict.predictor import Predictor, default_max_seq_length
+from ringtune.train.step import Precision
+from ringtune.train.tokens import tokenizer_digest
+
+_SOFTWARE = ("ringtune", "torch", "transformers", "tokenizers")
+
+
+def resolve(config: PredictConfig) -> PredictConfig:
+    """Return the settings with what was left open filled in from the model's folder. Raises UsageError."""
+    found = tasks.read(Path(config.model_name_or_path).expanduser())
+    return settings.resolve(config, settings.settings_of_run(config.model_name_or_path), found[1] if found else None)
+
+
+def load_predictor(config: PredictConfig, device: torch.device) -> Predictor:
+    """Return the model of resolved settings, on the device. Raises UsageError for one that cannot predict."""
+    assert config.batch_tokens is not None  # resolved
+    network, task, _ = model.load_trained(config.model_name_or_path)
+    tokenizer = model.load_tokenizer(config.model_name_or_path)
+    return Predictor(
+        task,
+        network.to(device),
+        tokenizer,
+        config.max_seq_length or default_max_seq_length(tokenizer),
+        config.batch_tokens,
+        Precision(device, torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None),
+        top_k=config.top_k,
+    )
+
+
+def require_same_model(predictor: Predictor, comm: Comm) -> dict[str, str]:
+    """Return the digests of what predicts. **Collective.** Raises UsageError, on every rank, if models differ."""
+    mine = {
+        "model": model.state_digest(predictor.model.state_dict()) + repr(predictor.task.to_json()),
+        "tokenizer": tokenizer_digest(predictor.tokenizer),
+        "software": " ".join(f"{name} {metadata.version(name)}" for name in _SOFTWARE),
+    }
+    digests = comm.gather_values(mine, "predict/digests")
+    odd = [rank for rank, each in enumerate(digests) if each != digests[0]]
+    if odd:
+        raise UsageError(
+            "model",
+            f"rank(s) {odd} read another model than rank 0",
+            legal="the same files on every host",
+            todo="check --model_name_or_path on each host",
+        )
+    return mine
+
+
+def describe(config: PredictConfig, predictor: Predictor) -> str:
+    """Return the model and how it computes, in one line. **Pure.**"""
+    precision = "bf16" if config.bf16 else "fp16" if config.fp16 else "fp32"
+    return (
+        f"model {config.model_name_or_path}: {predictor.task.describe()}; {precision}, "
+        f"rows of {predictor.max_seq_length} tokens at most, batches of {config.batch_tokens}"
+    )

@@ -1,0 +1,137 @@
+"""One chunk of rows in, one chunk of predictions out: a function of the rows, the model and the settings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ringtune.train import tokens
+from ringtune.train.contract import StopRequested
+from ringtune.train.evaluate import outputs_of, plan_chunk
+from ringtune.train.predict import writer
+from ringtune.train.predict.clock import Clock
+from ringtune.train.scores import Scored
+from ringtune.train.step import Precision
+from ringtune.train.task import Task
+from torch import nn
+
+SCORE_LABEL, SCORE_OUTPUTS = "score/label", "score/outputs"  # columns of a part that are not written but scored
+DEFAULT_MAX_SEQ_LENGTH = 128
+
+
+def cast_weights(model: nn.Module, precision: Precision) -> nn.Module:
+    """Cast once, in place, the weights that autocast would cast for every batch, and return the model.
+
+    The bits are those of autocast, which casts to the same format; in inference mode it keeps nothing between batches.
+    """
+    if precision.autocast is not None:
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                layer.to(precision.autocast)
+    return model
+
+
+def default_max_seq_length(tokenizer: Any) -> int:
+    """Return 128, or less where the model takes no more."""
+    return min(DEFAULT_MAX_SEQ_LENGTH, int(tokenizer.model_max_length))
+
+
+class Predictor:
+    """A model ready to predict chunks of rows; threads may share it. It takes the model over and casts its weights."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        tokenizer: Any,
+        max_seq_length: int,
+        batch_tokens: int,
+        precision: Precision,
+        *,
+        top_k: int | None = None,
+    ) -> None:
+        """batch_tokens: of a batch, after padding. top_k: as `Task.predictions` takes it. Raises UsageError."""
+        self.task, self.tokenizer, self.precision = task, tokenizer, precision
+        self.model = cast_weights(model.eval(), precision)
+        self.max_seq_length, self.batch_tokens, self.top_k = max_seq_length, batch_tokens, top_k
+        tokens.require_usable(tokenizer, max_seq_length)
+        # Sets truncation and padding once: the library refuses to set them while another thread encodes.
+        tokens.encode(tokenizer, [[""]], max_seq_length)
+
+    def predict(
+        self, chunk: pa.RecordBatch, clock: Clock, should_stop: Callable[[], bool] = lambda: False
+    ) -> pa.RecordBatch:
+        """Return kept columns, predictions and errors of a chunk of the reader's rows, and what their scores need.
+
+        The arithmetic of a row depends on the other rows of its chunk, never on other chunks, ranks or threads. Raises
+        StopRequested between batches when ``should_stop()``.
+        """
+        errors = chunk.column("error").to_pylist()
+        usable = np.array([row for row, error in enumerate(errors) if error is None], dtype=np.int64)
+        outputs = np.full((chunk.num_rows, self.task.width), np.nan, dtype=np.float32)
+        if len(usable):
+            outputs[usable] = self._outputs(chunk.take(pa.array(usable)), clock, should_stop)
+        is_good = np.asarray(np.isfinite(outputs).all(axis=1))
+        errors = [
+            error or (None if good else "the model gives no finite number for it")
+            for error, good in zip(errors, is_good, strict=True)
+        ]
+        values = {**self._predictions(outputs, is_good), "error": pa.array(errors, pa.string())}
+        columns = {**kept_columns(chunk, values), **values, **self._scored(chunk, outputs)}
+        fields = [
+            pa.field(name, each.type, metadata=writer.PREDICTED if name in values else None)
+            for name, each in columns.items()
+        ]
+        return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
+
+    def _outputs(self, rows: pa.RecordBatch, clock: Clock, should_stop: Callable[[], bool]) -> np.ndarray:
+        """Return the model's outputs for usable rows, float32 [N, W]."""
+        with clock.on("tokenising"):
+            features = self.task.encode(rows, self.tokenizer, self.max_seq_length)
+        outputs = np.empty((rows.num_rows, self.task.width), dtype=np.float32)
+        with clock.on("computing"):
+            for batch in plan_chunk(features.lengths, self.batch_tokens):
+                if should_stop():
+                    raise StopRequested
+                outputs[batch] = outputs_of(self.model, self.task, features, batch, self.precision).numpy()
+        return outputs
+
+    def _predictions(self, outputs: np.ndarray, is_good: np.ndarray) -> dict[str, pa.Array]:
+        """Return the columns of the task's predictions, null in rows without one."""
+        columns = self.task.predictions(np.where(is_good[:, None], outputs, np.float32(0)), self.top_k)
+        mask = pa.array(is_good)
+        return {name: pc.if_else(mask, each, pa.scalar(None, each.type)) for name, each in columns.items()}
+
+    def _scored(self, chunk: pa.RecordBatch, outputs: np.ndarray) -> dict[str, pa.Array]:
+        """Return labels and outputs of the rows, if they have a label column."""
+        if "label" not in chunk.schema.names:
+            return {}
+        labels = self.task.labels(chunk.column("label").to_pylist())
+        return {
+            SCORE_LABEL: pa.array(labels),
+            SCORE_OUTPUTS: pa.FixedSizeListArray.from_arrays(pa.array(outputs.reshape(-1)), outputs.shape[1]),
+        }
+
+
+def kept_columns(chunk: pa.RecordBatch, taken: Mapping[str, Any]) -> dict[str, pa.Array]:
+    """Return the input columns to show, under their names, or ``input_NAME`` where a prediction has that name. **Pure.**"""
+    names = [name for name in chunk.schema.names if name.startswith("kept/")]
+    plain = {name: name.removeprefix("kept/") for name in names}
+    return {(f"input_{plain[name]}" if plain[name] in taken else plain[name]): chunk.column(name) for name in names}
+
+
+def scored_rows(part: pa.RecordBatch, task: Task) -> Scored:
+    """Return outputs [N, W] and labels [N] of the rows of a part that can be scored. **Pure.**"""
+    labels = part.column(SCORE_LABEL).to_numpy(zero_copy_only=False)
+    lists = part.column(SCORE_OUTPUTS)
+    outputs = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(labels), -1)
+    scored = task.has_label(labels) & np.isfinite(outputs).all(axis=1)
+    return outputs[scored], labels[scored]
+
+
+def shown_columns(part: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a part without what only its scores need. **Pure.**"""
+    return part.select([name for name in part.schema.names if not name.startswith("score/")])

@@ -1,0 +1,195 @@
+"""Files and folders that are whole or not there: written under a temporary name, published by one rename, verified by sha256.
+
+A folder carries ``manifest.json``, written last: the size and sha256 of each of its files. A single file carries the
+sha256 of its content in its name: ``part-00000012.<sha256>.arrow``. Whatever a crash leaves behind has another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ringtune.train import disk
+from ringtune.train.contract import MANIFEST_FILE
+
+_FILE_NAME = re.compile(r"([a-z]+(?:-\d+)?)\.([0-9a-f]{64})\.arrow")
+_TEMPORARY_FILE = re.compile(r"\..*\.tmp")
+
+
+def unique_suffix() -> str:
+    """Return a word that no other writer uses, on this host or another one."""
+    return f"{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.{uuid.uuid4().hex[:8]}"
+
+
+# Folders
+
+
+class HashedFile:
+    """A file being written, with its size and sha256 so far."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Append bytes."""
+        self.stream.write(content)
+        self.size += len(content)
+        self.sha256.update(content)
+
+
+class NewFolder:
+    """A folder being written; it becomes visible under its name when all files are complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: dict[str, dict[str, int | str]] = {}
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write one file and flush it to the device."""
+        disk.write_bytes(self.path / name, content)
+        self.manifest[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[HashedFile]:
+        """Give a file to write in pieces; it is flushed to the device at the end."""
+        with (self.path / name).open("wb") as stream:
+            file = HashedFile(stream)
+            yield file
+            stream.flush()
+            disk.fsync(stream.fileno())
+        self.manifest[name] = {"bytes": file.size, "sha256": file.sha256.hexdigest()}
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[NewFolder]:
+    """Give a folder to fill; publish it as ``target`` when the block ends, remove it if the block fails.
+
+    A crash at any point leaves the target as it was or complete. A whole target that is there already is kept: of two
+    writers the first one wins; a damaged one is replaced. Raises OSError.
+    """
+    suffix = unique_suffix()
+    temporary = target.with_name(f".{target.name}.{suffix}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        new = NewFolder(temporary)
+        yield new
+        disk.write_bytes(temporary / MANIFEST_FILE, json.dumps(new.manifest, indent=1).encode())
+        disk.sync_folder(temporary)
+        _publish_folder(temporary, target, target.with_name(f".{target.name}.{suffix}.old"))
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _publish_folder(temporary: Path, target: Path, aside: Path) -> None:
+    if target.exists() or target.is_symlink():
+        if verify_folder(target) is None:
+            shutil.rmtree(temporary)
+            return
+        # Renamed before it is deleted: nobody ever opens a half-deleted folder under the target's name.
+        disk.rename(target, aside)
+    try:
+        disk.rename(temporary, target)
+    except OSError:
+        if verify_folder(target) is not None:  # not another writer's whole folder, but a real failure
+            raise
+        shutil.rmtree(temporary)
+    remove(aside)
+
+
+def verify_folder(path: Path, required: Collection[str] = ()) -> str | None:
+    """Return why a folder is not whole, None if it is. Reads every byte.
+
+    required: names of files that the manifest must list.
+    """
+    if not path.is_dir():
+        return "it is not a folder"
+    try:
+        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
+        expected = {str(name): (int(each["bytes"]), str(each["sha256"])) for name, each in manifest.items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST_FILE}: its writing never ended"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{MANIFEST_FILE} cannot be read: {error}"
+    for name in required:
+        if name not in expected:
+            return f"{MANIFEST_FILE} does not list {name}"
+    for name, (size, sha256) in expected.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        found = (path / name).stat().st_size
+        if found != size:
+            return f"{name} has {found} of {size} bytes"
+        if file_sha256(path / name) != sha256:
+            return f"{name} is not what was written: its sha256 differs"
+    return None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# Files
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def temporary_file(folder: Path, stem: str) -> Path:
+    """Return a path in the folder that no other writer uses."""
+    return folder / f".{stem}.{unique_suffix()}.tmp"
+
+
+def write_file(folder: Path, stem: str, content: bytes | memoryview) -> Path:
+    """Publish content as ``STEM.<sha256>.arrow``; return the path. A crash leaves all of it or none."""
+    path = temporary_file(folder, stem)
+    try:
+        disk.write_bytes(path, content)
+        return disk.rename(path, folder / f"{stem}.{hashlib.sha256(content).hexdigest()}.arrow")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def publish_file(path: Path, stem: str) -> Path:
+    """Publish a file that was written in pieces under a temporary name; return its new path."""
+    with path.open("rb") as stream:
+        disk.fsync(stream.fileno())
+    return disk.rename(path, path.with_name(f"{stem}.{file_sha256(path)}.arrow"))
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """Return the published files of a folder by stem, without reading them."""
+    matches = ((_FILE_NAME.fullmatch(each.name), Path(each.path)) for each in os.scandir(folder))
+    return {match[1]: path for match, path in matches if match}
+
+
+def verify_file(path: Path) -> str | None:
+    """Return what is wrong with a published file, None if it is whole. Reads every byte."""
+    match = _FILE_NAME.fullmatch(path.name)
+    return None if match and match[2] == file_sha256(path) else "it is not what was written: its sha256 differs"
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what crashed writers left in a folder. Only while no other writer is alive."""
+    for path in folder.iterdir():
+        if _TEMPORARY_FILE.fullmatch(path.name):
+            remove(path)

@@ -1,0 +1,96 @@
+"""Saving without stopping: rank 0 snapshots to host memory and a thread writes, verifies and rotates."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from ringtune.train import checkpoint, model
+from ringtune.train.checkpoint import RunState, Snapshot
+from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX
+from ringtune.train.step import Stepper
+from ringtune.train.stop import StopFlag
+
+
+class Saver:
+    """The checkpoints of one run. On all ranks but rank 0, what is not collective does nothing."""
+
+    def __init__(self, folder: Path, stepper: Stepper, files: Mapping[str, bytes], *, keep: int | None) -> None:
+        """files: configuration, tokenizer and task, written into every checkpoint. keep: how many of the newest."""
+        self.folder, self.files, self.keep = folder, files, keep
+        self.network, self.optimizer, self.comm = stepper.model, stepper.optimizer, stepper.comm
+        self.writes = self.comm.rank == 0
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.pending: Future[None] | None = None
+
+    def open(self) -> None:
+        """Remove what a killed process left in the folder."""
+        if self.writes:
+            checkpoint.clean_stale(self.folder)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all that training changes: parameters, buffers and moments, by name."""
+        moments = model.optimizer_tensors(self.network, self.optimizer)
+        return {**self.network.state_dict(), **{f"optimizer/{name}": each for name, each in moments.items()}}
+
+    def save(self, state: RunState) -> None:
+        """Snapshot the run and start to write it; first waits for the save before. Raises what that one raised."""
+        if not self.writes:
+            return
+        self._wait()
+        snapshot = Snapshot(
+            state=state,
+            model=checkpoint.to_host(self.network.state_dict()),
+            optimizer=checkpoint.to_host(model.optimizer_tensors(self.network, self.optimizer)),
+            files=self.files,
+        )
+        self.pending = self.pool.submit(self._write, snapshot)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        path = checkpoint.write_checkpoint(self.folder, snapshot)
+        reason = checkpoint.verify(path)
+        if reason is not None:
+            raise OSError(f"{path}: what was just written cannot be read back: {reason}")
+        best = self.folder / BEST_LINK
+        kept = {path, best.resolve()} if best.exists() else {path}
+        checkpoint.rotate(self.folder, self.keep, kept)
+
+    def _wait(self) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.result()
+
+    def settle(self) -> None:
+        """Wait until what is being saved is on disk; a failure to save ends all ranks. **Collective.**"""
+        # A flag that nobody sets: this wait must not be cut short by a stop.
+        self.comm.on_rank_0(self._wait, StopFlag(), "saver/settle")
+
+    def point_best(self, step: int) -> None:
+        """Make ``best`` the checkpoint of a step, once it is on disk. **Collective.**"""
+        self.settle()
+        if self.writes:
+            checkpoint.point_best(self.folder, self._path(step))
+
+    def load_best(self, step: int) -> None:
+        """Put the weights of a step's checkpoint into the model. **Collective.**"""
+        path = self._path(step)
+        saved = self.comm.work_together(lambda: checkpoint.load_checkpoint(path), StopFlag(), "saver/best")
+        model.restore_model(self.network, saved.model, str(path))
+
+    def write_final_model(self) -> None:
+        """Leave the model where the Hugging Face Trainer would."""
+        if self.writes:
+            checkpoint.write_model(self.folder, checkpoint.to_host(self.network.state_dict()), self.files)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{CHECKPOINT_PREFIX}{step}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a run."""
+    names = ("ringtune", "torch", "transformers", "horovod", "safetensors")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

@@ -1,0 +1,159 @@
+"""What a row means: one module per kind of task, chosen here and nowhere else.
+
+A task is a frozen value. Its verbs, listed in `Task`, are all that step, loop, evaluation and prediction know of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from ringtune.train.columns import Columns
+from ringtune.train.contract import TASK_FILE, UsageError
+from ringtune.train.scores import Scored, Scores
+from ringtune.train.task.classification import Classification
+from ringtune.train.task.labels import LabelColumn
+from ringtune.train.task.regression import Regression
+from ringtune.train.tokens import Features
+
+FORMAT = 1  # of task.json; raise it when the file changes its meaning
+
+
+class Task(Protocol):
+    """The verbs of a task. Shapes: B features of a batch, N rows, W numbers that the model gives for each."""
+
+    kind: ClassVar[str]
+    auto_class: ClassVar[str]  # of transformers, for the model
+    reads_first_token: ClassVar[bool]  # whether the model's head reads only the first token of the last layer
+    score_names: ClassVar[tuple[str, ...]]
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns of a row that are read; None for a model whose training is not known."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """W: numbers that the model gives for a feature."""
+        ...
+
+    def default_score(self, task_name: str | None) -> str:
+        """Return the score by which models are compared. task_name: of GLUE."""
+        ...
+
+    def label_note(self) -> str:
+        """Return what the labels are, for the line that reports the columns: ``2 classes``."""
+        ...
+
+    def describe(self) -> str:
+        """Return what the model predicts, in a few words: ``classes down, up``."""
+        ...
+
+    def model_settings(self) -> dict[str, Any]:
+        """Return what the model's configuration must hold."""
+        ...
+
+    def encode(self, rows: pa.RecordBatch, tokenizer: Any, max_seq_length: int) -> Features:
+        """Return the features of usable rows of the reader; with ``labels`` if the rows have a label column."""
+        ...
+
+    def labels(self, labels: Sequence[str | None]) -> np.ndarray:
+        """Return the labels of rows as numbers, [N]; what is no label is marked as one that `has_label` knows."""
+        ...
+
+    def has_label(self, labels: np.ndarray) -> np.ndarray:
+        """Return which of the encoded labels are labels, bool [N]."""
+        ...
+
+    def wrong_label(self, where: str, label: str | None) -> UsageError:
+        """Return the error for a row whose label is none."""
+        ...
+
+    def collate(self, features: Features, chosen: Sequence[int] | np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+        """Return a batch of features. Anything random is drawn from the seed."""
+        ...
+
+    def inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return what of a batch the model takes."""
+        ...
+
+    def losses(self, output: Any, batch: Mapping[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:
+        """Return the loss of each term of a batch, fp32. output: the model's."""
+        ...
+
+    def outputs(self, output: Any) -> torch.Tensor:
+        """Return what predictions and scores are made of, float32 [B, W]. output: the model's."""
+        ...
+
+    def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
+        """Return the columns to write for outputs [N, W]; the first one is the prediction itself."""
+        ...
+
+    def scores(self, parts: Iterable[Scored]) -> Scores | None:
+        """Return the scores of all rows with a label, None if there is no such row. Parts may be read twice."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the task for `from_json`."""
+        ...
+
+
+def decide(columns: Columns, labels: LabelColumn, where: str) -> Task:
+    """Return the task that the labels of the training rows make. Raises UsageError for labels that make none. **Pure.**"""
+    if labels.are_ratings():
+        return Regression(columns)
+    return Classification(columns, labels.classes(where))
+
+
+def from_json(content: Mapping[str, Any]) -> Task:
+    """Return the task that `Task.to_json` gave. Raises KeyError, TypeError or ValueError for anything else. **Pure.**"""
+    columns = None
+    if content["text_columns"] is not None:
+        columns = Columns(tuple(map(str, content["text_columns"])), content["label_column"])
+    match content["kind"]:
+        case "classification":
+            return Classification(columns, tuple(map(str, content["classes"])))
+        case "regression":
+            return Regression(columns)
+    raise ValueError(f"no kind of task named {content['kind']!r}")
+
+
+def of_model(config: Any, where: str) -> Task:
+    """Return the task of a model that was trained elsewhere. config: its configuration. Raises UsageError."""
+    if config.problem_type == "multi_label_classification":
+        raise UsageError(where, "it gives several labels a row", legal="a model of one label a row, or of a number")
+    if config.num_labels == 1 or config.problem_type == "regression":
+        return Regression(None)
+    return Classification(None, tuple(str(config.id2label[number]) for number in range(config.num_labels)))
+
+
+# task.json
+
+
+def to_bytes(task: Task, max_seq_length: int) -> bytes:
+    """Return the content of ``task.json``. **Pure.**"""
+    content = {"format": FORMAT, **task.to_json(), "max_seq_length": max_seq_length}
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read(folder: Path) -> tuple[Task, int] | None:
+    """Return the task and the max_seq_length of a model's folder, None if it has no ``task.json``. Raises UsageError."""
+    path = folder / TASK_FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != FORMAT:
+            raise UsageError(
+                str(path), f"it has format {content['format']!r}", legal=f"format {FORMAT}, of this version of ringtune"
+            )
+        return from_json(content), int(content["max_seq_length"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            str(path), f"it cannot be read: {type(error).__name__} {error}", legal="the file ringtune wrote"
+        ) from None

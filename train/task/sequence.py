@@ -1,0 +1,59 @@
+"""What tasks with one feature for each row, and one vector of numbers for each feature, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from ringtune.train import tokens
+from ringtune.train.columns import Columns
+from ringtune.train.tokens import Features
+
+LABELS = "labels"
+
+
+@dataclass(frozen=True)
+class SequenceTask:
+    """A task of transformers' sequence models: a text or a pair of texts in, ``logits`` [B, W] out."""
+
+    columns: Columns | None
+
+    kind: ClassVar[str]
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    reads_first_token: ClassVar[bool] = True
+
+    def labels(self, labels: Sequence[str | None]) -> np.ndarray:
+        """Return labels as numbers, [N]; what is no label is marked as one that `has_label` knows."""
+        raise NotImplementedError
+
+    def encode(self, rows: pa.RecordBatch, tokenizer: Any, max_seq_length: int) -> Features:
+        """Return one feature for each row, with ``labels`` if the rows have a label column."""
+        texts = [rows.column(name).to_pylist() for name in rows.schema.names if name.startswith("text/")]
+        features = tokens.encode(tokenizer, texts, max_seq_length)
+        if "label" not in rows.schema.names:
+            return features
+        return replace(features, feature_columns={LABELS: self.labels(rows.column("label").to_pylist())})
+
+    def collate(self, features: Features, chosen: Sequence[int] | np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+        """Return a padded batch; nothing in it is random."""
+        return tokens.collate(features, chosen)
+
+    def inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the batch without its labels: the loss is computed here, not in the model."""
+        return {name: each for name, each in batch.items() if name != LABELS}
+
+    def outputs(self, output: Any) -> torch.Tensor:
+        """Return the logits, float32 [B, W]."""
+        logits: torch.Tensor = output.logits
+        return logits.float()
+
+    def _columns_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "text_columns": list(self.columns.text) if self.columns else None,
+            "label_column": self.columns.label if self.columns else None,
+        }
