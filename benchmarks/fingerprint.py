@@ -1,13 +1,14 @@
 """Print what a change that claims no numeric effect must leave as it is: ``python benchmarks/fingerprint.py``.
 
-The demo of the README with two ranks in fast mode: the loss of each of its 282 steps, the scores, the final parameters. The
-first steps of the same demo in bf16, and in exact mode at 1, 2 and 4 ranks. A prediction of 10,000 rows by the demo's model
-at 2 ranks: the bytes of the file. ``--write FILE`` keeps the result, ``--compare FILE`` ends with exit code 1 and names what
-differs. Bits depend on the processor and the torch build: compare only what one machine has printed.
+The demo of the README with two ranks in fast mode: the loss of each of its 282 steps, the scores, the final parameters.
+The first steps of the same demo in bf16, and in exact mode at 1, 2 and 4 ranks. A prediction of 10,000 rows by the
+demo's model at 2 ranks: the bytes of the file. ``--write FILE`` keeps the result, ``--compare FILE`` ends with exit
+code 1 and names what differs. Bits depend on the processor and the torch build: compare only what one machine has
+printed.
 
-It uses the commands alone, so that it runs on an earlier commit as well: ``--commands FOLDER`` names the folder with that
-commit's ``ringtune-train`` and ``ringtune-predict``. The whole demo and the exact runs compute in fp32, because bf16 takes
-an hour on a processor without instructions for it. About fifteen minutes on two cores.
+It uses the commands alone, so that it runs on an earlier commit as well: ``--commands FOLDER`` names the folder with
+that commit's ``ringtune-train`` and ``ringtune-predict``. The whole demo and the exact runs compute in fp32, because
+bf16 takes an hour on a processor without instructions for it. About fifteen minutes on two cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows/s of ringtune-predict beside transformers.pipeline, and what a slow rank costs: ``python benchmarks/predict.py``.
+"""Rows/s of ringtune-predict beside transformers.pipeline, and the cost of a slow rank: ``benchmarks/predict.py``.
 
 Every round measures each way once, one after the other. The table gives medians, and the median of the rounds' ratios,
 which a machine that is busy for a while disturbs less; CPU seconds, which other processes disturb less still, are given
@@ -6,9 +6,9 @@ beside. Two processes of one thread each, on all 23,703 of the mixed real texts,
 drawn from a seed; loading the model and reading the file is not counted, for either. The slow rank sleeps as long as it
 works.
 
-Seen on two quiet cores (Xeon with AVX-512 and AMX), three rounds: fp32 2.13 to 2.24x the pipeline (CPU time 2.15 to 2.24x),
-bf16 4.7 to 4.9x, the slow rank 1.27 to 1.31 of even ranks. The goals are 2, 4 and 1.45. Most of the time left are matrix products at
-the processor's peak.
+Seen on two quiet cores (Xeon with AVX-512 and AMX), three rounds: fp32 2.13 to 2.24x the pipeline (CPU time 2.15 to
+2.24x), bf16 4.7 to 4.9x, the slow rank 1.27 to 1.31 of even ranks. The goals are 2, 4 and 1.45. Most of the time left
+are matrix products at the processor's peak.
 """
 
 from __future__ import annotations

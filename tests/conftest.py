@@ -23,7 +23,7 @@ from ringtune.launch.demo import fetch
 from ringtune.launch.horovod import rank_environment
 from ringtune.train.contract import cache_folder
 
-# Hypothesis gives an example 200 ms by default, except in CI; no test of ours shall depend on how busy the machine is.
+# Hypothesis gives an example 200 ms by default, except in CI; no test should depend on how busy the machine is.
 settings.register_profile("ringtune", settings.get_profile(settings.get_current_profile_name()), deadline=None)
 settings.load_profile("ringtune")
 
@@ -293,7 +293,7 @@ def reference(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> C
 
 @pytest.fixture
 def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Return a function that starts hosts; they are gone when the test ends. ``tmp_path`` is the folder that they share."""
+    """Return a function that starts hosts, removed when the test ends. ``tmp_path`` is the folder that they share."""
     if missing() and not os.environ.get("CI"):
         pytest.skip(f"needs {', '.join(missing())}")
     with ExitStack() as stack:

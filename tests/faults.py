@@ -1,9 +1,9 @@
 """Run ringtune-train with a planted fault: ``faults.py [FAULT] -- FLAGS``.
 
-FAULT: ``kill K``, ``nan ROW``, ``loud FACTOR``, ``stop K RANK``, ``raise K RANK``, ``hang K RANK``, ``orphan`` or ``differ RANK``.
-The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they happen. ``logits FILE``
-is no fault: it writes down the logits of the model in memory for a few rows at each save. With ``hang``, the stall limit is
-short.
+FAULT: ``kill K``, ``nan ROW``, ``loud FACTOR``, ``stop K RANK``, ``raise K RANK``, ``hang K RANK``, ``orphan`` or
+``differ RANK``. The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they
+happen. With ``hang``, the stall limit is short. Two are no faults: ``logits FILE`` writes down the logits of the model in
+memory for a few rows at each save, ``digests`` prints those of parameters and moments before each step.
 """
 
 import json
@@ -25,6 +25,10 @@ original_collate, original_losses = Classification.collate, Classification.losse
 
 def take(self, plan, stop_requested):
     is_here = len(words) == 3 and (plan.step, self.comm.rank) == (int(words[1]), int(words[2]))
+    if fault == "digests":
+        moments = model.optimizer_tensors(self.model, self.optimizer)
+        digests = [model.state_digest(each) for each in (self.model.state_dict(), moments)]
+        print(f"rank {self.comm.rank} before step {plan.step}: {' '.join(digests)}", flush=True)
     if fault == "raise" and is_here:
         raise RuntimeError("planted failure")
     if fault == "hang" and is_here:

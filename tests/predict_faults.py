@@ -1,9 +1,9 @@
 """Run ringtune-predict with a planted fault: ``predict_faults.py [FAULT] -- FLAGS``.
 
-FAULT: ``kill N RANK``: the rank kills itself at its N-th disk operation, half done where it can be, or start of a chunk.
-``kill_at NAME``: the process that renames something to NAME kills itself after it. ``raise CHUNK RANK``, ``stop CHUNK RANK``: at the
-rank's CHUNK-th chunk. ``peak``: every rank prints the largest memory it ever had. ``slow RANK``: that rank takes twice as
-long for a chunk.
+FAULT: ``kill N RANK``: the rank kills itself at its N-th disk operation, half done where it can be, or start of a
+chunk. ``kill_at NAME``: the process that renames something to NAME kills itself after it. ``raise CHUNK RANK``, ``stop
+CHUNK RANK``: at the rank's CHUNK-th chunk. ``peak``: every rank prints the largest memory it ever had. ``slow RANK``:
+that rank takes twice as long for a chunk.
 """
 
 import os

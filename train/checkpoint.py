@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there, and the state of a run in them.
 
-A folder is published with the checksums of its files; whatever a crash leaves behind is recognised by its manifest, which
-is written last, and passed over.
+A folder is published with the checksums of its files; whatever a crash leaves behind is recognised by its manifest,
+which is written last, and passed over.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def model_bytes(model: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def write_model(folder: Path, model: Mapping[str, torch.Tensor], files: Mapping[str, bytes]) -> None:
-    """Write what ``from_pretrained`` loads into a folder, each file replaced whole, the weights last. **Rank 0 only.**"""
+    """Write what ``from_pretrained`` loads into a folder: each file replaced at once, weights last. **Rank 0 only.**"""
     for name, content in files.items():
         disk.replace_file(folder / name, content)
     disk.replace_file(folder / MODEL_FILE, model_bytes(model))

@@ -1,7 +1,7 @@
 """Which rows are sorted by length together, and dealt to a rank in one piece. A function of a row's place alone.
 
-Small chunks let many ranks share a short input, large ones leave less padding. So the first chunks are small, those that
-only a longer input has are large; and the large ones are dealt first, so that the ranks end together on small ones
+Small chunks let many ranks share a short input, large ones leave less padding. So the first chunks are small, those
+that only a longer input has are large; and the large ones are dealt first, so that the ranks end together on small ones
 (guided self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987).
 """
 

@@ -69,7 +69,8 @@ def choose_text_columns(
 ) -> tuple[str, ...]:
     """Return the one or two text columns of a table. **Pure.**
 
-    names: all columns. asked: ``--text_column_names``. Raises UsageError if there is none, or ``asked`` is not one or two.
+    names: all columns. asked: ``--text_column_names``. Raises UsageError if there is none, or ``asked`` is not one or
+    two.
     """
     if asked:
         chosen = tuple(name.strip() for name in asked.split(","))

@@ -46,8 +46,9 @@ class Comm:
         from horovod.common.exceptions import HorovodInternalError
 
         self.hvd, self.Broken = hvd, HorovodInternalError
-        # By default Horovod waits for ever for a rank that hangs. Long work is done in `work_together`, where the ranks keep
-        # in contact; of everything else they wait for, the slowest are an evaluation and the writing of a checkpoint.
+        # By default Horovod waits for ever for a rank that hangs. Long work is done in `work_together`, where the ranks
+        # keep in contact; of everything else they wait for, the slowest are an evaluation and the writing of a
+        # checkpoint.
         os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(STALL_LIMIT_S))
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
@@ -127,10 +128,10 @@ class Comm:
     ) -> T:
         """Run ``work`` on every rank and return its value, or leave on every rank. **Collective.**
 
-        The work runs in a thread, however long it takes, while the ranks exchange their states every ``every_s`` seconds. If
-        some fail, all leave: the first of them with its error, the others with PeerFailed. If a stop is requested on one,
-        ``stop``, which the work checks, is set on all, and all raise StopRequested. ``meanwhile`` runs on all ranks after
-        each exchange but the last, and may be collective.
+        The work runs in a thread, however long it takes, while the ranks exchange their states every ``every_s``
+        seconds. If some fail, all leave: the first of them with its error, the others with PeerFailed. If a stop is
+        requested on one, ``stop``, which the work checks, is set on all, and all raise StopRequested. ``meanwhile``
+        runs on all ranks after each exchange but the last, and may be collective.
         """
         future = _in_thread(work, name)
         while True:

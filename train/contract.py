@@ -41,8 +41,8 @@ SLURM_DIR = "slurm"  # what a batch job keeps there: its script, its record, its
 #: What a launcher writes beside the ranks' logs when the job has ended.
 VERDICT_FILE = "verdict.json"
 
-#: The variables in which each launcher passes a process its rank and the number of processes, before Horovod or MPI have started.
-#: (Open MPI, Horovod's Gloo controller, MPICH's Hydra, SLURM.)
+#: The variables in which each launcher passes a process its rank and the number of processes, before Horovod or MPI
+#: have started. (Open MPI, Horovod's Gloo controller, MPICH's Hydra, SLURM.)
 RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 LOCAL_RANK_VARIABLES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
@@ -110,8 +110,8 @@ def cache_folder(chosen: str | Path | None = None, environ: Mapping[str, str] = 
 def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
     """Return whether a run is in the folder already; changes nothing.
 
-    ours: what may be there before the run is, beside its lock and its batch job's files. Raises UsageError if the folder is
-    not a folder, or holds something else than a run.
+    ours: what may be there before the run is, beside its lock and its batch job's files. Raises UsageError if the
+    folder is not a folder, or holds something else than a run.
     """
     if not folder.exists():
         return False

@@ -39,8 +39,8 @@ def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
 def plan_chunk(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """Return batches of row numbers of one chunk, rows of like length together, longest first. **Pure.**
 
-    lengths: int [num_rows], tokens. A batch takes what fits into ``batch_tokens`` after padding, no row that would be padded
-    by more than a quarter of its own length, and at least one row.
+    lengths: int [num_rows], tokens. A batch takes what fits into ``batch_tokens`` after padding, no row that would be
+    padded by more than a quarter of its own length, and at least one row.
     """
     by_length = np.lexsort((np.arange(len(lengths)), -lengths))
     batches = []

@@ -1,9 +1,9 @@
 """Order-free sums of floats: agree on an exponent, quantise, add as integers, dequantise.
 
 Floating-point addition is not associative, so the order in which a ring adds its parts shows in the last bit. Integer
-addition is. With the largest magnitude of a tensor known to all, every contribution is rounded once to a multiple of one
-common unit and summed exactly; the result cannot depend on ring order, tensor fusion or world size
-(Demmel & Nguyen 2015, "Parallel Reproducible Summation", use the same idea with several bins).
+addition is. With the largest magnitude of a tensor known to all, every contribution is rounded once to a multiple of
+one common unit and summed exactly; the result cannot depend on ring order, tensor fusion or world size (Demmel & Nguyen
+2015, "Parallel Reproducible Summation", use the same idea with several bins).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SUM_BITS = 62
 
 
 def unit_exponent(largest: float, num_terms: int) -> int:
-    """Return e such that ``num_terms`` values of magnitude up to ``largest`` sum within int64 in units of 2**e. **Pure.**"""
+    """Return e such that ``num_terms`` values up to ``largest`` sum within int64 in units of 2**e. **Pure.**"""
     if largest == 0.0:
         return 0
     _, exponent = math.frexp(largest)  # largest < 2**exponent
@@ -25,7 +25,7 @@ def unit_exponent(largest: float, num_terms: int) -> int:
 
 
 def quantise(values: torch.Tensor, exponent: int) -> torch.Tensor:
-    """Return ``round(values / 2**exponent)`` as int64, any shape. Scaling by a power of two in float64 loses nothing."""
+    """Return ``round(values / 2**exponent)`` as int64, any shape. Scaling by a power of two in float64 is exact."""
     return torch.ldexp(values.double(), torch.tensor(-exponent, device=values.device)).round_().to(torch.int64)
 
 

@@ -57,7 +57,7 @@ def parser(command: Command) -> Any:
 
 
 def normalise(command: Command, argv: Sequence[str]) -> list[str]:
-    """Spell flags as jsonargparse wants them: underscores, and ``--bf16`` for ``--bf16 true``, as run_glue.py takes both.
+    """Spell flags as jsonargparse wants them: underscores, and ``--bf16 true`` for ``--bf16``, as run_glue.py takes.
 
     **Pure.** Raises UsageError for an unknown flag, naming the nearest.
     """
@@ -101,7 +101,7 @@ def parse(command: Command, argv: Sequence[str]) -> tuple[Any, bool]:
 
 
 def _refuse_empty(setting: dataclasses.Field, value: Any) -> None:
-    """Raise UsageError for what only a YAML file can say: ``null`` where a value must be, ``.nan``, ``"\\0"``. **Pure.**"""
+    """Raise UsageError for what only a YAML file can hold: a missing value, ``.nan``, ``"\\0"``. **Pure.**"""
     if value is None and "None" not in str(setting.type):
         raise UsageError(
             f"--{setting.name}", "it is null", legal=f"a value of type {setting.type}", todo="give one or leave it out"
@@ -121,7 +121,7 @@ def _check_config_file(command: Command, words: Sequence[str]) -> None:
             continue
         name = word.partition("=")[2] or (words[index + 1] if index + 1 < len(words) else "")
         if not name:
-            continue  # the parser says so
+            continue  # the parser reports it
         try:
             text = Path(name).expanduser().read_text(encoding="utf-8")
             content = yaml.safe_load(text)
@@ -174,7 +174,7 @@ def require_counts(settings: Any, names: Iterable[str]) -> None:
 
 
 def require_ending(path: Path, where: str, legal: Collection[str]) -> None:
-    """Raise UsageError if a file's ending tells no format. **Pure.**"""
+    """Raise UsageError if a file's ending stands for no format. **Pure.**"""
     if path.suffix.lower() not in legal:
         raise UsageError(
             where,

@@ -1,4 +1,4 @@
-"""The rows of CSV, TSV, JSON and plain text files, one after the other, each with its line and what is wrong with it."""
+"""The rows of CSV, TSV, JSON and plain text files in order, each with its line and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _is_json_array(path: Path) -> bool:
 
 
 def _json_array(path: Path, where: str) -> Iterator[Row]:
-    """Give the elements of one array, reading no more of it than the next element needs. Rows have numbers, no lines."""
+    """Yield the elements of one array, reading no more than the next one needs. Rows have numbers, no lines."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
         text = stream.read(BYTES_PER_READ).lstrip()[1:]
         number = 0

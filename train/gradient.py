@@ -107,7 +107,8 @@ class OrderFreeReducer:
         """Return each parameter's largest magnitude over this rank's shards; inf stands for anything not finite."""
         result = []
         for index in range(len(self.parameters)):
-            values = [terms[index].abs().max() for terms in self.terms if terms[index] is not None]  # type: ignore[union-attr]
+            gradients = (terms[index] for terms in self.terms)
+            values = [gradient.abs().max() for gradient in gradients if gradient is not None]
             value = float(torch.stack(values).max()) if values else 0.0
             result.append(value if value == value else float("inf"))
         return result

@@ -30,8 +30,8 @@ class MetricsFile:
             stream.write(json.dumps(record) + "\n")
 
     def truncate_after(self, step: int) -> None:
-        """Drop what a run that goes on from ``step`` will write again: later steps, the evaluation of this one (it comes
-        after the checkpoint) and a line that a crash cut off."""
+        """Drop what a run resumed at ``step`` will write again: later steps, the evaluation of this step (which comes
+        after its checkpoint) and a line that a crash cut off."""
         if self.path.exists():
             kept = [record for record in read_records(self.path) if _stays(record, step)]
             disk.replace_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
@@ -122,8 +122,8 @@ def short(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def farewell(config: TrainConfig, score: str, best: Best) -> str:
-    """Return the last words of a finished run: its best score, its model, and commands to try next. **Pure.**"""
+def closing_message(config: TrainConfig, score: str, best: Best) -> str:
+    """Return what a finished run prints: its best score, its model, and commands to try next. **Pure.**"""
     folder = Path(config.output_dir)
     lines = [f"best {score} {short(best.score)} at step {best.step}"] if best.score is not None else []
     longer = f"--num_train_epochs {config.num_train_epochs + 1:g}"
@@ -135,7 +135,8 @@ def farewell(config: TrainConfig, score: str, best: Best) -> str:
         f"  tensorboard --logdir {folder / TENSORBOARD_DIR}",
         f"  ringtune-train --config {folder / CONFIG_FILE} {longer}",
         f"  ringtune-predict --model_name_or_path {folder} --input FILE --output predicted.jsonl",
-        f"  python -c \"from transformers import pipeline; print(pipeline('text-classification', '{folder}')('what a film'))\"",
+        '  python -c "from transformers import pipeline; '
+        f"print(pipeline('text-classification', '{folder}')('what a film'))\"",
     ]
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, FINISHED_FILE, StopRequested
 from ringtune.train.due import Schedule
 from ringtune.train.evaluate import Predictions, predict_features
-from ringtune.train.journal import Journal, farewell, write_predictions
+from ringtune.train.journal import Journal, closing_message, write_predictions
 from ringtune.train.order import DataOrder
 from ringtune.train.saver import Saver, versions
 from ringtune.train.schedule import learning_rate_factor, num_warmup_steps
@@ -195,5 +195,5 @@ class Loop:
             # A run that early stopping ended is finished at whatever step.
             facts = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
             disk.replace_text(self.folder / FINISHED_FILE, json.dumps(facts))
-        self.journal.report(farewell(self.config, self.score, self.best))
+        self.journal.report(closing_message(self.config, self.score, self.best))
         return EXIT_FINISHED

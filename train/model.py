@@ -54,8 +54,8 @@ def load_model(config: TrainConfig, task: Task) -> nn.Module:
 def load_trained(name: str) -> tuple[nn.Module, Task, int | None]:
     """Return a trained model as it was saved, fp32, on the CPU; its task; its max_seq_length, None if it is not known.
 
-    The task is that of its ``task.json``; of a folder without one, the task of its configuration. Raises UsageError for a
-    model whose head was never trained: it would be drawn at random and predict noise.
+    The task is that of its ``task.json``; of a folder without one, the task of its configuration. Raises UsageError for
+    a model whose head was never trained: it would be drawn at random and predict noise.
     """
     import transformers
 
@@ -173,7 +173,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter 2019) with bias correction; matrices decay, biases and norms (vectors) do not."""
+    """Return AdamW (Loshchilov & Hutter 2019) with bias correction; matrices decay, biases and norms do not."""
     parameters = trainable(model).values()
     groups = [
         {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": config.weight_decay},

@@ -1,4 +1,4 @@
-"""What rank 0 finds in the output folder, and what the run is to be: a new one, or the continuation of one that is there."""
+"""What rank 0 finds in the output folder, and what follows: a new run, or the continuation of one that is there."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Place:
     local_rank: int
     local_size: int
     device: str  # cpu or cuda:N
-    device_id: str  # what tells one GPU of a host from another, "" for a CPU
+    device_id: str  # one GPU's own number, "" for a CPU
     num_cores: int  # CPUs this rank may use
     num_threads: int
     versions: str  # of what must be the same on all hosts
@@ -41,36 +41,36 @@ class Place:
 
 
 def threads_of_rank(
-    said: int | None, environ: Mapping[str, str], num_allowed: int, num_cores: int, local_size: int
+    asked: int | None, environ: Mapping[str, str], num_allowed: int, num_cores: int, local_size: int
 ) -> int:
     """Return how many CPU threads this rank computes with. **Pure.**
 
-    What the user said, ``OMP_NUM_THREADS``, or a fair share: of the cores a launcher bound the rank to, all; of a host
+    What the user asked for, ``OMP_NUM_THREADS``, or a fair share: of the cores a launcher bound the rank to, all; of a host
     whose ranks are not bound, ``num_cores / local_size``.
     """
-    if said:
-        return said
+    if asked:
+        return asked
     if environ.get("OMP_NUM_THREADS", "").isdigit():
         return max(1, int(environ["OMP_NUM_THREADS"]))
     is_bound = num_allowed < num_cores
     return num_allowed if is_bound else max(1, num_cores // local_size)
 
 
-def use_threads(said: int | None, local_size: int) -> int:
+def use_threads(asked: int | None, local_size: int) -> int:
     """Let torch compute with the threads of this rank; return how many."""
-    found = threads_of_rank(said, os.environ, len(os.sched_getaffinity(0)), os.cpu_count() or 1, local_size)
+    found = threads_of_rank(asked, os.environ, len(os.sched_getaffinity(0)), os.cpu_count() or 1, local_size)
     torch.set_num_threads(found)
     return found
 
 
-def take_places(comm: Comm, stop: StopFlag, tell: Callable[[object], None]) -> torch.device:
-    """Choose this rank's device, tell every rank's place and check it against what was promised. **Collective.**"""
+def take_places(comm: Comm, stop: StopFlag, report: Callable[[object], None]) -> torch.device:
+    """Choose this rank's device, report every rank's place and check it against what was promised. **Collective.**"""
     device = comm.work_together(lambda: choose_device(comm), stop, "place/device")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL and Horovod's streams take the current one
     places = gather_places(comm, device)
     for place in places:
-        tell(place)
+        report(place)
     check_places(places, os.environ.get(PROMISE_VARIABLE))
     return device
 
@@ -113,14 +113,14 @@ def gather_places(comm: Comm, device: torch.device) -> list[Place]:
 def faults(places: Sequence[Place], promise: str | None) -> list[str]:
     """Return what is wrong with the places, a phrase each. **Pure.**
 
-    promise: hosts and ranks as the launcher meant them, ``a:2,b:1``. Hosts are compared by who shares one, because a host
-    may know itself by another name than the user does.
+    promise: hosts and ranks as the launcher meant them, ``a:2,b:1``. Hosts are compared by who shares one, because a
+    host may know itself by another name than the user does.
     """
     found = []
     for what, key in (("local rank", lambda each: each.local_rank), ("GPU", lambda each: each.device_id)):
-        seats = Counter((each.host, key(each)) for each in places if key(each) != "")
+        counts = Counter((each.host, key(each)) for each in places if key(each) != "")
         found += [
-            f"{count} ranks of host {host} have {what} {seat}" for (host, seat), count in seats.items() if count > 1
+            f"{count} ranks of host {host} have {what} {value}" for (host, value), count in counts.items() if count > 1
         ]
     for each in places:
         if each.versions != places[0].versions:
@@ -139,6 +139,6 @@ def check_places(places: Sequence[Place], promise: str | None) -> None:
         raise UsageError(
             "launch",
             "; ".join(wrong),
-            legal="each rank a seat of its own, as promised, and one software on all hosts",
+            legal="one placement for each rank, as promised, and the same versions on all hosts",
             todo="check the launcher's hosts and slots, and ringtune-launch doctor",
         )

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written under a temporary name, published by one rename, verified by sha256.
+"""Files and folders that are complete or not there: written under a temporary name, published by one rename, verified.
 
 A folder carries ``manifest.json``, written last: the size and sha256 of each of its files. A single file carries the
 sha256 of its content in its name: ``part-00000012.<sha256>.arrow``. Whatever a crash leaves behind has another name.

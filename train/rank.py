@@ -36,8 +36,8 @@ def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[
         if promised_rank() == 0:
             print(f"{name}: {error}", file=sys.stderr)
         else:
-            # All ranks fail alike here, before they can communicate. The launcher ends the job at the first exit: it should
-            # be that of rank 0, which prints the error; its exit then ends this wait.
+            # All ranks fail alike here, before they can communicate. The launcher ends the job at the first exit: it
+            # should be that of rank 0, which prints the error; its exit then ends this wait.
             time.sleep(REPORT_GRACE_S)
         sys.exit(EXIT_USAGE)
     _quieten_libraries()

@@ -1,4 +1,4 @@
-"""Rows of any input as a stream of Arrow batches, each row marked with what is wrong with it; training and prediction alike.
+"""Rows of any input as a stream of Arrow batches, each row marked with what is wrong with it; for both commands.
 
 What comes out is the same for every format: the columns ``line`` (int64: where the row begins, from 1), ``error`` (null
 for a usable row), ``text/0`` and perhaps ``text/1``, ``label`` (as text, null if the row has none) if the labels are
@@ -61,8 +61,8 @@ def refuse_errors(batch: pa.RecordBatch, source: Source, todo: str = "") -> None
 def open_file(path: Path, flag: str, *, kind: str | None = None, text_name: str = "text") -> Source:
     """Return the rows of a file. Raises UsageError for a file that cannot be used.
 
-    flag: what the user wrote, ``--input rows.csv``. kind: the format; None: by the ending. text_name: the name of a plain
-    text file's one column.
+    flag: what the user wrote, ``--input rows.csv``. kind: the format; None: by the ending. text_name: the name of a
+    plain text file's one column.
     """
     where = flag.partition(" ")[2] or flag
     if kind is None:

@@ -2,9 +2,9 @@
 
 The cost of a shard is what the hardware computes: its number of rows times the length of its longest row. Sorted by
 length, the best shards are runs of neighbours, so the smallest possible largest cost is found by asking, for a given
-bound, whether the runs fit into ``num_shards`` of them (the linear partition problem, solved by bisection on the bound).
-Only rows *inside* one random global batch change places, so the step's rows and its expected gradient stay what they
-were; the world size is not an argument.
+bound, whether the runs fit into ``num_shards`` of them (the linear partition problem, solved by bisection on the
+bound). Only rows *inside* one random global batch change places, so the step's rows and its expected gradient stay what
+they were; the world size is not an argument.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 def deal(rows: np.ndarray, lengths: np.ndarray, num_shards: int) -> list[np.ndarray]:
     """Return ``num_shards`` arrays of row numbers that together hold each of ``rows`` once. **Pure.**
 
-    rows: int64 [B], the rows of the step. lengths: int [B], tokens of each of them. With fewer rows than shards the last
-    shards are empty; otherwise none is. Within a shard the rows keep their order of length, longest first.
+    rows: int64 [B], the rows of the step. lengths: int [B], tokens of each of them. With fewer rows than shards the
+    last shards are empty; otherwise none is. Within a shard the rows keep their order of length, longest first.
     """
     by_length = np.lexsort((rows, -lengths))
     rows, lengths = rows[by_length], lengths[by_length]
@@ -43,7 +43,7 @@ def _runs(lengths: np.ndarray, bound: int) -> list[int]:
 
 
 def _spread(starts: list[int], num_rows: int, num_shards: int) -> list[int]:
-    """Split the largest runs until there are ``num_shards`` of them, so that no rank idles while another has two rows."""
+    """Split the largest runs until there are ``num_shards``, so that no rank idles while another has two rows."""
     starts = list(starts)
     while len(starts) < min(num_shards, num_rows):
         sizes = np.diff([*starts, num_rows])
@@ -53,7 +53,7 @@ def _spread(starts: list[int], num_rows: int, num_shards: int) -> list[int]:
 
 
 def shards_of_rank(num_shards: int, rank: int, world_size: int) -> range:
-    """Return the shards a rank computes: a contiguous block, so that gathering by rank lists shards in order. **Pure.**"""
+    """Return a rank's shards: a contiguous block, so that gathering by rank lists them in order. **Pure.**"""
     per_rank = num_shards // world_size
     return range(rank * per_rank, (rank + 1) * per_rank)
 

@@ -1,6 +1,7 @@
 """Features on disk: written once, published by one rename with checksums, memory-mapped by every rank of the host.
 
-A table is one file of raw numbers for each array of `Features`, ``NAME.ARRAY``, and ``NAME.json``, which says what they are.
+A table is one file of raw numbers for each array of `Features`, ``NAME.ARRAY``, and ``NAME.json``, which says what they
+are.
 """
 
 from __future__ import annotations

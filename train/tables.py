@@ -1,7 +1,7 @@
 """From files to memory-mapped features: one rank of each host tokenises, the others wait for it.
 
-The features of all splits are one folder in the cache, named by everything they depend on. Files are hashed at every start
-and read only when that folder is not there.
+The features of all splits are one folder in the cache, named by everything they depend on. Files are hashed at every
+start and read only when that folder is not there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every number is dealt once, to whichever thread of whichever rank asks; run under any number of ranks and controllers."""
+"""Every number is dealt once, to any thread of any rank; run under any number of ranks and both controllers."""
 
 import sys
 import time

@@ -110,8 +110,8 @@ def whole(workshop, many_rows, tmp_path_factory):
 def test_sigkill_at_ten_random_moments_at_changing_world_sizes_changes_not_one_byte(
     workshop, many_rows, whole, tmp_path
 ):
-    """Nine kills of a random rank at a random act on the disk or start of a chunk, and one when the joined output had just
-    got its name, so that only the parts were still to be removed."""
+    """Nine kills of a random rank at a random disk operation or start of a chunk, and one when the joined output had
+    just got its name, so that only the parts were still to be removed."""
     draw = random.Random(20141)
     sizes = (2, 1, 3, 1, 2, 1, 3, 2, 1)
     output = tmp_path / "out.jsonl"
@@ -159,7 +159,7 @@ def test_a_damaged_part_is_named_and_made_again(workshop, many_rows, whole, tmp_
 
 
 def test_the_report_repeats_the_trainings_last_evaluation_to_the_last_digit(workshop, reference, many_rows, tmp_path):
-    """Trained and evaluated by two ranks of one thread; predicted by three, and by one of two threads, killed on the way."""
+    """Trained and evaluated by two ranks of one thread; predicted by three, and by one of two threads that is killed."""
     run = reference(2, validation_file=many_rows, max_steps=12)
     last = records(run, "eval")[-1]
     trained = {name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_")}

@@ -257,7 +257,8 @@ def test_help_completion_and_configuration_are_printed_at_once():
     assert "on_error: keep" in run_command([command, *flags, "--print_config"]).output
     code = (
         "import sys\nfrom ringtune.train.predict import config as p\n"
-        "try: p.parse(['--inptu', '1'])\nexcept p.UsageError as e: print(e)\nprint({'torch', 'pyarrow'} & set(sys.modules))"
+        "try: p.parse(['--inptu', '1'])\nexcept p.UsageError as e: print(e)\n"
+        "print({'torch', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "nearest is input" in done.stdout and done.stdout.endswith("set()\n"), done.stdout

@@ -1,7 +1,7 @@
 """A crash anywhere leaves a whole checkpoint to go on from.
 
-The disk is faked at one place only: the operations of ``ringtune.train.disk`` stop at a chosen one, because no real crash
-can be made to hit each of them. What they wrote until then is really there.
+The disk is faked at one place only: the operations of ``ringtune.train.disk`` stop at a chosen one, because no real
+crash can be made to hit each of them. What they wrote until then is really there.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_the_wheel_installs_exactly_one_top_level_name(tmp_path):
 
 
 def test_the_launcher_imports_neither_torch_nor_horovod():
-    code = "import sys; import ringtune.launch.cli, ringtune.launch.horovod; print({'torch', 'horovod'} & set(sys.modules))"
+    code = "import sys, ringtune.launch.cli, ringtune.launch.horovod\nprint({'torch', 'horovod'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

@@ -13,8 +13,9 @@ def predict(
 ) -> Iterator[dict[str, Any]]:
     """Give the rows that ``ringtune-predict`` writes, as dictionaries, one after the other; without ranks or files.
 
-    input: a file or data set as for the command, or any iterable of texts, of pairs of texts, or of dictionaries with the
-    model's columns. settings: those of PredictConfig. Only a few chunks of rows are in memory at a time. Raises UsageError.
+    input: a file or data set as for the command, or any iterable of texts, of pairs of texts, or of dictionaries with
+    the model's columns. settings: those of PredictConfig. Only a few chunks of rows are in memory at a time. Raises
+    UsageError.
     """
     from ringtune.train.predict.stream import stream  # imported here: the command's --help needs none of it
 

@@ -27,7 +27,7 @@ class PredictConfig:
     model_name_or_path: str = free()
     """Trained model: a run directory of ringtune-train, one of its checkpoints, another folder, or a hub name."""
     input: str = free()
-    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line) or .parquet file, - for stdin, or a data set (hub name, folder)."""
+    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line) or .parquet file, - for stdin, a data set (name, folder)."""
     output: str = free()
     """File to write, one row for each row of the input and in its order: .jsonl, .csv or .parquet."""
 
@@ -48,7 +48,7 @@ class PredictConfig:
     top_k: int | None = None
     """Write only the k best classes and their probabilities; default: the best class, and the probability of each."""
     on_error: Literal["keep", "stop"] = "keep"
-    """What becomes of a row that cannot be used. keep: it is written in its place, with an error. stop: all ranks stop."""
+    """What to do with a row that cannot be used. keep: write it in its place, with an error. stop: stop all ranks."""
 
     max_seq_length: int | None = None
     """Tokens per row at most; longer rows are cut; default: as the model was trained, or 128 if it takes as many."""
@@ -129,7 +129,7 @@ def settings_of_run(model_name_or_path: str) -> Mapping[str, Any]:
 
 
 def resolve(config: PredictConfig, run: Mapping[str, Any], max_seq_length: int | None) -> PredictConfig:
-    """Return the settings with what was left open as the model's run had it, so that its scores can be repeated. **Pure.**
+    """Return the settings; what was left open is as the model's run had it, so that its scores repeat. **Pure.**
 
     run: of `settings_of_run`. max_seq_length: of the model's task.json.
     """

@@ -1,7 +1,7 @@
 """One counter for all ranks: it gives each number once, to the thread that asks next. A slow rank asks less often.
 
-Over MPI the number lies in rank 0's memory and is fetched and raised in one one-sided operation (MPI 4.1, section 12.3.4).
-Gloo has none; there the ranks exchange in rounds how many numbers they want, and all compute the same deal.
+Over MPI the number lies in rank 0's memory and is fetched and raised in one one-sided operation (MPI 4.1, section
+12.3.4). Gloo has none; there the ranks exchange in rounds how many numbers they want, and all compute the same deal.
 """
 
 from __future__ import annotations

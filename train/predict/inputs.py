@@ -48,7 +48,8 @@ def _open_data_set(config: PredictConfig) -> Source:
 def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns:
     """Return the columns that are read: as asked, else those the model was trained on. **Pure.**
 
-    For a model whose training is not known they are chosen by training's rules. Raises UsageError for one that is not there.
+    For a model whose training is not known they are chosen by training's rules. Raises UsageError for one that is not
+    there.
     """
     trained = task.columns
     label = config.label_column_name or (trained.label if trained else None) or DEFAULT_LABEL

@@ -229,7 +229,7 @@ def _refuse_other(saved: Identity, identity: Identity, where: str) -> None:
 
 
 def _usable_chunks(source: reader.Source, columns: Columns, config: PredictConfig) -> Iterator[pa.RecordBatch]:
-    """Give the chunks of an input. Raises UsageError for a row that cannot be used, if such a row should stop the job."""
+    """Yield the chunks of an input. Raises UsageError for a row that cannot be used, if such a row stops the job."""
     for chunk in in_chunks(source.read(columns)):
         if config.on_error == "stop":
             reader.refuse_errors(chunk, source, todo=KEEP_ROWS)

@@ -117,7 +117,7 @@ class Predictor:
 
 
 def kept_columns(chunk: pa.RecordBatch, taken: Mapping[str, Any]) -> dict[str, pa.Array]:
-    """Return the input columns to show, under their names, or ``input_NAME`` where a prediction has that name. **Pure.**"""
+    """Return the input columns to keep by name, or by ``input_NAME`` where a prediction has that name. **Pure.**"""
     names = [name for name in chunk.schema.names if name.startswith("kept/")]
     plain = {name: name.removeprefix("kept/") for name in names}
     return {(f"input_{plain[name]}" if plain[name] in taken else plain[name]): chunk.column(name) for name in names}

@@ -187,6 +187,7 @@ def _finish(
     speed = sum(each.num_rows for each in ranks) / elapsed_s
     report(f"rank 0 read the input in {prepared.reading_s:.1f} s and joined the parts in {joining_s:.1f} s")
     report(
-        f"{prepared.num_rows} rows, {num_errors} with an error, in {config.output}; {elapsed_s:.1f} s, {speed:.1f} rows/s"
+        f"{prepared.num_rows} rows, {num_errors} with an error, in {config.output}; "
+        f"{elapsed_s:.1f} s, {speed:.1f} rows/s"
     )
     parts.remove()

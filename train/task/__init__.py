@@ -104,14 +104,14 @@ class Task(Protocol):
 
 
 def decide(columns: Columns, labels: LabelColumn, where: str) -> Task:
-    """Return the task that the labels of the training rows make. Raises UsageError for labels that make none. **Pure.**"""
+    """Return the task that the training rows' labels make. Raises UsageError for labels that make none. **Pure.**"""
     if labels.are_ratings():
         return Regression(columns)
     return Classification(columns, labels.classes(where))
 
 
 def from_json(content: Mapping[str, Any]) -> Task:
-    """Return the task that `Task.to_json` gave. Raises KeyError, TypeError or ValueError for anything else. **Pure.**"""
+    """Return the task that `Task.to_json` gave; KeyError, TypeError or ValueError for anything else. **Pure.**"""
     columns = None
     if content["text_columns"] is not None:
         columns = Columns(tuple(map(str, content["text_columns"])), content["label_column"])
@@ -142,7 +142,7 @@ def to_bytes(task: Task, max_seq_length: int) -> bytes:
 
 
 def read(folder: Path) -> tuple[Task, int] | None:
-    """Return the task and the max_seq_length of a model's folder, None if it has no ``task.json``. Raises UsageError."""
+    """Return task and max_seq_length of a model's folder, None if it has no ``task.json``. Raises UsageError."""
     path = folder / TASK_FILE
     if not path.is_file():
         return None

@@ -2,10 +2,10 @@
 
 Labels arrive as texts from every format. Blanks around a label are not part of it.
 
-- They are **ratings** (a regression) if asked for; or, unless classes are asked for, if any of them is a decimal fraction, or if
-  all are numbers and not all are whole.
-- Otherwise they are **classes**: whole numbers in the order of their value, truth values as False and True, anything else
-  in the order of the alphabet. A data set that declares its classes keeps their names and their order.
+- They are **ratings** (a regression) if asked for; or, unless classes are asked for, if any of them is a decimal
+  fraction, or if all are numbers and not all are whole.
+- Otherwise they are **classes**: whole numbers in the order of their value, truth values as False and True, anything
+  else in the order of the alphabet. A data set that declares its classes keeps their names and their order.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ class LabelColumn:
 
 def missing_label(where: str, column: str) -> UsageError:
     """Return the error of a row without a label. **Pure.**"""
-    return UsageError(where, f"there is no label in column {column!r}", legal="a text, a number or a truth value in every row")
+    return UsageError(
+        where, f"there is no label in column {column!r}", legal="a text, a number or a truth value in every row"
+    )
 
 
 def is_number(label: str) -> bool:
