@@ -41,7 +41,9 @@ def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ
     if "SLURM_JOB_NODELIST" in environ:
         return Allocation(tuple(slurm_hosts(environ)), f"SLURM job {environ.get('SLURM_JOB_ID', '?')}", in_slurm=True)
     if num_proc is None:
-        raise UsageError("-np", "nothing says how many ranks", legal="-np N, -H host:N, --hostfile FILE or a SLURM job")
+        raise UsageError(
+            "-np", "the number of ranks is not given", legal="-np N, -H host:N, --hostfile FILE or a SLURM job"
+        )
     return Allocation((Host(LOCAL, max(num_proc, 1)),), "this machine")
 
 
@@ -64,7 +66,7 @@ def slurm_hosts(environ: Mapping[str, str]) -> list[Host]:
             if len(tasks) != len(names):
                 raise UsageError(
                     variable,
-                    f"{environ[variable]!r} speaks of {len(tasks)} nodes, the job has {len(names)}",
+                    f"{environ[variable]!r} counts {len(tasks)} nodes, the job has {len(names)}",
                     legal="one number a node",
                     todo="name the hosts with -H",
                 )

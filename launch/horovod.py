@@ -30,7 +30,7 @@ VERIFY_LIMIT_S = 120
 #: Run by two ranks: each gets the sum of both.
 VERIFY_CODE = (
     "import torch, horovod.torch as hvd; hvd.init(); n = hvd.size();"
-    "total = hvd.allreduce(torch.full((3,), float(hvd.rank() + 1)), op=hvd.Sum, name='proof');"
+    "total = hvd.allreduce(torch.full((3,), float(hvd.rank() + 1)), op=hvd.Sum, name='verify');"
     "assert n == 2 and total.tolist() == [3.0] * 3, (n, total)"
 )
 

@@ -140,7 +140,7 @@ class Job:
         self.selector.unregister(channel)
         if not 0 <= rank < len(self.states) or self.states[rank].channel is not None:
             self._abort(
-                f"a second process says it is rank {rank} (host {message['host']}): the launcher started "
+                f"a second process has rank {rank} (host {message['host']}): the launcher started "
                 f"separate jobs, or more ranks than {len(self.states)}"
             )
             channel.send(bye=True)

@@ -1,4 +1,4 @@
-"""What the launcher knows of each rank of a running job, and whether the ranks are placed as the plan says."""
+"""What the launcher knows of each rank of a running job, and whether the ranks are placed as planned."""
 
 from __future__ import annotations
 

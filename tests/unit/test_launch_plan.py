@@ -154,7 +154,7 @@ def test_a_dry_run_shows_table_environment_and_command_and_hides_secrets():
     ("words", "message"),
     [
         (["-np", "2"], "command: there is none"),
-        (["--", "true"], "nothing says how many ranks"),
+        (["--", "true"], "the number of ranks is not given"),
         (["-np", "3", "-H", "a:2", "--", "true"], "3 processes do not fit into 2 slots"),
         (["-np", "1", "--launcher", "srun", "--", "true"], "--launcher srun"),
         (["-np", "1", "-x", "NOT_SET_ANYWHERE", "--", "true"], "NOT_SET_ANYWHERE is not set here"),
