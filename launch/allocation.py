@@ -18,17 +18,20 @@ class Allocation:
     """The hosts a job may use."""
 
     hosts: tuple[Host, ...]
-    source: str  # who named them, for people
+    source: str  # where they come from, for people
     in_slurm: bool = False
 
     @property
     def num_slots(self) -> int:
-        """Ranks that fit."""
+        """Number of ranks that fit."""
         return sum(host.slots for host in self.hosts)
 
 
 def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ: Mapping[str, str]) -> Allocation:
-    """Return the hosts of the job. Raises UsageError for what cannot be understood, and if nothing says how many ranks."""
+    """Return the hosts of the job.
+
+    Raises UsageError for hosts that cannot be parsed, and if no source gives the number of ranks.
+    """
     if hosts is not None and hostfile is not None:
         raise UsageError("-H --hostfile", "both are given", legal="one of them")
     if hosts is not None:
@@ -38,12 +41,17 @@ def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ
     if "SLURM_JOB_NODELIST" in environ:
         return Allocation(tuple(slurm_hosts(environ)), f"SLURM job {environ.get('SLURM_JOB_ID', '?')}", in_slurm=True)
     if num_proc is None:
-        raise UsageError("-np", "nothing says how many ranks", legal="-np N, -H host:N, --hostfile FILE or a SLURM job")
+        raise UsageError(
+            "-np", "the number of ranks is not given", legal="-np N, -H host:N, --hostfile FILE or a SLURM job"
+        )
     return Allocation((Host(LOCAL, max(num_proc, 1)),), "this machine")
 
 
 def slurm_hosts(environ: Mapping[str, str]) -> list[Host]:
-    """Return the nodes of a SLURM job with their tasks; ragged ones too. **Pure.** (sbatch(1), output environment.)"""
+    """Return the nodes of a SLURM job with their tasks, one number per node. **Pure.**
+
+    The variables are those of sbatch(1), output environment. Raises UsageError.
+    """
     names = expand_nodelist(environ["SLURM_JOB_NODELIST"])
     if not all(names):
         raise UsageError(
@@ -58,7 +66,7 @@ def slurm_hosts(environ: Mapping[str, str]) -> list[Host]:
             if len(tasks) != len(names):
                 raise UsageError(
                     variable,
-                    f"{environ[variable]!r} speaks of {len(tasks)} nodes, the job has {len(names)}",
+                    f"{environ[variable]!r} counts {len(tasks)} nodes, the job has {len(names)}",
                     legal="one number a node",
                     todo="name the hosts with -H",
                 )

@@ -1,4 +1,4 @@
-"""Which rank ended a job, and why: pure rules over what the ranks said and how they ended."""
+"""Which rank ended a job, and why: pure rules over the ranks' output and how they ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ringtune.launch.ranks import RankSlot
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, EXIT_REQUEUE
 
 TRACEBACK = "Traceback (most recent call last):"
-#: What a rank says that only noticed the end of another one.
+#: What the stderr of a rank contains that failed only because another one had ended.
 CONSEQUENCES = (
     "HorovodInternalError",
     "Horovod has been shut down",
@@ -26,38 +26,37 @@ class Ending:
     """How one rank ended; times are the launcher's, in seconds."""
 
     slot: RankSlot
-    exit_code: int | None = None  # negative: minus the signal's number; None: never told
+    exit_code: int | None = None  # negative: minus the signal's number; None: unknown
     ended_at: float | None = None
     failed_at: float | None = None  # when its first traceback began
-    words: list[str] = field(
-        default_factory=list
-    )  # its traceback, which nobody has seen yet, or its last lines of stderr
-    lost: str = ""  # why its keeper is silent
-    ordered: bool = False  # it was told to end before it did
+    # Its traceback, which has not been printed yet, or without one its last lines of stderr.
+    stderr_lines: list[str] = field(default_factory=list)
+    lost: str = ""  # why its keeper sends nothing more
+    was_terminated: bool = False  # the launcher had told it to end before it did
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to tell the user and the shell."""
+    """How a job ended: what the user and the shell get; also the fields of VERDICT_FILE."""
 
     exit_code: int
     headline: str  # "" if nothing went wrong
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # the traceback of the blamed rank
     num_consequences: int = 0  # other ranks that failed because of it
-    last_line: str = ""  # the last that the blamed rank said on stderr
-    lost_hosts: tuple[str, ...] = ()  # hosts of which no rank answers any more
+    last_line: str = ""  # the last line of the blamed rank on stderr
+    lost_hosts: tuple[str, ...] = ()  # hosts all of whose ranks are lost
 
 
 def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
-    """Return whose fault the end of a job is. **Pure.**
+    """Return which rank ended a job, and how. **Pure.**
 
-    stalled: Horovod's lines about ranks that the others wait for. The first rank that failed by itself is blamed: before
-    all that only noticed it, and before all that were told to end.
+    stalled: Horovod's lines about ranks that the others wait for.
+    The first rank that failed by itself is blamed, rather than one that failed because of it or was told to end.
     """
     bad = [
         each
         for each in endings
-        if not each.ordered and (each.lost or each.exit_code not in (None, EXIT_FINISHED, EXIT_REQUEUE))
+        if not each.was_terminated and (each.lost or each.exit_code not in (None, EXIT_FINISHED, EXIT_REQUEUE))
     ]
     own = [each for each in bad if not _is_consequence(each)]
     missing = missing_ranks(stalled)
@@ -69,16 +68,16 @@ def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
             EXIT_FAILED, f"rank {rank} of {size} (host {host}): hung: the other ranks wait for it in {tensor!r}"
         )
     if bad:
-        culprit = min(own or bad, key=_first_sign)
+        blamed = min(own or bad, key=_first_sign)
         return Verdict(
-            _shell_code(culprit),
-            _headline(culprit, len(endings)),
-            tuple(culprit.words) if culprit.failed_at is not None else (),
+            _shell_code(blamed),
+            _headline(blamed, len(endings)),
+            tuple(blamed.stderr_lines) if blamed.failed_at is not None else (),
             len(bad) - 1,
-            next((line.strip() for line in reversed(culprit.words) if line.strip()), ""),
+            next((line.strip() for line in reversed(blamed.stderr_lines) if line.strip()), ""),
             _lost_hosts(endings),
         )
-    codes = {each.exit_code for each in endings if not each.ordered}
+    codes = {each.exit_code for each in endings if not each.was_terminated}
     return Verdict(EXIT_REQUEUE if EXIT_REQUEUE in codes else EXIT_FINISHED, "")
 
 
@@ -99,7 +98,7 @@ def missing_ranks(lines: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def _is_consequence(ending: Ending) -> bool:
-    return any(sign in line for line in ending.words[-3:] for sign in CONSEQUENCES)
+    return any(sign in line for line in ending.stderr_lines[-3:] for sign in CONSEQUENCES)
 
 
 def _first_sign(ending: Ending) -> float:

@@ -1,4 +1,4 @@
-"""The command ``ringtune-launch``; standard library only, so that it answers at once on a login node."""
+"""The command ``ringtune-launch``; standard library only, so that it starts fast on a login node."""
 
 from __future__ import annotations
 
@@ -36,16 +36,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     horovod = commands.add_parser(
         "horovod",
-        help="build, install and prove Horovod for the torch and MPI of this environment",
-        description="Build Horovod 0.28.1, with a short list of named corrections, for the torch, MPI and CUDA of this environment, keep the wheel "
-        "in a cache, install it, and prove it by an allreduce of two ranks over MPI and over Gloo.",
-        epilog="exit codes: 0 Horovod works, 2 something is missing (said by name), 1 the build or the proof failed",
+        help="build, install and verify Horovod for the torch and MPI of this environment",
+        description="Build Horovod 0.28.1, with a short list of named corrections, for the torch, MPI and CUDA of this "
+        "environment, keep the wheel in a cache, install it, and verify it by an allreduce of two ranks over MPI and "
+        "over Gloo.",
+        epilog="exit codes: 0 Horovod works, 2 something is missing (it is named), 1 the build or verification failed",
     )
     horovod.add_argument("--dry-run", action="store_true", help="show what would be done and do nothing")
     horovod.add_argument("--force", action="store_true", help="build even if the cache has the wheel")
     horovod.add_argument("--cache-dir", type=Path, help="default: $RINGTUNE_CACHE or ~/.cache/ringtune")
     horovod.add_argument("--jobs", type=_count, help="compilers at once (default: one per core)")
-    horovod.add_argument("--no-verify", action="store_true", help="leave out the proof")
+    horovod.add_argument("--no-verify", action="store_true", help="leave out the verification")
     horovod.set_defaults(run=_horovod)
     _add_run(commands)
     _add_doctor(commands)
@@ -67,7 +68,7 @@ def _complete(parser: argparse.ArgumentParser, shell: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    """Return a time above 0; argparse says the rest."""
+    """Return a time above 0. Raises ValueError, from which argparse makes its message."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError
@@ -75,7 +76,7 @@ def _seconds(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    """Return a whole number from 1; argparse says the rest."""
+    """Return a whole number from 1. Raises ValueError, from which argparse makes its message."""
     value = int(text)
     if value < 1:
         raise ValueError
@@ -83,14 +84,14 @@ def _count(text: str) -> int:
 
 
 def _port(text: str) -> int:
-    """Return a TCP port; argparse says the rest."""
+    """Return a TCP port. Raises ValueError, from which argparse makes its message."""
     value = int(text)
     if not 1 <= value <= 65535:
         raise ValueError
     return value
 
 
-# As argparse names them: "argument --jobs: invalid count (from 1) value: '0'".
+# argparse puts the functions' names into its messages: "argument --jobs: invalid count (from 1) value: '0'".
 _seconds.__name__, _count.__name__, _port.__name__ = "time in seconds (above 0)", "count (from 1)", "port (1 to 65535)"
 
 
@@ -112,9 +113,9 @@ def _add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor",
         help="check hosts and the links between them",
-        description="Check every host for what would hurt a run: reachability, software, clock, GPUs, disk, shared folders, "
-        "and the latency and ring-allreduce bandwidth of the links between them.",
-        epilog="exit codes: 0 nothing found, 1 something would hurt a run (said with what to do), 2 wrong usage",
+        description="Check every host for what would hurt a run: reachability, software, clock, GPUs, disk, shared "
+        "folders, and the latency and ring-allreduce bandwidth of the links between them.",
+        epilog="exit codes: 0 nothing found, 1 something would hurt a run (reported with what to do), 2 wrong usage",
     )
     _add_hosts(doctor)
     doctor.add_argument(
@@ -127,9 +128,9 @@ def _add_doctor(commands: Any) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     from ringtune.launch import doctor
-    from ringtune.launch.run import Request
+    from ringtune.launch.run import LaunchRequest
 
-    request = Request(
+    request = LaunchRequest(
         (),
         None if _names_hosts(options) else 1,
         hosts=options.hosts,
@@ -150,11 +151,13 @@ def _add_run(commands: Any) -> None:
         "run",
         help="start a program on ranks",
         usage="%(prog)s [-np N] [-H a:2,b:2 | --hostfile FILE] [options] -- COMMAND",
-        description="Start COMMAND on every rank, watch over all of them, and end with the code of the first that failed. "
-        "Hosts come from -H, --hostfile, the SLURM job this runs in, or this machine, in that order. The program finds its "
-        "place by Horovod, by MPI, or in RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.",
-        epilog="exit codes: 0 all ranks ended well, 75 stopped on request with a checkpoint, 2 wrong usage or a host that "
-        "cannot take ranks (said by name), otherwise that of the first failing rank (128 + N if killed by signal N)",
+        description="Start COMMAND on every rank, supervise all of them, and end with the code of the first that "
+        "failed. Hosts come from -H, --hostfile, the SLURM job this runs in, or this machine, in that order. The "
+        "program gets its rank from Horovod, from MPI, or in RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and "
+        "MASTER_PORT.",
+        epilog="exit codes: 0 all ranks ended well, 75 stopped on request with a checkpoint, 2 wrong usage or a host "
+        "that cannot take ranks (it is named), otherwise that of the first failing rank (128 + N if killed by signal "
+        "N)",
     )
     run.add_argument("-np", "--num-proc", type=int, metavar="N", help="ranks (default: all slots of the hosts)")
     _add_hosts(run)
@@ -171,6 +174,16 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument("--no-bind", action="store_true", help="do not bind ranks to cores")
     run.add_argument("--no-ring", action="store_true", help="leave the choice of MPI's allreduce to Open MPI")
+    _add_srun_options(run)
+    _add_timeouts(run)
+    run.add_argument("--no-check", action="store_true", help="do not check the hosts first")
+    run.add_argument("-v", "--verbose", action="store_true", help="show the command line")
+    _add_horovod_settings(run)
+    run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    run.set_defaults(run=_run)
+
+
+def _add_srun_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--srun-mpi", metavar="PLUGIN", help="MPI plugin of srun (default: none, with --controller mpi pmix)"
     )
@@ -181,6 +194,9 @@ def _add_run(commands: Any) -> None:
         metavar="OPTION",
         help="one more option of srun, such as --srun-option=--container-image=FILE",
     )
+
+
+def _add_timeouts(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--start-timeout", type=_seconds, default=120.0, metavar="S", help="seconds for all ranks to start (120)"
     )
@@ -191,8 +207,9 @@ def _add_run(commands: Any) -> None:
         metavar="S",
         help="seconds for the ranks to end after SIGTERM or Ctrl-C (90)",
     )
-    run.add_argument("--no-check", action="store_true", help="do not look at the hosts first")
-    run.add_argument("-v", "--verbose", action="store_true", help="show the command line")
+
+
+def _add_horovod_settings(run: argparse.ArgumentParser) -> None:
     horovod = run.add_argument_group("Horovod", "as horovodrun spells them")
     for each in environment.HOROVOD_SETTINGS:
         if each.kind is bool:
@@ -205,18 +222,16 @@ def _add_run(commands: Any) -> None:
                 choices=each.choices,
                 help=each.help,
             )
-    run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    run.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     from ringtune.launch import run
-    from ringtune.launch.job import Limits
+    from ringtune.launch.job import Timeouts
 
-    words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
     return run.run(
-        run.Request(
-            command=tuple(words),
+        run.LaunchRequest(
+            command=tuple(command),
             num_proc=options.num_proc,
             hosts=options.hosts,
             hostfile=options.hostfile,
@@ -231,7 +246,7 @@ def _run(options: argparse.Namespace) -> int:
             bound=not options.no_bind,
             ring=not options.no_ring,
             output_dir=options.output_dir,
-            limits=Limits(options.start_timeout, options.stop_timeout),
+            timeouts=Timeouts(options.start_timeout, options.stop_timeout),
             checked=not options.no_check,
             dry_run=options.dry_run,
             verbose=options.verbose,
@@ -242,7 +257,7 @@ def _run(options: argparse.Namespace) -> int:
 def _horovod(options: argparse.Namespace) -> int:
     from ringtune.launch import horovod
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, and so ends the compilers too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the exception also ends the compilers
     return horovod.provide(
         cache_dir=options.cache_dir,
         dry_run=options.dry_run,

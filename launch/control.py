@@ -1,8 +1,9 @@
-"""The line between the launcher and the keeper of each rank: JSON objects, one a line, over TCP.
+"""The connection between the launcher and the keeper of each rank: JSON objects, one a line, over TCP.
 
-Keeper to launcher: ``hello`` (who it is), ``out`` and ``err`` (a line of the rank's output), ``exit`` (how it ended),
-``alive``. Launcher to keeper: ``go`` (the environment that only the launcher knows), ``signal``, ``bye``, ``alive``.
-Either side takes silence for death, so that a cut cable or a killed launcher leaves nothing running.
+Keeper to launcher: ``hello`` (its rank and host), ``out`` and ``err`` (a line of the rank's output), ``exit`` (the exit
+code), ``alive``. Launcher to keeper: ``go`` (start the rank with this environment), ``signal``, ``bye`` (exit),
+``alive``. A side that sends nothing for SILENCE_LIMIT_S counts as dead, so that a cut cable or a killed launcher leaves
+nothing running.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SEND_LIMIT_S = 10.0
 
 @dataclass(frozen=True)
 class Address:
-    """Where the launcher listens, and the token that proves one belongs to the job."""
+    """Where the launcher listens, and the token by which a keeper shows that it belongs to the job."""
 
     host: str
     port: int
@@ -46,7 +47,7 @@ class Address:
 
 
 class Channel:
-    """One end of a line. Reading never blocks; sending does, up to a limit."""
+    """One end of a connection. Reading never blocks; sending does, up to SEND_LIMIT_S."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -60,7 +61,7 @@ class Channel:
         return self.connection.fileno()
 
     def send(self, **message: Any) -> None:
-        """Send a message; a broken line is noticed by the one who reads."""
+        """Send a message; a broken connection only sets ``closed``."""
         if self.closed:
             return
         try:
@@ -69,7 +70,7 @@ class Channel:
             self.closed = True
 
     def receive(self) -> list[dict[str, Any]]:
-        """Return the messages that have arrived; sets ``closed`` at the end of the line."""
+        """Return the messages that have arrived; sets ``closed`` at the end of the connection."""
         try:
             data = self.connection.recv(1 << 16, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
@@ -83,7 +84,7 @@ class Channel:
         return [message for line in lines if isinstance(message := _decode(line), dict)]
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.closed = True
         self.connection.close()
 
@@ -92,11 +93,11 @@ def _decode(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:
-        return None  # not one of ours: anybody may connect to an open port
+        return None  # not a keeper's: anybody may connect to an open port
 
 
 def listen(advertised: str) -> tuple[socket.socket, Address]:
-    """Return a listening socket and the address to tell the keepers."""
+    """Return a listening socket and the address at which keepers reach it."""
     family = socket.AF_INET6 if ":" in advertised else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.bind((advertised if advertised.startswith("127.") else "", 0))
@@ -105,7 +106,7 @@ def listen(advertised: str) -> tuple[socket.socket, Address]:
 
 
 def connect(address: Address) -> Channel:
-    """Return the line to the launcher. Raises UsageError if it cannot be reached."""
+    """Return a connection to the launcher. Raises UsageError if it cannot be reached."""
     try:
         connection = socket.create_connection((address.host, address.port), timeout=CONNECT_LIMIT_S)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which cores a rank computes on: a fair share of its host's, within one NUMA node where that can be."""
+"""Which cores a rank computes on: an equal share of its host's, within one NUMA node where possible."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Core = tuple[int, ...]  # the hardware threads (CPU numbers) of one physical cor
 
 
 def share(local_rank: int, local_size: int, nodes: Sequence[Sequence[Core]]) -> list[Core]:
-    """Return the cores of one of ``local_size`` ranks; [] if there are fewer cores than ranks, which then are not bound.
+    """Return the cores of one of ``local_size`` ranks; [] if there are fewer cores than ranks. **Pure.**
 
-    **Pure.** nodes: the cores of each NUMA node. With as many ranks as nodes or more, ranks are spread over the nodes and
-    none straddles two; with fewer, each takes whole nodes.
+    nodes: the cores of each NUMA node. With as many ranks as nodes or more, ranks are spread over the nodes and each
+    has cores of one node only, where the nodes are large enough; with fewer ranks, each takes whole nodes.
     """
     nodes = [list(node) for node in nodes if node]
     if sum(map(len, nodes)) < local_size:
@@ -69,7 +69,10 @@ def _cpus(path: Path) -> set[int]:
 
 
 def bind(local_rank: int, local_size: int, *, bound: bool) -> int:
-    """Bind this process to its share of the cores (if ``bound``) and return how many physical cores it has to itself."""
+    """Bind this process to its share of the cores, if ``bound``.
+
+    Returns the number of physical cores that no other rank of this host computes on, at least 1.
+    """
     nodes = topology(os.sched_getaffinity(0))
     mine = share(local_rank, local_size, nodes)
     if mine and bound:

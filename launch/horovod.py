@@ -1,4 +1,4 @@
-"""Provide a Horovod that works with the torch and MPI of this environment: build, cache, install, prove."""
+"""Provide a Horovod that works with the torch and MPI of this environment: build, cache, install, verify."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, cache_folder
 
 VERSION = "0.28.1"
 PIN = f"horovod=={VERSION} --hash=sha256:92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-MARKER = "ringtune-key"  # beside the installed package's metadata: which wheel is installed
-PROOF_LIMIT_S = 120
-PROOF = (
+MARKER = "ringtune-key"  # file in the installed package's metadata: the key of the wheel that is installed
+VERIFY_LIMIT_S = 120
+#: Run by two ranks: each gets the sum of both.
+VERIFY_CODE = (
     "import torch, horovod.torch as hvd; hvd.init(); n = hvd.size();"
-    "total = hvd.allreduce(torch.full((3,), float(hvd.rank() + 1)), op=hvd.Sum, name='proof');"
+    "total = hvd.allreduce(torch.full((3,), float(hvd.rank() + 1)), op=hvd.Sum, name='verify');"
     "assert n == 2 and total.tolist() == [3.0] * 3, (n, total)"
 )
 
@@ -55,11 +56,11 @@ def provide(*, cache_dir: Path | None, dry_run: bool, force: bool, jobs: int | N
             if not (folder / "built").exists() and not _build(tools, folder, jobs):
                 return EXIT_FAILED
         _install(next(folder.glob("*.whl")), key)
-    return _prove() if verify else EXIT_FINISHED
+    return _verify() if verify else EXIT_FINISHED
 
 
 def recipe() -> str:
-    """Return all that this module puts into a build, as text: it is part of the cache's key. **Pure.**"""
+    """Return the pinned release and its corrections as text, which is part of the wheel's cache key. **Pure.**"""
     return json.dumps([PIN, [asdict(each) for each in corrections.CORRECTIONS]])
 
 
@@ -70,13 +71,13 @@ def environment(tools: Toolchain, wrapper: Path, jobs: int, base: Mapping[str, s
         "PATH": toolchain.search_path(base),
         "CXX": str(wrapper),
         "MAKEFLAGS": f"-j{jobs}",
-        # Without it, a torch that cannot be used ends in a "successful" build without torch.
+        # Without it, a torch that cannot be used gives a build that succeeds but has no torch support.
         "HOROVOD_WITH_PYTORCH": "1",
         "HOROVOD_WITHOUT_TENSORFLOW": "1",
         "HOROVOD_WITHOUT_MXNET": "1",
         "HOROVOD_WITH_MPI": "1",
         "HOROVOD_WITH_GLOO": "1",
-        "CMAKE_POLICY_VERSION_MINIMUM": "3.5",  # cmake 4 dropped what Horovod's third parties ask for
+        "CMAKE_POLICY_VERSION_MINIMUM": "3.5",  # CMake 4 refuses the versions that Horovod's third-party code asks for
     }
     if tools.uses_cuda:
         result |= {"HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_CUDA_HOME": str(Path(tools.nvcc).parent.parent)}
@@ -132,7 +133,7 @@ def _build(tools: Toolchain, folder: Path, jobs: int | None) -> bool:
         wheel = next((work / "wheel").glob("horovod-*.whl"))
         os.rename(wheel, done / wheel.name)
         (done / "built").write_text(json.dumps(asdict(tools), indent=1))
-        shutil.rmtree(folder, ignore_errors=True)  # what has no "built" was never published whole
+        shutil.rmtree(folder, ignore_errors=True)  # without "built" it is incomplete
         os.rename(done, folder)
     return True
 
@@ -146,15 +147,17 @@ def _unpack(archive: Path, folder: Path) -> Path:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time build a wheel; the system lets go of the lock when its holder dies (flock(2))."""
+    """Let one process at a time build a wheel; the kernel releases the lock when its holder ends (flock(2))."""
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
 def _compiler_wrapper(path: Path, tools: Toolchain) -> Path:
-    """Write a compiler that has the last word on the C++ standard: Horovod asks for C++14, torch's headers need more,
-    and of several -std options the last one counts."""
+    """Write a script that calls the compiler with the C++ standard that torch needs, and return its path.
+
+    Horovod asks for C++14, torch's headers need a later one, and of several -std options the last one counts.
+    """
     path.write_text(f'#!/bin/sh\nexec "{tools.compiler}" "$@" -std=c++{tools.cxx_standard}\n')
     path.chmod(0o755)
     return path
@@ -197,18 +200,11 @@ def _installed_key() -> str:
         return ""
 
 
-def _prove() -> int:
-    """Sum over two real ranks by each controller, started as a user would."""
+def _verify() -> int:
+    """Run an allreduce of two ranks by each controller, started as a user would; return the exit code."""
+    horovodrun = str(toolchain.scripts_folder() / "horovodrun")
     for controller in ("mpi", "gloo"):
-        command = [
-            str(toolchain.scripts_folder() / "horovodrun"),
-            f"--{controller}",
-            "-np",
-            "2",
-            sys.executable,
-            "-c",
-            PROOF,
-        ]
+        command = [horovodrun, f"--{controller}", "-np", "2", sys.executable, "-c", VERIFY_CODE]
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(
                 command,
@@ -218,7 +214,7 @@ def _prove() -> int:
                 start_new_session=True,
             )
             try:
-                code = process.wait(timeout=PROOF_LIMIT_S)
+                code = process.wait(timeout=VERIFY_LIMIT_S)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -226,17 +222,17 @@ def _prove() -> int:
             if code:
                 output.seek(0)
                 print(output.read(), file=sys.stderr)
-                why = f"exit code {code}" if code > 0 else f"no answer in {PROOF_LIMIT_S} s"
+                why = f"exit code {code}" if code > 0 else f"no answer in {VERIFY_LIMIT_S} s"
                 print(f"ringtune-launch: horovod: two ranks over {controller} failed: {why}", file=sys.stderr)
                 return EXIT_FAILED
-        print(f"proved: 2 ranks, allreduce over {controller}")
+        print(f"verified: 2 ranks, allreduce over {controller}")
     return EXIT_FINISHED
 
 
 def rank_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment in which ranks can start on one machine, as root and on one core too. **Pure.**
+    """Return the environment in which ranks can start on one machine, also as root and on one core. **Pure.**
 
-    Open MPI 5 and its launcher PRRTE refuse both unless told otherwise (their manuals' variables).
+    Without these variables Open MPI 5 and its launcher PRRTE refuse both (their manuals).
     """
     return {
         **base,

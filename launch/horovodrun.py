@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ringtune.launch import mpirun
-from ringtune.launch.plan import Command, Plan
+from ringtune.launch.plan import Command, LaunchPlan
 from ringtune.train.contract import UsageError
 
 
-def build(plan: Plan) -> Command:
+def build(plan: LaunchPlan) -> Command:
     """Return the command that starts the plan's ranks. **Pure.** Raises UsageError for what horovodrun cannot do."""
     for host in plan.hosts:
         if ":" in host.name:

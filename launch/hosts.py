@@ -18,7 +18,7 @@ MOST_HOSTS_OF_A_RANGE = 100_000
 
 @dataclass(frozen=True)
 class Host:
-    """One machine and how many ranks it takes."""
+    """One machine and the number of ranks it takes."""
 
     name: str  # as ssh and mpirun know it: a name or an address, an IPv6 one without brackets
     slots: int
@@ -29,15 +29,18 @@ class Host:
 
 
 def parse_hosts(text: str, where: str = "-H") -> list[Host]:
-    """Return the hosts of ``a:2,b:2``; a host without slots has one. **Pure.** Raises UsageError, also for a host named
-    twice: two entries would give one machine two ranks with local rank 0."""
+    """Return the hosts of ``a:2,b:2``; a host without slots has one. **Pure.**
+
+    Raises UsageError, also for a host named twice: two entries would give one machine two ranks with local rank 0.
+    """
     found = [host for item in split_outside_brackets(text) for host in _entry(item.strip(), where)]
     return _distinct((host, where) for host in found)
 
 
 def parse_hostfile(text: str, where: str) -> list[Host]:
-    """Return the hosts of a hostfile: ``host``, ``host:4`` or ``host slots=4 max_slots=8`` a line, ``#`` comments. **Pure.**
+    """Return the hosts of a hostfile. **Pure.**
 
+    One host a line: ``host``, ``host:4`` or ``host slots=4 max_slots=8``; ``#`` begins a comment.
     Raises UsageError naming file and line.
     """
     found: list[tuple[Host, str]] = []
@@ -62,7 +65,10 @@ def read_hostfile(path: Path) -> list[Host]:
 
 
 def expand(text: str, where: str) -> list[str]:
-    """Return the names that ``n[01-03,7]x[1-2]`` stands for, leading zeros kept. **Pure.** (SLURM's and pdsh's notation.)"""
+    """Return the names that ``n[01-03,7]x[1-2]`` stands for, leading zeros kept. **Pure.**
+
+    The notation is that of SLURM and pdsh. Raises UsageError.
+    """
     opening = text.find("[")
     if opening < 0:
         return [text]
@@ -108,7 +114,7 @@ def _entry(item: str, where: str) -> list[Host]:
     names = expand(name, where)
     for each in names:
         if not _NAME.fullmatch(each):
-            todo = "put the user name into ssh's configuration" if "@" in each else "mend it"
+            todo = "put the user name into ssh's configuration" if "@" in each else ""
             raise UsageError(where, f"{each!r} is no host name", legal=_LEGAL, todo=todo)
     return [Host(each, _count(slots if colon else None, item, where)) for each in names]
 

@@ -43,21 +43,24 @@ def _link(world: MPI.Comm, first: int, second: int) -> dict[str, float]:
     if world.rank in (first, second):
         other = second if world.rank == first else first
         answer["latency"] = statistics.median(_round_trips(world, small, other, world.rank == first, rounds=50)) / 2
-        # The least time is the link's own; what comes on top of it is what else the hosts were doing.
+        # The shortest time is the link's own; the rest of a longer one is other load on the hosts.
         answer["bandwidth"] = 2 * LINK_BYTES / min(_round_trips(world, large, other, world.rank == first, rounds=8))
-    _meet(world)
+    _wait_for_all(world)
     return world.bcast(answer, root=first)
 
 
-def _meet(world: MPI.Comm) -> None:
-    """Wait for all ranks without spinning as MPI's own barrier does: hosts may share cores, and a pair is at work on them."""
-    meeting = world.Ibarrier()
-    while not meeting.Test():
+def _wait_for_all(world: MPI.Comm) -> None:
+    """Wait for all ranks without the busy loop of MPI's own barrier: hosts may share cores with the measured pair."""
+    barrier = world.Ibarrier()
+    while not barrier.Test():
         time.sleep(0.001)
 
 
 def _round_trips(world: MPI.Comm, data: np.ndarray, other: int, leads: bool, rounds: int) -> list[float]:
-    """Return the times of sending data there and back, in seconds, without the first, which also opens the line."""
+    """Return the times of sending data there and back, in seconds.
+
+    Without the first, which includes opening the connection.
+    """
     times = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -72,7 +75,10 @@ def _round_trips(world: MPI.Comm, data: np.ndarray, other: int, leads: bool, rou
 
 
 def _allreduce(world: MPI.Comm, size: int) -> float:
-    """Return the median time of summing ``size`` bytes of fp32 over all ranks, in seconds, as the slowest rank sees it."""
+    """Return the median time of summing ``size`` bytes of fp32 over all ranks, in seconds.
+
+    The time of a round is that of its slowest rank.
+    """
     data = np.zeros(size // 4, np.float32)
     times: list[float] = []
     began = time.perf_counter()

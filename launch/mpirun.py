@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from ringtune.launch.plan import Command, Plan
+from ringtune.launch.plan import Command, LaunchPlan
 from ringtune.train.contract import CONTROL_VARIABLE
 
 #: Open MPI 5 reads PRTE_MCA_* for its launcher PRRTE, Open MPI 4 OMPI_MCA_*; each ignores the other's.
@@ -17,7 +17,7 @@ _ROOT = (
 )
 
 
-def build(plan: Plan) -> Command:
+def build(plan: LaunchPlan) -> Command:
     """Return the command that starts the plan's ranks. **Pure.**"""
     argv = ["mpirun", "-np", str(plan.num_proc), "-H", plan.host_list, "--map-by", "slot", "--bind-to", "none"]
     if plan.mpi_prefix and not plan.is_local:
@@ -29,8 +29,8 @@ def build(plan: Plan) -> Command:
     return Command((*argv, *plan.command), launcher_environment(plan))
 
 
-def mca_settings(plan: Plan) -> dict[str, str]:
-    """Return Open MPI's parameters: ring-allreduce for large messages, the interface. **Pure.**"""
+def mca_settings(plan: LaunchPlan) -> dict[str, str]:
+    """Return Open MPI's parameters for ring-allreduce of large messages and for the interface. **Pure.**"""
     settings: dict[str, str] = {}
     if plan.ring_rules:
         settings |= {"coll_tuned_use_dynamic_rules": "1", "coll_tuned_dynamic_rules_filename": plan.ring_rules}
@@ -39,8 +39,8 @@ def mca_settings(plan: Plan) -> dict[str, str]:
     return settings
 
 
-def launcher_environment(plan: Plan) -> dict[str, str]:
-    """Return what mpirun itself must find in its environment. **Pure.**"""
+def launcher_environment(plan: LaunchPlan) -> dict[str, str]:
+    """Return the variables that mpirun itself reads. **Pure.**"""
     result: dict[str, str] = {}
     if plan.ssh.options():
         result |= dict.fromkeys(_SSH_ARGUMENTS, shlex.join(plan.ssh.options()))

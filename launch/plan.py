@@ -1,4 +1,4 @@
-"""What a launch will do, decided before anything starts; and the command that each launcher makes of it."""
+"""The plan of a launch, decided before anything starts, and the command to start it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class Ssh:
     config_file: str | None = None
 
     def options(self) -> list[str]:
-        """Return the arguments of ssh that say so."""
+        """Return these settings as arguments of ssh. **Pure.**"""
         pairs = (("-p", self.port), ("-i", self.identity_file), ("-F", self.config_file))
         return [word for flag, value in pairs if value is not None for word in (flag, str(value))]
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """Everything the launchers need to start the ranks."""
 
     slots: tuple[RankSlot, ...]
     source: str  # where the hosts come from
     launcher: str  # horovodrun, mpirun or srun
-    controller: str  # mpi or gloo: how Horovod's ranks find and talk to each other
-    command: tuple[str, ...]  # what each rank's host runs: the program of the user inside our own
+    controller: str  # mpi or gloo: by which Horovod's ranks find each other and communicate
+    command: tuple[str, ...]  # what the launcher starts for each rank: a keeper that runs the user's program
     environment: Mapping[str, str]  # carried to every rank
     is_local: bool  # all ranks on this machine
     in_slurm: bool = False  # the hosts are those of the SLURM allocation this runs in
     ssh: Ssh = Ssh()
-    interface: str | None = None  # network interface or CIDR network, None: as the routes say
+    interface: str | None = None  # network interface or CIDR network, None: by the routes between the hosts
     mpi_prefix: str = ""  # where Open MPI is installed, on every host
     ring_rules: str = ""  # Open MPI's file of algorithms by message size
     srun_mpi: str = "none"  # plugin that starts MPI under srun
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Command:
-    """A process to start."""
+    """The launcher's command line."""
 
     argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)  # on top of the plan's
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables beside the plan's

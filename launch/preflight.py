@@ -1,4 +1,4 @@
-"""Look at every host before a job starts, all at once, and say of each what would make the job fail."""
+"""Probe all hosts at the same time before a job starts, and report on each what would make the job fail."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringtune.launch import control, environment, probe, srun
-from ringtune.launch.plan import Plan, Ssh
+from ringtune.launch.plan import LaunchPlan, Ssh
 from ringtune.train.contract import UsageError
 
 CONNECT_S = 8
 PROBE_LIMIT_S = 40
-_SEAT = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
+_PLACEMENT = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
 _REASONS = (
     (
         "Permission denied",
@@ -30,51 +30,59 @@ _REASONS = (
     (
         "Host key verification failed",
         "its ssh host key is not the known one",
-        "connect once by hand, or mend known_hosts",
+        "connect once by hand, or fix known_hosts",
     ),
     ("Could not resolve hostname", "the name is not known", "check the spelling"),
     ("Connection refused", "nothing listens on its ssh port", "start sshd there, or name the port with --ssh-port"),
-    ("timed out", "it does not answer", "is it up, and the network?"),
-    ("No route to host", "it cannot be reached", "is it up, and the network?"),
+    ("timed out", "it does not answer", "check that it is up, and the network"),
+    ("No route to host", "it cannot be reached", "check that it is up, and the network"),
     (
         "No such file or directory",
         "it has no Python at the path used here",
-        "the same environment at the same path on every host",
+        "install the same environment at the same path on every host",
     ),
-    ("not found", "it has no Python at the path used here", "the same environment at the same path on every host"),
-    ("No module named", "ringtune is not installed there", "the same environment at the same path on every host"),
+    (
+        "not found",
+        "it has no Python at the path used here",
+        "install the same environment at the same path on every host",
+    ),
+    (
+        "No module named",
+        "ringtune is not installed there",
+        "install the same environment at the same path on every host",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a look at one host brought: its facts, or why there are none."""
+    """The outcome of probing one host: its facts, or why there are none."""
 
     host: str
-    facts: Mapping[str, Any] | None
+    facts: Mapping[str, Any] | None  # as of probe.facts
     error: str = ""
     todo: str = ""
-    asked_at: float = 0.0  # this machine's clock when it was asked ...
-    answered_at: float = 0.0  # ... and when the answer came
+    asked_at: float = 0.0  # when the probe was started, by this machine's clock, seconds
+    answered_at: float = 0.0  # when its answer came, by the same clock
 
 
-def check(plan: Plan) -> None:
-    """Raise UsageError that names every host on which the plan's ranks could not start, and why."""
+def check(plan: LaunchPlan) -> None:
+    """Raise a UsageError that names every host on which the plan's ranks cannot start, and why."""
     program = plan.command[plan.command.index("--") + 1]
-    reports = look_at(plan, [], program=program)
-    complaints = [f"{report.host}: {report.error} ({report.todo})" for report in reports if report.facts is None]
+    reports = probe_hosts(plan, [], program=program)
+    problems = [f"{report.host}: {report.error} ({report.todo})" for report in reports if report.facts is None]
     own = probe.facts([])
     for report in reports:
         if report.facts is not None:
-            complaints += [f"{report.host}: {each}" for each in differences(own, report.facts)]
+            problems += [f"{report.host}: {each}" for each in differences(own, report.facts)]
             if report.facts["program"] is False:
-                complaints.append(f"{report.host}: there is no program {program!r} on the PATH")
-    if complaints:
+                problems.append(f"{report.host}: there is no program {program!r} on the PATH")
+    if problems:
         raise UsageError(
             "hosts",
-            "; ".join(complaints),
+            "; ".join(problems),
             legal="reachable hosts with one environment",
-            todo="mend them, or leave them out; --no-check starts anyway",
+            todo="fix them, or leave them out; --no-check starts anyway",
         )
 
 
@@ -89,23 +97,26 @@ def differences(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def look_at(plan: Plan, folders: Sequence[str], *, token: str = "", program: str = "") -> list[Report]:
-    """Return a report of every host of the plan, in its order; hosts are asked at the same time."""
-    words = [word for folder in folders for word in ("--folder", folder)]
-    words += ["--token", token] if token else []
-    words += ["--program", program] if program else []
+def probe_hosts(plan: LaunchPlan, folders: Sequence[str], *, token: str = "", program: str = "") -> list[Report]:
+    """Return a report on every host of the plan, in its order; hosts are probed at the same time.
+
+    folders, token, program: as for probe.facts.
+    """
+    arguments = [argument for folder in folders for argument in ("--folder", folder)]
+    arguments += ["--token", token] if token else []
+    arguments += ["--program", program] if program else []
     names = [host.name for host in plan.hosts]
     if plan.in_slurm:
-        return _by_srun(plan, words)
+        return _probe_by_srun(plan, arguments)
     others = [name for name in names if not control.is_this_machine(name)]
     towards = others[0] if others else ""
     with ThreadPoolExecutor(max_workers=min(32, len(names))) as pool:
-        return list(pool.map(lambda name: _ask(name, words, plan.ssh, plan.environment, towards), names))
+        return list(pool.map(lambda name: _probe_host(name, arguments, plan.ssh, plan.environment, towards), names))
 
 
-def _ask(host: str, words: Sequence[str], ssh: Ssh, carried: Mapping[str, str], towards: str) -> Report:
+def _probe_host(host: str, arguments: Sequence[str], ssh: Ssh, carried: Mapping[str, str], towards: str) -> Report:
     asked_at = time.time()
-    command = [sys.executable, "-m", "ringtune.launch.probe", *words]
+    command = [sys.executable, "-m", "ringtune.launch.probe", *arguments]
     if control.is_this_machine(host):
         command = ["env", f"PATH={carried['PATH']}", *command, *(["--towards", towards] if towards else [])]
     else:
@@ -126,7 +137,7 @@ def _ask(host: str, words: Sequence[str], ssh: Ssh, carried: Mapping[str, str], 
             command, capture_output=True, text=True, timeout=PROBE_LIMIT_S, stdin=subprocess.DEVNULL, check=False
         )
     except subprocess.TimeoutExpired:
-        return Report(host, None, f"no answer in {PROBE_LIMIT_S} s", "is it up, and the network?")
+        return Report(host, None, f"no answer in {PROBE_LIMIT_S} s", "check that it is up, and the network")
     return _report(host, done, asked_at)
 
 
@@ -135,22 +146,22 @@ def _report(host: str, done: subprocess.CompletedProcess[str], asked_at: float) 
         try:
             return Report(host, json.loads(done.stdout.splitlines()[-1]), asked_at=asked_at, answered_at=time.time())
         except (ValueError, IndexError):
-            return Report(host, None, f"it answers {done.stdout[:80]!r}", "does its shell print something at log-in?")
+            return Report(host, None, f"it answers {done.stdout[:80]!r}", "make its shell print nothing at log-in")
     error, todo = explain(done.stderr)
     return Report(host, None, error, todo)
 
 
-def explain(words: str) -> tuple[str, str]:
-    """Return what ssh's last words mean and what to do about it. **Pure.**"""
+def explain(stderr: str) -> tuple[str, str]:
+    """Return the meaning of ssh's error output and what to do about it. **Pure.**"""
     for sign, error, todo in _REASONS:
-        if sign in words:
+        if sign in stderr:
             return error, todo
-    last = next((line for line in reversed(words.splitlines()) if line.strip()), "no answer")
+    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "no answer")
     return last.strip()[:200], "try: ssh HOST true"
 
 
-def _by_srun(plan: Plan, words: Sequence[str]) -> list[Report]:
-    """Ask the nodes of a SLURM job through SLURM: ssh into nodes is often forbidden."""
+def _probe_by_srun(plan: LaunchPlan, arguments: Sequence[str]) -> list[Report]:
+    """Probe the nodes of a SLURM job by srun: ssh to nodes is often forbidden."""
     names = [host.name for host in plan.hosts]
     command = [
         "srun",
@@ -164,7 +175,7 @@ def _by_srun(plan: Plan, words: Sequence[str]) -> list[Report]:
         sys.executable,
         "-m",
         "ringtune.launch.probe",
-        *words,
+        *arguments,
     ]
     asked_at = time.time()
     done = subprocess.run(
@@ -187,13 +198,13 @@ def _by_srun(plan: Plan, words: Sequence[str]) -> list[Report]:
     return [Report(name, found.get(name), error, todo, asked_at, time.time()) for name in names]
 
 
-def prove_mpi(plan: Plan) -> None:
-    """Start MPI once by itself under srun and compare its rank table with the plan's. Raises UsageError if it is wrong.
+def check_mpi(plan: LaunchPlan) -> None:
+    """Start a small MPI program under srun and compare its ranks with the plan's. Raises UsageError if they differ.
 
-    Two failures are silent otherwise: srun and MPI that do not understand each other give N jobs of size 1, and PMIx
-    versions that do not fit give every rank local rank 0.
+    Two failures are silent otherwise: an MPI plugin of srun that does not match MPI gives N jobs of size 1, and
+    incompatible PMIx versions give every rank local rank 0.
     """
-    trial = Plan(**{**vars(plan), "command": (sys.executable, "-m", "ringtune.launch.mpi_seat")})
+    trial = LaunchPlan(**{**vars(plan), "command": (sys.executable, "-m", "ringtune.launch.mpi_check")})
     done = subprocess.run(
         srun.build(trial).argv,
         capture_output=True,
@@ -203,17 +214,20 @@ def prove_mpi(plan: Plan) -> None:
         env={**environment.for_launcher(os.environ), **plan.environment},
         stdin=subprocess.DEVNULL,
     )
-    found = sorted([int(number) for number in numbers] for numbers in _SEAT.findall(done.stdout))  # lines may be joined
+    found = sorted(
+        [int(number) for number in numbers] for numbers in _PLACEMENT.findall(done.stdout)
+    )  # srun may join lines
     expected = [[slot.rank, slot.size, slot.local_rank, slot.local_size] for slot in plan.slots]
     if found != expected:
-        table = "; ".join(
-            f"rank {rank} of {size}, local rank {local} of {locals_}" for rank, size, local, locals_ in found
+        ranks = "; ".join(
+            f"rank {rank} of {size}, local rank {local_rank} of {local_size}"
+            for rank, size, local_rank, local_size in found
         )
-        words = f"MPI started by srun --mpi={plan.srun_mpi} has the ranks: {table or 'none'}"
+        wrong = f"MPI started by srun --mpi={plan.srun_mpi} has the ranks: {ranks or 'none'}"
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
         raise UsageError(
             "--launcher srun --controller mpi",
-            words + (f" ({last.strip()[:160]})" if not found else ""),
+            wrong + (f" ({last.strip()[:160]})" if not found else ""),
             legal=f"{plan.num_proc} ranks of one job, each with a local rank of its own",
             todo="use --controller gloo, or --launcher mpirun, or another --srun-mpi",
         )

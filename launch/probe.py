@@ -1,4 +1,7 @@
-"""What one host has: ``python -m ringtune.launch.probe`` prints it as JSON; standard library only."""
+"""Software, hardware and folders of one host: ``python -m ringtune.launch.probe`` prints them as JSON.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from typing import Any
 
 from ringtune.launch.control import interface_of, own_address_towards
 
-#: Packages whose versions must agree for ranks to compute and speak alike.
+#: Packages whose versions must be the same on all hosts.
 PACKAGES = (
     "ringtune",
     "torch",
@@ -36,8 +39,8 @@ PACKAGES = (
 def facts(folders: list[str], token: str = "", program: str = "", towards: str = "") -> dict[str, Any]:
     """Return this host's facts; counts are plain, sizes in bytes, times in seconds, speeds in bytes/s.
 
-    folders: where free space matters; with a token also whether a file named by it is there and one can be written.
-    towards: the host whose way there counts; by default that of the ssh connection.
+    folders: their free space; with a token also whether the marker file named by it is there and a file can be written.
+    towards: link_speed is that of the interface that reaches this host; by default that of the ssh connection.
     """
     return {
         "host": socket.gethostname(),
@@ -64,7 +67,7 @@ def gpus() -> list[str]:
 
 
 def _link_speed(towards: str) -> float:
-    """Return the nominal speed of the network interface that others use or ``towards`` is reached by; 0 if unknown."""
+    """Return the nominal speed of the network interface that others use or that reaches ``towards``; 0 if unknown."""
     connection = os.environ.get("SSH_CONNECTION", "").split()  # client, its port, server, its port (ssh(1))
     address = own_address_towards(towards) if towards else connection[2] if len(connection) == 4 else ""
     try:

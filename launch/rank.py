@@ -1,8 +1,8 @@
 """The keeper of one rank: ``python -m ringtune.launch.rank -- COMMAND``, started by any launcher in the rank's place.
 
-It learns its rank from the launcher's variables, tells it to ``ringtune-launch``, gets the rest of the environment in
-return, binds the cores and runs the command, whose output it sends line by line. It outlives neither its launcher nor
-its rank. Started by hand, without a control line, it only sets the environment and runs the command.
+It reads its rank from the launcher's variables, sends it to ``ringtune-launch``, receives the rest of the environment,
+binds the cores and runs the command, whose output it sends line by line. It outlives neither its launcher nor its rank.
+Started by hand, without the address of ``ringtune-launch``, it only sets the environment and runs the command.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, sign
 
 
 @dataclass(frozen=True)
-class Seat:
-    """The place that a launcher's variables give to a process."""
+class RankPlacement:
+    """The rank and local rank that a launcher's variables give to a process."""
 
     rank: int
     size: int
@@ -45,8 +45,11 @@ class Seat:
     local_size: int
 
 
-def seat(environ: Mapping[str, str]) -> Seat:
-    """Return the place of this process by its launcher's variables. **Pure.** Raises UsageError if there are none."""
+def placement(environ: Mapping[str, str]) -> RankPlacement:
+    """Return the placement that this process has by its launcher's variables. **Pure.**
+
+    Raises UsageError if there are none.
+    """
     rank, size = first_integer(RANK_VARIABLES, environ), first_integer(SIZE_VARIABLES, environ)
     if rank is None or size is None:
         raise UsageError(
@@ -60,56 +63,56 @@ def seat(environ: Mapping[str, str]) -> Seat:
     if local_size is None and "SLURM_STEP_TASKS_PER_NODE" in environ:
         tasks = allocation.expand_tasks(environ["SLURM_STEP_TASKS_PER_NODE"], "SLURM_STEP_TASKS_PER_NODE")
         local_size = tasks[int(environ.get("SLURM_NODEID", "0"))]
-    return Seat(rank, size, local_rank or 0, local_size or 1)
+    return RankPlacement(rank, size, local_rank or 0, local_size or 1)
 
 
 def main() -> None:
-    """Run the command in this rank's place and leave with its exit code."""
+    """Run the command as this rank and exit with its exit code."""
     command = sys.argv[sys.argv.index("--") + 1 :]
     try:
-        mine = seat(os.environ)
+        own = placement(os.environ)
         if CONTROL_VARIABLE not in os.environ:
-            _run_alone(mine, command)
+            _run_alone(own, command)
         address = control.Address.parse(os.environ.pop(CONTROL_VARIABLE))
-        Keeper(mine, command, control.connect(address), address.token).run()
+        Keeper(own, command, control.connect(address), address.token).run()
     except UsageError as error:
         print(f"ringtune-launch: {error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_USAGE)
 
 
-def _run_alone(mine: Seat, command: list[str]) -> None:
-    num_cores = cores.bind(mine.local_rank, mine.local_size, bound=True)
-    os.environ.update(torch_variables(mine))
+def _run_alone(own: RankPlacement, command: list[str]) -> None:
+    num_cores = cores.bind(own.local_rank, own.local_size, bound=True)
+    os.environ.update(torch_variables(own))
     os.environ.setdefault("OMP_NUM_THREADS", str(num_cores))
     os.execvp(command[0], command)
 
 
-def torch_variables(mine: Seat) -> dict[str, str]:
-    """Return the variables by which torchrun tells a script its place. **Pure.** (PyTorch's manual of torchrun.)"""
+def torch_variables(own: RankPlacement) -> dict[str, str]:
+    """Return the variables in which torchrun passes a script its rank. **Pure.** (PyTorch's manual of torchrun.)"""
     return {
-        "RANK": str(mine.rank),
-        "WORLD_SIZE": str(mine.size),
-        "LOCAL_RANK": str(mine.local_rank),
-        "LOCAL_WORLD_SIZE": str(mine.local_size),
+        "RANK": str(own.rank),
+        "WORLD_SIZE": str(own.size),
+        "LOCAL_RANK": str(own.local_rank),
+        "LOCAL_WORLD_SIZE": str(own.local_size),
     }
 
 
 class Keeper:
     """Starts, watches and ends one rank; one thread, one loop."""
 
-    def __init__(self, mine: Seat, command: list[str], channel: control.Channel, token: str) -> None:
-        self.seat, self.command, self.channel = mine, command, channel
+    def __init__(self, placement: RankPlacement, command: list[str], channel: control.Channel, token: str) -> None:
+        self.placement, self.command, self.channel = placement, command, channel
         self.process: subprocess.Popen[bytes] | None = None
         self.selector = selectors.DefaultSelector()
-        self.partial: dict[str, bytes] = {"out": b"", "err": b""}
-        self.heard = self.spoke = time.monotonic()
-        self.dismissed = False
-        self.told_exit = False
+        self.partial: dict[str, bytes] = {"out": b"", "err": b""}  # the line that has not ended yet
+        self.received_at = self.sent_at = time.monotonic()
+        self.released = False  # whether the launcher has sent "bye"
+        self.exit_sent = False  # True also where no rank was started
         self._watch_signals()
         self.selector.register(channel, selectors.EVENT_READ, self._from_launcher)
         host = socket.gethostname()
         channel.send(
-            hello=asdict(mine),
+            hello=asdict(placement),
             token=token,
             host=host,
             pid=os.getpid(),
@@ -119,56 +122,56 @@ class Keeper:
         )
 
     def run(self) -> None:
-        """Serve until dismissed, or until the launcher is gone and the rank is dead."""
-        while not (self.dismissed and self.told_exit):
+        """Serve until the launcher releases the keeper, or until the launcher is gone and the rank has been ended."""
+        while not (self.released and self.exit_sent):
             for key, _ in self.selector.select(timeout=0.5):
                 key.data(key.fileobj)
             now = time.monotonic()
-            if now - self.spoke > control.ALIVE_EVERY_S:
-                self.spoke = now
+            if now - self.sent_at > control.ALIVE_EVERY_S:
+                self.sent_at = now
                 self.channel.send(alive=True)
-            if self.channel.closed or now - self.heard > control.SILENCE_LIMIT_S:
+            if self.channel.closed or now - self.received_at > control.SILENCE_LIMIT_S:
                 self._end_rank()
                 sys.exit(1)
-        # The launcher has been told how the rank ended and decides what follows; mpirun must not add its own opinion.
+        # ringtune-launch knows how the rank ended and decides what follows; by a failure code mpirun would interfere.
         sys.exit(0)
 
-    # What comes in
+    # Messages and signals
 
     def _from_launcher(self, channel: control.Channel) -> None:
         for message in channel.receive():
-            self.heard = time.monotonic()
+            self.received_at = time.monotonic()
             if "go" in message:
                 self._start(message["go"], bound=message["bound"])
             if "signal" in message:
                 self._signal(int(message["signal"]))
             if "bye" in message:
-                self.dismissed = True
-                self.told_exit = self.told_exit or self.process is None
+                self.released = True
+                self.exit_sent = self.exit_sent or self.process is None
 
     def _watch_signals(self) -> None:
         """Turn signals into bytes on a socket, so that the loop sees the end of the rank and requests to stop."""
-        self.bell, bell_in = socket.socketpair()
-        self.bell.setblocking(False)
-        bell_in.setblocking(False)
-        signal.set_wakeup_fd(bell_in.fileno())
-        self.bell_in = bell_in
+        self.wakeup, wakeup_sender = socket.socketpair()
+        self.wakeup.setblocking(False)
+        wakeup_sender.setblocking(False)
+        signal.set_wakeup_fd(wakeup_sender.fileno())
+        self.wakeup_sender = wakeup_sender
         for number in (*FORWARDED, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
-        self.selector.register(self.bell, selectors.EVENT_READ, self._rang)
+        self.selector.register(self.wakeup, selectors.EVENT_READ, self._handle_signals)
 
-    def _rang(self, bell: socket.socket) -> None:
-        for number in bell.recv(4096):
+    def _handle_signals(self, wakeup: socket.socket) -> None:
+        for number in wakeup.recv(4096):
             if number == signal.SIGCHLD:
-                self._look_at_rank()
+                self._check_rank()
             else:
                 self._signal(number)
 
     # The rank
 
     def _start(self, environment: Mapping[str, str], *, bound: bool) -> None:
-        num_cores = cores.bind(self.seat.local_rank, self.seat.local_size, bound=bound)
-        env = {**os.environ, **environment, **torch_variables(self.seat), "PYTHONUNBUFFERED": "1"}
+        num_cores = cores.bind(self.placement.local_rank, self.placement.local_size, bound=bound)
+        env = {**os.environ, **environment, **torch_variables(self.placement), "PYTHONUNBUFFERED": "1"}
         env.setdefault("OMP_NUM_THREADS", str(num_cores))
         if env.get("HOROVOD_CONTROLLER") == "gloo":
             env.setdefault("HOROVOD_GLOO_IFACE", control.interface_of(self._own_address()))
@@ -185,7 +188,7 @@ class Keeper:
         except OSError as error:
             self.channel.send(err=f"{self.command[0]}: {error.strerror}")
             self.channel.send(exit=127)
-            self.told_exit = True
+            self.exit_sent = True
             return
         for name, stream in (("out", self.process.stdout), ("err", self.process.stderr)):
             assert stream is not None
@@ -210,8 +213,8 @@ class Keeper:
         for line in lines:
             self.channel.send(**{name: line.decode("utf-8", errors="replace")})
 
-    def _look_at_rank(self) -> None:
-        if self.process is None or self.told_exit or self.process.poll() is None:
+    def _check_rank(self) -> None:
+        if self.process is None or self.exit_sent or self.process.poll() is None:
             return
         for name, stream in (("out", self.process.stdout), ("err", self.process.stderr)):
             assert stream is not None
@@ -222,12 +225,12 @@ class Keeper:
                 pass  # a grandchild holds the pipe; what the rank itself wrote has been read
             self._send_lines(name, b"", whole=True)
         self.channel.send(exit=self.process.returncode)
-        self.told_exit = True
-        self._signal(signal.SIGKILL)  # what the rank left running in its group
+        self.exit_sent = True
+        self._signal(signal.SIGKILL)  # processes that the rank left running in its group
 
     def _signal(self, number: int) -> None:
         if self.process is None:
-            self.dismissed = self.told_exit = True  # nothing was started yet
+            self.released = self.exit_sent = True  # nothing was started yet
             return
         with suppress(ProcessLookupError):  # all of the group are gone
             os.killpg(self.process.pid, number)
@@ -235,7 +238,7 @@ class Keeper:
     def _end_rank(self) -> None:
         if self.process is not None:
             self._signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):  # it is not asked twice
+            with suppress(subprocess.TimeoutExpired):  # SIGKILL follows
                 self.process.wait(KILL_AFTER_S)
             self._signal(signal.SIGKILL)
 
@@ -244,7 +247,7 @@ class Keeper:
 
 
 def _die_with_parent() -> None:
-    """In the new process: be killed when the keeper dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
+    """Let the kernel kill the new process when the keeper ends, for whatever reason (prctl(2), PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 

@@ -11,7 +11,7 @@ from ringtune.train.contract import UsageError
 
 @dataclass(frozen=True)
 class RankSlot:
-    """One rank's place, in Horovod's terms."""
+    """The placement of one rank, in Horovod's terms."""
 
     host: str
     rank: int  # 0 to size - 1, host by host
@@ -23,7 +23,7 @@ class RankSlot:
 
 
 def assign(hosts: Sequence[Host], num_proc: int) -> list[RankSlot]:
-    """Return the slots of ranks 0 to ``num_proc - 1``: hosts are filled in their order, those left over stay idle. **Pure.**
+    """Return the slots of ranks 0 to ``num_proc - 1``: hosts are filled in order, the rest stay idle. **Pure.**
 
     Raises UsageError if there are fewer slots than processes.
     """

@@ -1,4 +1,4 @@
-"""Where ranks meet under Horovod's Gloo controller, whoever started them: Horovod's own rendezvous server."""
+"""Horovod's rendezvous server: ranks under its Gloo controller find each other by it, whichever the launcher."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ringtune.launch.ranks import RankSlot
 
 
 class Rendezvous:
-    """A server in this process, and the variables by which a rank finds it and its place."""
+    """A rendezvous server in this process, and the variables by which a rank finds it."""
 
     def __init__(self, slots: Sequence[RankSlot], advertised: str) -> None:
         from horovod.runner.common.util.hosts import SlotInfo
@@ -27,7 +27,7 @@ class Rendezvous:
         )
 
     def environment(self, slot: RankSlot) -> dict[str, str]:
-        """Return what Horovod's Gloo context reads (horovod/common/gloo/gloo_context.cc)."""
+        """Return the variables that Horovod's Gloo context reads (horovod/common/gloo/gloo_context.cc)."""
         return {
             "HOROVOD_CONTROLLER": "gloo",
             "HOROVOD_CPU_OPERATIONS": "gloo",

@@ -1,4 +1,4 @@
-"""``ringtune-launch run``: from what the user says to a plan, to the plan's table, to a running job."""
+"""``ringtune-launch run``: from the user's request to a plan, its rank table and a running job."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ringtune.launch import allocation, control, environment, horovodrun, mpirun, preflight, srun, toolchain
-from ringtune.launch.job import Job, Limits
-from ringtune.launch.plan import Command, Plan, Ssh
+from ringtune.launch.job import Job, Timeouts
+from ringtune.launch.plan import Command, LaunchPlan, Ssh
 from ringtune.launch.ranks import RankSlot, assign, used_hosts
 from ringtune.train.contract import EXIT_FINISHED, PROMISE_VARIABLE, UsageError
 
-LAUNCHERS: Mapping[str, Callable[[Plan], Command]] = {
+LAUNCHERS: Mapping[str, Callable[[LaunchPlan], Command]] = {
     "mpirun": mpirun.build,
     "horovodrun": horovodrun.build,
     "srun": srun.build,
@@ -23,7 +23,7 @@ LAUNCHERS: Mapping[str, Callable[[Plan], Command]] = {
 
 
 @dataclass(frozen=True)
-class Request:
+class LaunchRequest:
     """What the user asked for."""
 
     command: tuple[str, ...]
@@ -36,19 +36,22 @@ class Request:
     srun_options: tuple[str, ...] = ()
     ssh: Ssh = field(default_factory=Ssh)
     interface: str | None = None
-    carried: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()  # NAME or NAME=VALUE, as with -x
     settings: Mapping[str, str] | None = None  # Horovod's variables
-    bound: bool = True
-    ring: bool = True
+    bound: bool = True  # bind ranks to cores
+    ring: bool = True  # ring-allreduce for large messages in MPI
     output_dir: Path | None = None
-    limits: Limits = field(default_factory=Limits)
-    checked: bool = True  # look at every host first
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    checked: bool = True  # check every host first
     dry_run: bool = False
     verbose: bool = False
 
 
-def run(request: Request, environ: Mapping[str, str] = os.environ) -> int:
-    """Start the ranks, watch them to their end and return the job's exit code. Raises UsageError before anything starts."""
+def run(request: LaunchRequest, environ: Mapping[str, str] = os.environ) -> int:
+    """Start the ranks, supervise them to their end and return the job's exit code.
+
+    Raises UsageError before anything starts.
+    """
     plan = make_plan(request, environ)
     command = LAUNCHERS[plan.launcher](plan)
     if request.dry_run:
@@ -56,20 +59,20 @@ def run(request: Request, environ: Mapping[str, str] = os.environ) -> int:
         return EXIT_FINISHED
     if request.checked:
         preflight.check(plan)
-    print(table(plan), file=sys.stderr, flush=True)
+    print(rank_table(plan), file=sys.stderr, flush=True)
     if request.verbose:
         print(shlex.join(command.argv), file=sys.stderr, flush=True)
     if plan.launcher == "srun" and plan.controller == "mpi":
-        preflight.prove_mpi(plan)
+        preflight.check_mpi(plan)
     plan = replace(plan, environment={**environment.for_launcher(environ), **plan.environment})
     advertised = "127.0.0.1" if plan.is_local else control.own_address_towards(*remote_hosts(plan))
     return Job(
-        plan, command, advertised, limits=request.limits, bound=request.bound, output_dir=request.output_dir
+        plan, command, advertised, timeouts=request.timeouts, bound=request.bound, output_dir=request.output_dir
     ).run()
 
 
-def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
-    """Decide everything. Raises UsageError for what cannot work."""
+def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
+    """Return the plan of a request. Raises UsageError for one that cannot work."""
     if not any(request.command[:1]):
         raise UsageError(
             "command", "there is none", legal="ringtune-launch run -np 2 -- python train.py", todo="add one after --"
@@ -93,7 +96,7 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
     if request.interface:
         settings["NCCL_SOCKET_IFNAME"] = request.interface
     carried = environment.for_ranks({**environ, "PATH": toolchain.search_path(environ)}, request.carried, settings)
-    return Plan(
+    return LaunchPlan(
         slots=tuple(slots),
         source=found.source,
         launcher=launcher,
@@ -113,9 +116,10 @@ def make_plan(request: Request, environ: Mapping[str, str]) -> Plan:
 
 
 def choose_launcher(asked: str, found: allocation.Allocation, slots: Sequence[RankSlot]) -> str:
-    """Return the launcher to use: as asked, or the best that is here. Raises UsageError if it is not.
+    """Return the launcher to use: the one asked for, or the best installed one.
 
-    mpirun comes first: it carries the shared-memory path of MPI and starts through SLURM by itself.
+    mpirun comes first: its ranks use MPI's shared memory, and it starts through SLURM by itself.
+    Raises UsageError if it is not installed.
     """
     candidates = ("mpirun", "horovodrun", *(("srun",) if found.in_slurm else ())) if asked == "auto" else (asked,)
     for name in candidates:
@@ -136,27 +140,28 @@ def mpi_prefix() -> str:
     return str(Path(found).parent.parent) if found else ""
 
 
-def remote_hosts(plan: Plan) -> list[str]:
+def remote_hosts(plan: LaunchPlan) -> list[str]:
     """Return the hosts of the plan that are not this machine."""
     return [host.name for host in plan.hosts if not control.is_this_machine(host.name)]
 
 
-def table(plan: Plan) -> str:
+def rank_table(plan: LaunchPlan) -> str:
     """Return the rank table for people. **Pure.**"""
     lines = [f"{plan.num_proc} rank(s) by {plan.launcher} over {plan.controller}, hosts from {plan.source}"]
     width = max(len("host"), *(len(slot.host) for slot in plan.slots))
     lines.append(f"{'rank':>5}  {'host':{width}}  local_rank  cross_rank")
     lines += [
-        f"{slot.rank:>5}  {slot.host:{width}}  {slot.local_rank:>4} of {slot.local_size:<3}  {slot.cross_rank:>4} of {slot.cross_size}"
+        f"{slot.rank:>5}  {slot.host:{width}}  {slot.local_rank:>4} of {slot.local_size:<3}  "
+        f"{slot.cross_rank:>4} of {slot.cross_size}"
         for slot in plan.slots
     ]
     return "\n".join(lines)
 
 
-def describe(plan: Plan, command: Command) -> str:
-    """Return all that a launch would do. **Pure.**"""
-    lines = [table(plan)]
-    for whose, variables in ((f"{plan.launcher} itself", command.environment), ("every rank", plan.environment)):
-        lines.append(f"environment of {whose}:")
+def describe(plan: LaunchPlan, command: Command) -> str:
+    """Return the rank table, the environment and the command of a launch, for people. **Pure.**"""
+    lines = [rank_table(plan)]
+    for owner, variables in ((f"{plan.launcher} itself", command.environment), ("every rank", plan.environment)):
+        lines.append(f"environment of {owner}:")
         lines += [f"  {environment.shown(name, value)}" for name, value in sorted(variables.items())]
     return "\n".join([*lines, "command:", f"  {shlex.join(command.argv)}"])

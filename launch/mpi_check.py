@@ -1,4 +1,7 @@
-"""Print this process's place as MPI sees it: ``[rank, size, local_rank, local_size]``; started once under srun as a proof."""
+"""Print this process's placement by MPI as ``[rank, size, local_rank, local_size]``.
+
+``preflight.check_mpi`` starts it once under srun before a job.
+"""
 
 import json
 
