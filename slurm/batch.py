@@ -1,6 +1,6 @@
 """The batch step: ``python -m ringtune.slurm.batch``, what a batch script becomes on the first node of its job.
 
-*Note the start → look at the nodes → run the ranks → note the end → go on, requeue or stop.* The configuration comes on
+*Record the start → examine the nodes → run the ranks → record the end → requeue or stop.* The configuration comes on
 standard input, from the script itself.
 """
 
@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +21,12 @@ from typing import Any
 
 from ringtune.launch import allocation, doctor
 from ringtune.launch.run import LaunchRequest
-from ringtune.slurm import index, queue, sweep
+from ringtune.slurm import index, queue, requeue, sweep
 from ringtune.slurm import record as records
-from ringtune.slurm.decide import REQUEUE, SLURM, STOP, Decision, Outcome, acts, decide, exclude
+from ringtune.slurm.decide import REQUEUE, SLURM, STOP, Decision, JobEnd, decide, one_time_flags
+from ringtune.slurm.ranks import ranks_command
 from ringtune.slurm.record import History, Record
-from ringtune.slurm.script import Limits
+from ringtune.slurm.script import RetryLimits
 from ringtune.train.contract import (
     CONFIG_FILE,
     EXIT_FINISHED,
@@ -38,13 +38,11 @@ from ringtune.train.contract import (
     UsageError,
 )
 
-#: What doctor may find that no run survives; the rest (a slow link, a clock that is off) is only told.
+#: What doctor may find that no run survives; the rest (a slow link, a clock that is off) is only reported.
 FATAL_CHECKS = ("reachable", "software", "GPUs", "shared")
-STOP_LIMIT_S = 600  # SLURM's own limits end a stop sooner: the time that is left, or KillWait
 LOCK_PATIENCE_S = 60  # for the last of an earlier start, on a node that SLURM gave up, to be gone
 CONTROLLER_PATIENCE_S = 300  # for slurmctld to be there again
 REMIND_EVERY_S = 5.0  # how often the ranks are asked again to stop
-END_PATIENCE_S = 120  # for SLURM to end this step once it is requeued
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--launcher", default="srun")
     parser.add_argument("--controller")
-    parser.add_argument("--max-requeues", type=int, default=Limits.max_requeues)
-    parser.add_argument("--max-tries", type=int, default=Limits.max_tries)
+    parser.add_argument("--max-requeues", type=int, default=RetryLimits.max_requeues)
+    parser.add_argument("--max-tries", type=int, default=RetryLimits.max_tries)
     parser.add_argument("--no-doctor", action="store_true")
     parser.add_argument("--container", action="append", default=[])
     parser.add_argument("--sweep", action="append", default=[])
@@ -82,7 +80,7 @@ class BatchStep:
         self.nodes = [host.name for host in allocation.slurm_hosts(os.environ)]
         self.settings = self._settings()
         self.record = Record(options.output_dir / sweep.folder_name(self.settings))
-        self.limits = Limits(options.max_requeues, options.max_tries)
+        self.limits = RetryLimits(options.max_requeues, options.max_tries)
         self.asked = ""  # the signal that asked for a stop
         self.ranks: subprocess.Popen[bytes] | None = None
 
@@ -97,13 +95,13 @@ class BatchStep:
     def run(self) -> int:
         """Take the run as far as this start can, and see to it that it goes on."""
         self._listen()
-        self._note_start()
-        outcome = self._examine() or self._train()
-        decision = self._decide(outcome)
-        self._note_end(outcome, decision)
+        self._record_start()
+        end = self._examine() or self._train()
+        decision = self._decide(end)
+        self._record_end(end, decision)
         if decision.what == REQUEUE:
-            self._go_on(outcome)
-        return outcome.exit_code
+            self._requeue(end.bad_nodes)
+        return end.exit_code
 
     def _listen(self) -> None:
         """SIGUSR1 is sbatch's warning before the time is up; SIGTERM comes when SLURM ends the job."""
@@ -115,12 +113,12 @@ class BatchStep:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """Ask the ranks to stop. Always by SIGUSR1: where SLURM signals all of the job at once, the launcher has had its
-        SIGTERM already, and a second would make it hurry."""
+        """Ask the ranks to stop. Always by SIGUSR1: where SLURM signals the whole job at once, the launcher has had its
+        SIGTERM already, and a second one means "stop at once" to it."""
         if self.ranks is not None:
             self.ranks.send_signal(signal.SIGUSR1)
 
-    def _note_start(self) -> None:
+    def _record_start(self) -> None:
         events = self.record.events()
         if not any(each.get("job_id") == self.job_id for each in events) and not self._is_expected(events):
             self.record.add(records.SUBMITTED, by_hand=True, previous=self.record.signature())
@@ -128,14 +126,14 @@ class BatchStep:
         self.step = self.record.saved_step()
         before = History.of(events).last(records.STARTED, records.ENDED)
         if before is not None and before["event"] == records.STARTED:
-            # Its batch step could not say anything any more.
+            # Its batch step was gone before it could write this record.
             self.record.add(
                 records.ENDED,
                 job_id=before["job_id"],
                 restart=before["restart"],
                 exit_code=None,
                 decision=SLURM,
-                reason="ended without a word: its node was lost, or SLURM killed it",
+                reason="ended without a record: its node was lost, or SLURM killed it",
                 last_line="",
                 bad_nodes=[],
                 started_at_step=before["step"],
@@ -144,22 +142,22 @@ class BatchStep:
         self.record.add(records.STARTED, job_id=self.job_id, restart=self.restart, nodes=self.nodes, step=self.step)
         index.remember(self.job_id, self.record.run)
         print(
-            f"ringtune-slurm: job {self.job_id}, start {self.restart + 1}, on {','.join(self.nodes)}, from step {self.step}, "
-            f"run directory {self.record.run}",
+            f"ringtune-slurm: job {self.job_id}, start {self.restart + 1}, on {','.join(self.nodes)}, "
+            f"from step {self.step}, run directory {self.record.run}",
             flush=True,
         )
 
     def _log(self, job_id: str) -> str:
-        """Return where the script sends a job's log, unless sbatch was told otherwise by hand."""
+        """Return where the script sends a job's log, unless sbatch was given another by hand."""
         return str(self.options.output_dir / SLURM_DIR / f"{job_id}.log")
 
     def _is_expected(self, events: Sequence[records.Event]) -> bool:
-        """Return whether a submission waits for its job: sbatch may start it before the submitter could note its id."""
+        """Return whether a submission waits for its job: sbatch may start it before its id could be recorded."""
         return bool(events) and events[-1]["event"] == records.SUBMITTED
 
     # The nodes
 
-    def _examine(self) -> Outcome | None:
+    def _examine(self) -> JobEnd | None:
         """Look at every node; return why the ranks should not start, None if they should."""
         if self.options.no_doctor:
             return None
@@ -168,55 +166,36 @@ class BatchStep:
         print(doctor.findings_table(findings, measured, colours=False), flush=True)
         fatal = [each for each in findings if each.state == doctor.BAD and each.check in FATAL_CHECKS]
         if self.asked:
-            return Outcome(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")
+            return JobEnd(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")
         if not fatal:
             return None
         bad = tuple(dict.fromkeys(each.where for each in fatal))
-        return Outcome(
-            EXIT_USAGE, "doctor: " + "; ".join(f"{each.where}: {each.fact}" for each in fatal), bad_nodes=bad
-        )
+        return JobEnd(EXIT_USAGE, "doctor: " + "; ".join(f"{each.where}: {each.fact}" for each in fatal), bad_nodes=bad)
 
     # The ranks
 
-    def _train(self) -> Outcome:
+    def _train(self) -> JobEnd:
         """Run the ranks to their end and return how that was."""
         self._wait_for_lock()
         config = self.record.folder / CONFIG_FILE
         config.write_text(self.config, encoding="utf-8")
         logs = self.record.folder / "ranks" / f"{self.job_id}.{self.restart}"
-        command = [
-            sys.executable,
-            "-m",
-            "ringtune.launch.cli",
-            "run",
-            "--launcher",
-            self.options.launcher,
-            *(["--controller", self.options.controller] if self.options.controller else []),
-            "--output-dir",
-            str(logs),
-            "--stop-timeout",
-            str(STOP_LIMIT_S),
-            *([] if self.options.no_doctor else ["--no-check"]),  # doctor has just looked
-            *self._srun_options(),
-            "--",
-            *self._container(),
-            "ringtune-train",
-            "--config",
-            str(config),
+        words = [
+            *("--config", str(config)),
             *sweep.flags(self.settings),
-            "--output_dir",
-            str(self.record.run),
-            *self._once(config),
+            *("--output_dir", str(self.record.run)),
+            *self._one_time_flags(config),
         ]
+        command = ranks_command(self.options, logs, words)
         self.ranks = subprocess.Popen(command, preexec_fn=_ignore_warning)
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return self._outcome(self.ranks.wait(REMIND_EVERY_S), logs)
-            if self.asked:  # perhaps before the launcher could hear it
+                return self._end_of(self.ranks.wait(REMIND_EVERY_S), logs)
+            if self.asked:  # perhaps before the launcher handled signals
                 self._pass_on()
 
     def _wait_for_lock(self) -> None:
-        """Wait until no earlier start is alive in the run directory; ringtune-train says so if it does not end."""
+        """Wait until no earlier start is alive in the run directory; ringtune-train reports one that does not end."""
         from filelock import FileLock, Timeout
 
         try:
@@ -225,44 +204,34 @@ class BatchStep:
         except Timeout:
             return
 
-    def _container(self) -> list[str]:
-        """Return the words before the ranks' program: apptainer starts it in its container."""
-        runtime, image, *more = self.options.container or ["", ""]
-        return [runtime, "exec", *more, image] if runtime in ("apptainer", "singularity") else []
-
-    def _srun_options(self) -> list[str]:
-        """Return the container options of srun: the plug-in pyxis starts the whole task in its container."""
-        runtime, image, *more = self.options.container or ["", ""]
-        return [f"--srun-option={word}" for word in (f"--container-image={image}", *more)] if runtime == "pyxis" else []
-
-    def _once(self, config: Path) -> list[str]:
-        """Return the flags that are acts of the submission, not of every start of its job."""
+    def _one_time_flags(self, config: Path) -> list[str]:
+        """Return the flags that are one_time_flags of the submission, not of every start of its job."""
         import yaml
 
         submitted = History.of(self.record.events()).last(records.SUBMITTED)
         is_signed = submitted is not None and self.record.signature() != submitted.get("previous")
-        return acts(
+        return one_time_flags(
             yaml.safe_load(config.read_text(encoding="utf-8")),
             is_signed=is_signed,
             has_checkpoint=self.record.checkpoint() is not None,
         )
 
-    def _outcome(self, code: int, logs: Path) -> Outcome:
+    def _end_of(self, code: int, logs: Path) -> JobEnd:
         verdict = self._verdict(logs)
         code = code if code >= 0 else 128 - code
         if code == EXIT_FINISHED:
-            return Outcome(code, "finished")
+            return JobEnd(code, "finished")
         if code == EXIT_REQUEUE:
-            return Outcome(code, f"stopped by {self.asked or 'a signal to the ranks'} with a checkpoint")
+            return JobEnd(code, f"stopped by {self.asked or 'a signal to the ranks'} with a checkpoint")
         if self.asked and code in (128 + signal.SIGUSR1, 128 + signal.SIGTERM):
-            return Outcome(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")
+            return JobEnd(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")
         reason = verdict.get("headline") or f"the launcher ended with code {code}"
         lost = tuple(verdict.get("lost_hosts", ()))
         # Where every host is lost, this one too, it was the job step that died and no node.
-        return Outcome(code, reason, verdict.get("last_line", ""), lost if len(lost) < len(self.nodes) else ())
+        return JobEnd(code, reason, verdict.get("last_line", ""), lost if len(lost) < len(self.nodes) else ())
 
     def _verdict(self, logs: Path) -> dict[str, Any]:
-        """Return what the launcher says of the end, {} if it did not get to say anything."""
+        """Return the launcher's verdict on the end, {} if it left none."""
         try:
             return dict(json.loads((logs / VERDICT_FILE).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError):
@@ -270,20 +239,26 @@ class BatchStep:
 
     # The end
 
-    def _decide(self, outcome: Outcome) -> Decision:
-        if outcome.exit_code != EXIT_FINISHED:
+    def _requeue(self, bad_nodes: Sequence[str]) -> None:
+        job = requeue.RunningJob(
+            self.job_id, self.record, self.options.script, self._log, os.environ.get("SLURM_ARRAY_TASK_ID", "")
+        )
+        requeue.run_again(job, bad_nodes)
+
+    def _decide(self, end: JobEnd) -> Decision:
+        if end.exit_code != EXIT_FINISHED:
             try:
                 found = self._own_job()
             except queue.NoAnswer as error:
                 return Decision(
-                    STOP, f"{outcome.reason}; SLURM does not answer ({error}): ringtune-slurm resume when it does"
+                    STOP, f"{end.reason}; SLURM does not answer ({error}): ringtune-slurm resume when it does"
                 )
             if found is None or found.state != "RUNNING" or found.restarts != self.restart:
                 state = f"{found.state} {found.reason}".strip() if found else "gone"
-                return Decision(SLURM, f"{outcome.reason}; SLURM ended the job: it is {state}")
+                return Decision(SLURM, f"{end.reason}; SLURM ended the job: it is {state}")
         history = History.of(self.record.events())
         idle = 0 if self.record.saved_step() > self.step else 1 + history.num_idle_tries
-        return decide(outcome, idle, history.num_requeues, len(self.nodes), self.limits)
+        return decide(end, idle, history.num_requeues, len(self.nodes), self.limits)
 
     def _own_job(self) -> queue.QueuedJob | None:
         """Return this job as SLURM sees it; waits for a controller that is away for a while."""
@@ -296,62 +271,21 @@ class BatchStep:
                     raise
                 time.sleep(2.0)
 
-    def _note_end(self, outcome: Outcome, decision: Decision) -> None:
+    def _record_end(self, end: JobEnd, decision: Decision) -> None:
         self.record.add(
             records.ENDED,
             job_id=self.job_id,
             restart=self.restart,
-            exit_code=outcome.exit_code,
+            exit_code=end.exit_code,
             decision=decision.what,
             reason=decision.reason,
-            last_line=outcome.last_line,
-            bad_nodes=outcome.bad_nodes,
+            last_line=end.last_line,
+            bad_nodes=end.bad_nodes,
             started_at_step=self.step,
             step=self.record.saved_step(),
         )
         what = {REQUEUE: "requeue", STOP: "stop", SLURM: "left to SLURM"}.get(decision.what, decision.what)
         print(f"ringtune-slurm: {what}: {decision.reason}", flush=True)
-
-    def _go_on(self, outcome: Outcome) -> None:
-        """Requeue this job, or where the cluster forbids that submit the next one behind it."""
-        try:
-            avoided = exclude(queue.excluded(self.job_id), outcome.bad_nodes)
-            queue.requeue(self.job_id)
-        except queue.SlurmError as error:
-            self._queue_next(str(error), outcome.bad_nodes)
-            return
-        if outcome.bad_nodes:
-            self._leave_out(avoided)
-        threading.Event().wait(END_PATIENCE_S)  # SLURM ends this process
-
-    def _leave_out(self, nodes: str) -> None:
-        """Let the next start avoid the nodes. Only a job that waits can be changed, so it is requeued first."""
-        for _ in range(10):
-            try:
-                queue.leave_out(self.job_id, nodes)
-                print(f"ringtune-slurm: the next start avoids {nodes}", flush=True)
-                return
-            except queue.SlurmError as error:
-                words = str(error)
-                time.sleep(0.5)
-        print(f"ringtune-slurm: the next start may get {nodes} again: {words}", flush=True)
-
-    def _queue_next(self, why: str, bad_nodes: Sequence[str]) -> None:
-        words = [f"--dependency=afterany:{self.job_id}"]
-        words += [f"--array={os.environ['SLURM_ARRAY_TASK_ID']}"] if self.settings else []
-        words += [f"--exclude={','.join(bad_nodes)}"] if bad_nodes else []
-        try:
-            job_id = queue.submit(self.options.script, words)
-        except queue.SlurmError as error:
-            self.record.add(records.REFUSED, words=str(error))
-            print(f"ringtune-slurm: neither requeued ({why}) nor submitted again ({error})", flush=True)
-            return
-        job_id = f"{job_id}_{os.environ['SLURM_ARRAY_TASK_ID']}" if self.settings else job_id
-        self.record.add(
-            records.QUEUED, job_id=job_id, log=self._log(job_id), words=f"requeueing is forbidden here ({why})"
-        )
-        index.remember(job_id, self.record.run)
-        print(f"ringtune-slurm: requeueing is forbidden here ({why}); job {job_id} goes on", flush=True)
 
 
 def _ignore_warning() -> None:

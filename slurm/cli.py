@@ -13,24 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from ringtune.slurm import options as sbatch
-from ringtune.slurm.profile import LAUNCHERS
-from ringtune.slurm.script import Limits
+from ringtune.slurm.parser import make_parser
+from ringtune.slurm.script import RetryLimits
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, EXIT_USAGE, UsageError
-
-_EPILOG = "exit codes: 0 done, 1 the run failed or was cancelled, 2 wrong usage or a request that SLURM refused"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ringtune-slurm`` and exit with its code."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
-    parser = _parser()
+    parser = make_parser()
     try:
         options, unknown = parser.parse_known_args(words[:cut])
         options.train, options.argv = words[cut + 1 :], words
         if unknown or (options.train and options.command not in ("submit", "script")):
             options.sbatch = {**_sbatch(options), **_take_unknown(options, unknown)}
-        sys.exit(options.run(options))
+        sys.exit(COMMANDS[options.command](options))
     except UsageError as error:
         print(f"ringtune-slurm: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
@@ -55,116 +53,6 @@ def _sbatch(options: argparse.Namespace) -> dict[str, str | None]:
     return dict(getattr(options, "sbatch", None) or {})
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ringtune-slurm",
-        description="Submit a fine-tuning run to SLURM once; it requeues itself until it has finished.",
-        epilog="tab completion: ringtune-slurm completion bash|zsh|tcsh",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    submit = _add(
-        commands,
-        "submit",
-        "submit a run, or a sweep, and print the job's id",
-        _submit,
-        usage="%(prog)s [sbatch's options] [options] -- ARGUMENTS OF ringtune-train",
-    )
-    submit.add_argument(
-        "--dry-run", action="store_true", help="show the script and what would be written; submit nothing"
-    )
-    script = _add(
-        commands,
-        "script",
-        "print the batch script and submit nothing",
-        _script,
-        usage="%(prog)s [sbatch's options] [options] -- ARGUMENTS OF ringtune-train",
-    )
-    for each in (submit, script):
-        _add_description(each)
-        sbatch.add_to(each)
-    status = _add(commands, "status", "show how runs are doing", _status)
-    status.add_argument(
-        "targets", nargs="*", metavar="RUN|JOB", help="run directories or job ids (default: the latest jobs)"
-    )
-    status.add_argument("--json", action="store_true", help="for programs")
-    status.add_argument(
-        "--stalled-after",
-        type=float,
-        default=600.0,
-        metavar="S",
-        help="call a running job stalled when it logged no step for so many seconds (600)",
-    )
-    logs = _add(commands, "logs", "show the log of a run's jobs", _logs)
-    logs.add_argument("target", metavar="RUN|JOB")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on showing until the run is over")
-    logs.add_argument("--rank", type=int, metavar="R", help="only this rank's own output")
-    cancel = _add(commands, "cancel", "cancel a run's job", _cancel)
-    cancel.add_argument("targets", nargs="+", metavar="RUN|JOB")
-    resume = _add(
-        commands,
-        "resume",
-        "submit a run again; it goes on from its newest checkpoint",
-        _resume,
-        usage="%(prog)s RUN|JOB [sbatch's options]",
-    )
-    resume.add_argument("target", metavar="RUN|JOB")
-    for each in (submit, resume):
-        each.add_argument(
-            "--no-test", action="store_true", help="do not ask sbatch first whether the cluster could ever run it"
-        )
-    sbatch.add_to(resume)
-    wait = _add(commands, "wait", "wait until runs are over", _wait)
-    wait.add_argument("targets", nargs="+", metavar="RUN|JOB")
-    wait.add_argument("--timeout", type=float, metavar="S", help="give up after so many seconds")
-    table = _add(commands, "table", "compare the runs of a sweep: mean and deviation over seeds", _table)
-    table.add_argument("folder", type=Path, metavar="DIR")
-    table.add_argument("--json", action="store_true", help="for programs")
-    completion = _add(commands, "completion", "print tab completion", lambda options: _complete(parser, options.shell))
-    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
-    return parser
-
-
-def _add(commands: Any, name: str, help: str, run: Any, usage: str | None = None) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help, description=f"{help[0].upper()}{help[1:]}.", usage=usage, epilog=_EPILOG, allow_abbrev=False
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_description(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--profile",
-        type=Path,
-        metavar="FILE",
-        help="YAML of what is always the same here (default: ~/.config/ringtune/slurm.yaml)",
-    )
-    parser.add_argument(
-        "--sweep",
-        action="append",
-        default=[],
-        metavar="NAME=A,B",
-        help="one run for each value (also 1..5), for each combination if repeated; one job array",
-    )
-    parser.add_argument("--launcher", choices=LAUNCHERS, help="what starts the ranks in the job (default: srun)")
-    parser.add_argument("--controller", choices=("mpi", "gloo"), help="default: the launcher's, for srun gloo")
-    parser.add_argument(
-        "--max-requeues",
-        type=int,
-        default=Limits.max_requeues,
-        metavar="N",
-        help=f"requeue so often at most ({Limits.max_requeues})",
-    )
-    parser.add_argument(
-        "--max-tries",
-        type=int,
-        default=Limits.max_tries,
-        metavar="N",
-        help=f"give up after so many starts in a row without a step more ({Limits.max_tries})",
-    )
-    parser.add_argument("--no-doctor", action="store_true", help="do not look at the nodes before the ranks start")
-
-
 # The commands
 
 
@@ -181,14 +69,14 @@ def _job(options: argparse.Namespace) -> Any:
         if value < 0:
             raise UsageError(name, "it is too small", legal="--max-requeues from 0, --max-tries from 1")
     return submit.make_job(
-        submit.Request(
+        submit.Submission(
             train=options.train,
             sbatch=_sbatch(options),
             profile=profile.load(options.profile),
             sweep=options.sweep,
             launcher=options.launcher,
             controller=options.controller,
-            limits=Limits(options.max_requeues, options.max_tries),
+            limits=RetryLimits(options.max_requeues, options.max_tries),
             examined=not options.no_doctor,
         )
     )
@@ -232,7 +120,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(each) for each in found], indent=1))
     elif found:
-        print(status.table(found))
+        print(status.status_table(found))
     else:
         print("no job was submitted from here yet", file=sys.stderr)
     return EXIT_FINISHED
@@ -264,7 +152,8 @@ def _cancel(options: argparse.Namespace) -> int:
     for each in alive:
         record.Record(Path(each.run)).add(record.CANCELLED, reason="cancelled by ringtune-slurm cancel")
         print(
-            f"{each.run}: job {each.job_id} cancelled at step {each.step}; ringtune-slurm resume goes on from its newest checkpoint"
+            f"{each.run}: job {each.job_id} cancelled at step {each.step}; "
+            "ringtune-slurm resume goes on from its newest checkpoint"
         )
     return EXIT_FINISHED
 
@@ -306,15 +195,28 @@ def _table(options: argparse.Namespace) -> int:
     from ringtune.slurm import results
 
     rows = results.collect(options.folder)
-    print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else results.table(rows))
+    print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else results.results_table(rows))
     return EXIT_FINISHED
 
 
-def _complete(parser: argparse.ArgumentParser, shell: str) -> int:
+def _completion(options: argparse.Namespace) -> int:
     import shtab
 
-    print(shtab.complete(parser, shell))
+    print(shtab.complete(make_parser(), options.shell))
     return EXIT_FINISHED
+
+
+COMMANDS = {
+    "submit": _submit,
+    "script": _script,
+    "status": _status,
+    "logs": _logs,
+    "cancel": _cancel,
+    "resume": _resume,
+    "wait": _wait,
+    "table": _table,
+    "completion": _completion,
+}
 
 
 if __name__ == "__main__":

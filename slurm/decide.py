@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringtune.slurm.script import Limits
+from ringtune.slurm.script import RetryLimits
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, EXIT_USAGE
 
 FINISHED, REQUEUE, STOP, SLURM = "finished", "requeue", "stop", "slurm"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobEnd:
     """How one start of a job ended."""
 
     exit_code: int  # of the ranks, or of what came before them
@@ -30,7 +30,7 @@ class Decision:
     reason: str
 
 
-def decide(outcome: Outcome, num_idle_tries: int, num_requeues: int, num_nodes: int, limits: Limits) -> Decision:
+def decide(outcome: JobEnd, num_idle_tries: int, num_requeues: int, num_nodes: int, limits: RetryLimits) -> Decision:
     """Return what follows an end of the ranks. **Pure.**
 
     num_idle_tries: starts in a row without a step more, this one included. A wrong command line does not get better by
@@ -54,11 +54,12 @@ def decide(outcome: Outcome, num_idle_tries: int, num_requeues: int, num_nodes: 
     return Decision(REQUEUE, outcome.reason)
 
 
-def acts(config: Mapping[str, Any], *, is_signed: bool, has_checkpoint: bool) -> list[str]:
+def one_time_flags(config: Mapping[str, Any], *, is_signed: bool, has_checkpoint: bool) -> list[str]:
     """Return the flags by which a start overwrites, or begins from elsewhere, as its submission asked. **Pure.**
 
-    Acts of the first start, not of every one: a requeued job must not overwrite what it has done. They hold until the run
-    has made the directory its own (is_signed), the checkpoint from elsewhere until there is one of its own.
+    They belong to the first start, not of every one: a requeued job must not overwrite what it has done. They hold
+    until the run has made the directory its own (is_signed), the checkpoint from elsewhere until there is one of its
+    own.
     """
     overwrites = bool(config.get("overwrite_output_dir")) and not is_signed
     source = str(config.get("resume_from_checkpoint") or "null")

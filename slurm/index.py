@@ -11,7 +11,7 @@ RECENT = 20
 
 
 def remember(job_id: str, run: Path) -> None:
-    """Keep where a job's run directory is; a later job of the same id replaces it (clusters start anew)."""
+    """Keep where a job's run directory is; a later job of the same id replaces it (clusters start counting again)."""
     folder = cache_folder() / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{job_id}.tmp"

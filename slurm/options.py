@@ -184,7 +184,8 @@ def of_this_site() -> list[str]:
 def complete(given: Options) -> dict[str, str | None]:
     """Return the options with what follows from them and what ringtune needs. **Pure.** Raises UsageError.
 
-    One task per GPU unless said otherwise; a warning by SIGUSR1 to the batch step before the time is up; requeueing on.
+    One task per GPU unless given otherwise; a warning by SIGUSR1 to the batch step before the time is up; requeueing
+    on.
     """
     result = dict(given)
     if "ntasks" not in result and "ntasks-per-node" not in result and "gpus-per-node" in result:
@@ -193,9 +194,9 @@ def complete(given: Options) -> dict[str, str | None]:
     match = _SIGNAL.fullmatch(result["signal"] or "")
     if match is None:
         raise UsageError(
-            "--signal", f"{result['signal']!r} is not understood", legal="USR1@SECONDS", todo="leave it out, or mend it"
+            "--signal", f"{result['signal']!r} is not understood", legal="USR1@SECONDS", todo="leave it out"
         )
-    result["signal"] = f"B:USR1@{match[2]}"  # to the batch step, which tells the ranks
+    result["signal"] = f"B:USR1@{match[2]}"  # to the batch step, which passes it on to the ranks
     if "no-requeue" not in result:
         result.setdefault("requeue", None)
     for name, value in result.items():
@@ -211,7 +212,7 @@ def number_of_gpus(text: str) -> str:
 
 
 def warning_s(time: str | None) -> int:
-    """Return how many seconds before the end of its time a job is warned: two minutes, a quarter of a short time. **Pure.**"""
+    """Return how many seconds before its time limit a job is warned: 120, a quarter of a short time. **Pure.**"""
     limit = seconds(time) if time else None
     return DEFAULT_WARNING_S if limit is None else max(1, min(DEFAULT_WARNING_S, limit // 4))
 

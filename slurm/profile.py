@@ -1,4 +1,4 @@
-"""What is always the same on a cluster, from a YAML file: sbatch's defaults, the environment's set-up, the container."""
+"""What is the same for every run on a cluster, from a YAML file: sbatch's defaults, set-up commands, the container."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def load(path: Path | None) -> Profile:
 
 
 def parse(content: Any, where: str) -> Profile:
-    """Return the profile that the YAML says, all its values text. **Pure.** Raises UsageError naming the entry."""
+    """Return the profile of the YAML, all its values text. **Pure.** Raises UsageError naming the entry."""
     if not isinstance(content, dict):
         raise UsageError(
             where, f"it holds {type(content).__name__}, not entries", legal=", ".join(LEGAL), todo=_EXAMPLE

@@ -1,4 +1,4 @@
-"""What SLURM says and does: sbatch, squeue, scontrol, scancel, and sacct where there is accounting."""
+"""What SLURM answers and does: sbatch, squeue, scontrol, scancel, and sacct where there is accounting."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def require(name: str) -> None:
 def test(script: str, words: Sequence[str] = ()) -> None:
     """Ask whether the cluster could ever run a script. Raises SlurmError with sbatch's own words if it could not.
 
-    sbatch itself takes a job of more nodes than there are, and lets it wait for ever, where the site has not forbidden it.
+    sbatch itself takes a job of more nodes than there are, and lets it wait for ever, where the site has not forbidden
+    it.
     """
     _run(["sbatch", "--test-only", *words, script], patience_s=0)
 
@@ -141,7 +142,7 @@ def accounted(ids: Sequence[str]) -> dict[str, QueuedJob]:
     try:
         answer = _run(["sacct", "-n", "-X", "-P", "-j", ",".join(ids), "-o", "JobID,State,Start,NodeList"])
     except SlurmError:
-        return {}  # no accounting here: the run directory tells what it knows
+        return {}  # no accounting here: what the run directory knows is used
     return {job.job_id: job for job in parse_accounting(answer)}
 
 

@@ -1,4 +1,4 @@
-"""What a run directory tells of its batch jobs: every submission, start and end, and how far the run is.
+"""What a run directory records of its batch jobs: every submission, start and end, and how far the run is.
 
 The record is a file of one JSON object a line to which processes on several hosts append. Nothing in it can be derived
 from something else; counts of requeues, tries and the state of the run are read off it.
@@ -31,7 +31,7 @@ SUBMISSION_FILE = "submission.json"
 SWEEP_FILE = "sweep.json"
 
 # What happens to a job; the values of "event".
-SUBMITTED = "submitted"  # by a user; counts start anew
+SUBMITTED = "submitted"  # by a user; counts start again
 QUEUED = "queued"  # sbatch took it; has job_id and log
 REFUSED = "refused"  # sbatch did not; has its words
 STARTED = "started"
@@ -66,7 +66,7 @@ class Record:
             os.fsync(stream.fileno())
 
     def signature(self) -> list[int] | None:
-        """Return what changes when a run makes the directory its own: identity of its configuration file, None if none."""
+        """Return the identity of the configuration file, which changes when a run takes the directory; None if none."""
         try:
             found = (self.run / CONFIG_FILE).stat()
         except FileNotFoundError:
@@ -101,7 +101,7 @@ class Record:
         return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
     def finished(self) -> dict[str, Any] | None:
-        """Return what a finished run says of itself, None while it is not."""
+        """Return what a finished run wrote of itself, None while it is not finished."""
         try:
             return dict(json.loads((self.run / FINISHED_FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:

@@ -27,7 +27,7 @@ class Row:
 
 
 def collect(folder: Path) -> list[Row]:
-    """Return the rows of a sweep, from the last evaluation of each finished run. Raises UsageError if it is no sweep."""
+    """Return the rows of a sweep, from the last evaluation of each finished run. UsageError if it is no sweep."""
     path = folder / SLURM_DIR / SWEEP_FILE
     try:
         axes = json.loads(path.read_text(encoding="utf-8"))["axes"]
@@ -48,7 +48,7 @@ def collect(folder: Path) -> list[Row]:
 
 
 def group(runs: Sequence[tuple[Mapping[str, str], Mapping[str, float] | None]]) -> list[Row]:
-    """Return one row for all runs that differ in nothing but the seed; None is a run that has not finished. **Pure.**"""
+    """Return one row for all runs that differ only in the seed; None is a run that has not finished. **Pure.**"""
     grouped: dict[tuple[tuple[str, str], ...], list[Mapping[str, float] | None]] = {}
     for settings, scores in runs:
         grouped.setdefault(tuple((name, value) for name, value in settings.items() if name != SEED), []).append(scores)
@@ -67,7 +67,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def table(rows: Sequence[Row]) -> str:
+def results_table(rows: Sequence[Row]) -> str:
     """Return the rows for people, ``mean ± deviation`` a score. **Pure.**"""
     settings = list(rows[0].settings)
     scores = list(next((row.scores for row in rows if row.scores), {}))

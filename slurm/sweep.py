@@ -48,7 +48,7 @@ def parse(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def expand(axes: Axes) -> list[dict[str, str]]:
-    """Return the settings of every run, the last axis running fastest. **Pure.** One run without settings if no axis."""
+    """Return the settings of every run, the last axis fastest; one run without settings if no axis. **Pure.**"""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from ringtune.train.contract import cache_folder
 settings.register_profile("ringtune", settings.get_profile(settings.get_current_profile_name()), deadline=None)
 settings.load_profile("ringtune")
 
+pytest_plugins = ["cluster.desk"]  # fixtures of several test files
 ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "faults.py"
 PREDICT_FAULTS = Path(__file__).parent / "predict_faults.py"
@@ -95,6 +96,11 @@ def ranks(size: int, *words: str, limit_s: int = RANKS_LIMIT_S, env: dict[str, s
     return run_command([*launcher, sys.executable, *words], limit_s=limit_s, env=env)
 
 
+def flag_words(flags: Mapping[str, object]) -> list[str]:
+    """Return the words of a command line; a flag whose value is None is left out."""
+    return [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+
+
 def predict(
     size: int,
     model: Path,
@@ -108,7 +114,7 @@ def predict(
 ) -> Done:
     """Run ringtune-predict on ``size`` ranks under mpirun or, with ``gloo``, horovodrun; size 0 means no launcher."""
     settings = {"model_name_or_path": model, "input": rows, "output": output, **flags}
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    words = flag_words(settings)
     program = [str(PREDICT_FAULTS), *fault, "--", *words]
     if not gloo:
         return ranks(size, *program, limit_s=limit_s)
@@ -144,7 +150,7 @@ class Workshop:
             "save_total_limit": None,
             **changes,
         }
-        return [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+        return flag_words(flags)
 
     def train(
         self, size: int, output_dir: Path, *, kill_at: int | None = None, fault: Sequence[str] = (), **changes: object
@@ -157,39 +163,24 @@ class Workshop:
 def short_demo(output_dir: Path, mode: str = "exact") -> list[str]:
     """Return a command that takes two steps of the demo: its real model, rows and settings."""
     demo = fetch(cache_folder())
-    return [
-        script("ringtune-train"),
-        "--config",
-        str(ROOT / "benchmarks" / "demo.yaml"),
-        "--mode",
-        mode,
-        "--num_shards",
-        "2",
-        "--max_steps",
-        "2",
-        "--logging_steps",
-        "1",
-        "--global_batch_size",
-        "8",
-        "--max_train_samples",
-        "64",
-        "--max_eval_samples",
-        "50",
-        "--bf16",
-        "false",
-        "--report_to",
-        "none",
-        "--model_name_or_path",
-        str(demo / "model"),
-        "--train_file",
-        str(demo / "train.csv"),
-        "--validation_file",
-        str(demo / "dev.csv"),
-        "--output_dir",
-        str(output_dir),
-        "--cache_dir",
-        str(output_dir.parent / "cache"),
-    ]
+    flags = {
+        "config": ROOT / "benchmarks" / "demo.yaml",
+        "mode": mode,
+        "num_shards": 2,
+        "max_steps": 2,
+        "logging_steps": 1,
+        "global_batch_size": 8,
+        "max_train_samples": 64,
+        "max_eval_samples": 50,
+        "bf16": "false",
+        "report_to": "none",
+        "model_name_or_path": demo / "model",
+        "train_file": demo / "train.csv",
+        "validation_file": demo / "dev.csv",
+        "output_dir": output_dir,
+        "cache_dir": output_dir.parent / "cache",
+    }
+    return [script("ringtune-train"), *flag_words(flags)]
 
 
 def curve(output_dir: Path) -> list[float]:

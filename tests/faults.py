@@ -2,8 +2,8 @@
 
 FAULT: ``kill K``, ``nan ROW``, ``loud FACTOR``, ``stop K RANK``, ``raise K RANK``, ``hang K RANK``, ``orphan`` or
 ``differ RANK``. The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they
-happen. With ``hang``, the stall limit is short. Two are no faults: ``logits FILE`` writes down the logits of the model in
-memory for a few rows at each save, ``digests`` prints those of parameters and moments before each step.
+happen. With ``hang``, the stall limit is short. Two are no faults: ``logits FILE`` writes down the logits of the model
+in memory for a few rows at each save, ``digests`` prints those of parameters and moments before each step.
 """
 
 import json

@@ -70,7 +70,7 @@ class TrainConfig:
     fp16_allreduce: bool = False
     """Send gradients as fp16 (fast mode)."""
     num_threads: int | None = None
-    """CPU threads per rank; default: OMP_NUM_THREADS or a fair share of the cores; in exact mode 1, as sums depend on it."""
+    """CPU threads per rank; default: OMP_NUM_THREADS or a fair share of the cores; in exact mode 1."""
 
     learning_rate: float = 5e-5
     """Peak learning rate of AdamW."""

@@ -45,8 +45,8 @@ def threads_of_rank(
 ) -> int:
     """Return how many CPU threads this rank computes with. **Pure.**
 
-    What the user asked for, ``OMP_NUM_THREADS``, or a fair share: of the cores a launcher bound the rank to, all; of a host
-    whose ranks are not bound, ``num_cores / local_size``.
+    What the user asked for, ``OMP_NUM_THREADS``, or a fair share: of the cores a launcher bound the rank to, all; of a
+    host whose ranks are not bound, ``num_cores / local_size``.
     """
     if asked:
         return asked

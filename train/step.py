@@ -160,7 +160,7 @@ class Stepper:
         )
 
     def _update(self, plan: StepPlan) -> tuple[float, bool]:
-        """Clip the reduced gradient and apply it. The gradient is the same on all ranks, so each decision here is, too."""
+        """Clip the reduced gradient and apply it. The gradient is the same on all ranks, so are the decisions."""
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate
         self.scaler.unscale_(self.optimizer)

@@ -1,8 +1,9 @@
 """Several hosts on one machine, out of Linux namespaces: ``python tests/cluster/hosts.py a b c -- COMMAND``.
 
-Each host has its own name, address, processes, ``/tmp``, ``/run`` and sshd, and a network link that can be slowed down or
-cut. Everything lives inside one process's namespaces: when that process ends, however it ends, the kernel takes processes,
-links, mounts and keys away with it, and nothing is ever written outside. Needs root, iproute2 and openssh-server.
+Each host has its own name, address, processes, ``/tmp``, ``/run`` and sshd, and a network link that can be slowed down
+or cut. Everything lives inside one process's namespaces: when that process ends, however it ends, the kernel takes
+processes, links, mounts and keys away with it, and nothing is ever written outside. Needs root, iproute2 and
+openssh-server.
 """
 
 from __future__ import annotations
@@ -29,58 +30,8 @@ NEEDED = {
     "ssh": "openssh-client",
     "nsenter": "util-linux",
 }
-
-# The switch: a namespace with a bridge, in whose private mounts the keys are kept in memory.
-_SWITCH = """
-set -e
-mount -t tmpfs tmpfs /mnt
-chmod 700 /mnt
-ssh-keygen -q -t ed25519 -N '' -f /mnt/key
-ssh-keygen -q -t ed25519 -N '' -f /mnt/stranger
-ssh-keygen -q -t ed25519 -N '' -f /mnt/host
-cp /mnt/key.pub /mnt/authorized_keys
-ip link set lo up
-ip link add bridge type bridge
-ip link set bridge up
-echo ready
-exec sleep infinity
-"""
-
-# A host, from a bare namespace to a running sshd, which as process 1 also reaps orphans.
-_HOST = """
-set -e
-echo {name} > /proc/sys/kernel/hostname
-mount -t sysfs sysfs /sys
-mkdir -p /mnt/shared
-mount --bind {shared} /mnt/shared
-mount -t tmpfs tmpfs /tmp
-mkdir -p {shared}
-mount --move /mnt/shared {shared}
-mount -t tmpfs tmpfs /run
-mkdir -p /run/sshd
-if [ -d "$HOME/.ssh" ]; then mount -t tmpfs tmpfs "$HOME/.ssh"; fi
-mkdir -p /run/files
-cat > /run/files/hosts <<END
-127.0.0.1 localhost
-{hosts}
-END
-cat > /run/files/ssh_config <<END
-IdentityFile /mnt/key
-StrictHostKeyChecking accept-new
-UserKnownHostsFile /run/known_hosts
-LogLevel ERROR
-END
-mount --bind /run/files/hosts /etc/hosts
-mount --bind /run/files/ssh_config /etc/ssh/ssh_config
-ip link set lo up
-echo ready
-read go
-ip address add {address}/24 dev eth0
-ip link set eth0 up
-# Of an option given twice, sshd takes the first.
-exec "$(command -v sshd)" -D -e -f /dev/null {extra} -p {port} -h /mnt/host -o UsePAM=no -o StrictModes=no \
-    -o PidFile=none -o AuthorizedKeysFile=/mnt/authorized_keys -o PermitRootLogin=yes -o MaxStartups=200
-"""
+_SWITCH = Path(__file__).with_name("switch.sh").read_text()
+_HOST = Path(__file__).with_name("host.sh").read_text()  # with the fields of str.format
 
 
 def missing() -> list[str]:

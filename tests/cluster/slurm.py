@@ -1,4 +1,4 @@
-"""A real SLURM on test hosts: munged on each, slurmctld on the first, a slurmd on every other; ``login`` runs the commands.
+"""A real SLURM on test hosts: munged on each, slurmctld on the first, a slurmd on all others; ``login`` runs commands.
 
 Everything SLURM writes lies in the hosts' own memory or in the shared folder; nothing of the system's configuration is
 read or changed. Needs Debian's slurmctld, slurmd, slurm-client and munge beside what hosts need.

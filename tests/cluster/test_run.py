@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from cluster.waiting import settled
 from conftest import curve, digests, rank_environment, records, script, short_demo
 
 pytestmark = pytest.mark.cluster
@@ -22,16 +21,6 @@ ROUTES = [("mpirun", "mpi"), ("mpirun", "gloo"), ("horovodrun", "mpi"), ("horovo
 
 def launch(*words: object, program: str = "horovod_sum.py", more: tuple[str, ...] = ()) -> list[str]:
     return [script("ringtune-launch"), "run", *map(str, words), "--", "python", str(PROGRAMS / program), *more]
-
-
-def settled(condition: Callable[[], bool], limit_s: float = 30) -> bool:
-    """Wait until the condition is true; return whether it is within the limit."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def nothing_left(cluster) -> bool:

@@ -4,97 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from cluster.hosts import Done
-from cluster.slurm import Slurm
-from cluster.test_run import settled
-from conftest import Workshop, digests, rank_environment, ranks, records, script, short_demo
+from cluster.desk import LONG, TWO_NODES, start
+from cluster.waiting import settled
+from conftest import digests, ranks, records, short_demo
 from ringtune.train.contract import cache_folder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
-
-
-class Desk:
-    """A user's desk: a SLURM, a folder that all hosts see, a tiny model and rows in it, and the command."""
-
-    def __init__(self, slurm: Slurm, workshop: Workshop, folder: Path) -> None:
-        self.slurm, self.folder = slurm, folder
-        for each in (workshop.model, workshop.rows, workshop.dev):
-            (shutil.copytree if each.is_dir() else shutil.copy)(each, folder / each.name)
-        self.here = Workshop(folder / "model", folder / "rows.csv", folder / "dev.csv", folder / "tokens")
-        self.env = {**rank_environment(os.environ), "RINGTUNE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-
-    def sh(self, *command: object, limit_s: float = 120) -> Done:
-        return self.slurm.run([str(word) for word in command], env=self.env, limit_s=limit_s)
-
-    def __call__(self, *words: object, limit_s: float = 200) -> Done:
-        return self.sh(script("ringtune-slurm"), *words, limit_s=limit_s)
-
-    def submit(self, *words: object, run: str = "run", doctor: bool = False, **changes: object) -> str:
-        """Submit a run of the tiny model and return its job's id."""
-        flags = self.here.arguments(self.folder / run, **changes)
-        done = self("submit", *words, *([] if doctor else ["--no-doctor"]), "--", *flags)
-        assert done.returncode == 0, done.output
-        return done.output.split()[-1]
-
-    def status(self, target: object = "") -> dict:
-        found = json.loads(self("status", target or self.folder / "run", "--json").output)
-        assert len(found) == 1
-        return found[0]
-
-    def until(self, condition: Callable[[dict], bool], limit_s: float = 90) -> dict:
-        """Wait until the run's status is as wanted and return it."""
-        seen: list[dict] = []
-
-        def is_so() -> bool:
-            seen.append(self.status())
-            return condition(seen[-1])
-
-        assert settled(is_so, limit_s), f"{seen[-1]}\n{self.log()}\n{self.slurm.logs()}"
-        return seen[-1]
-
-    def finish(self, limit_s: float = 200) -> dict:
-        """Wait for the run's end and return its status."""
-        done = self("wait", self.folder / "run", "--timeout", limit_s - 5, limit_s=limit_s)
-        found = self.status()
-        assert found["is_over"], f"{done.output}\n{self.log()}"
-        assert (done.returncode == 0) == (found["state"] == "COMPLETED"), done.output
-        return found
-
-    def log(self) -> str:
-        return self("logs", self.folder / "run").output
-
-    def events(self, kind: str, run: str = "run") -> list[dict]:
-        lines = (self.folder / run / "slurm" / "events.jsonl").read_text().splitlines()
-        return [each for each in map(json.loads, lines) if each["event"] == kind]
-
-    def finished_as(self, whole: Path, step: int) -> None:
-        """Assert that the run ended bitwise like an uninterrupted one, every row of every step seen once."""
-        assert digests(self.folder / "run", step) == digests(whole, step)
-        rows = [[sorted(each["rows"]) for each in records(folder, "rows")] for folder in (self.folder / "run", whole)]
-        assert rows[0] == rows[1] and len(rows[0]) == step
-
-
-@pytest.fixture
-def desk(make_slurm, workshop: Workshop, tmp_path: Path) -> Callable[..., Desk]:
-    return lambda *nodes, **options: Desk(make_slurm(*nodes, **options), workshop, tmp_path)
-
-
-#: A run that lasts long enough for things to happen to it.
-LONG = {
-    "mode": "exact",
-    "num_shards": 2,
-    "max_steps": 400,
-    "save_steps": 50,
-    "save_total_limit": 2,
-    "eval_strategy": "no",
-}
 
 
 def test_a_submitted_demo_completes_on_two_nodes_with_the_bits_it_has_without_slurm(desk, tmp_path):
@@ -126,7 +44,7 @@ def test_a_submitted_demo_completes_on_two_nodes_with_the_bits_it_has_without_sl
 
 
 def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(desk, workshop, tmp_path):
-    """Nobody touches it. The last parameters are those of a run that was never stopped, and no row is lost or repeated."""
+    """Nobody touches it. The parameters are those of a run that was never stopped, no row is lost or repeated."""
     settings = {**LONG, "max_steps": 2400, "save_steps": None, "save_strategy": "no"}
     mine = desk("n1", "n2")
     mine.submit(*TWO_NODES, "--time=1", "--signal=USR1@30", **settings)
@@ -136,21 +54,6 @@ def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(des
     done = workshop.train(0, tmp_path / "whole", **settings)
     assert done.returncode == 0, done.output
     mine.finished_as(tmp_path / "whole", 2400)
-
-
-def start(mine: Desk, *words: object, until_step: int = 50, **changes: object) -> dict:
-    """Submit a long run on two nodes and wait until it has a checkpoint."""
-    mine.submit(*(words or TWO_NODES), **{**LONG, **changes})
-    return mine.until(lambda found: found["state"] == "RUNNING" and (found["checkpoint_step"] or 0) >= until_step)
-
-
-@pytest.fixture(scope="module")
-def whole(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The long run, never stopped, without SLURM and on one rank."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    done = workshop.train(0, folder, **LONG)
-    assert done.returncode == 0, done.output
-    return folder
 
 
 def test_an_operators_requeue_and_an_operators_signal_lose_nothing(desk, whole):
@@ -278,167 +181,3 @@ def test_a_run_that_crashes_at_step_0_stops_after_the_stated_tries_with_its_last
     assert "2 tries without a step more (--max-tries)" in found["reason"]
     portrait = mine("status", mine.folder / "run").output
     assert "last line:   RuntimeError: planted failure" in portrait, portrait
-
-
-def test_a_wrong_request_is_told_in_sbatchs_own_words_and_the_script_is_kept(desk):
-    mine = desk("n1")
-    flags = mine.here.arguments(mine.folder / "run")
-    for option, words in (
-        ("--partition=bogus", "invalid partition specified: bogus"),
-        (
-            "--nodes=9",
-            "Node count specification invalid|Requested node configuration is not available|More processors requested",
-        ),
-        ("--time=soon", "Invalid --time specification"),
-    ):
-        done = mine("submit", option, "--", *flags)
-        assert done.returncode == 2 and done.output.count("\n") == 1, done.output
-        assert any(each in done.output for each in words.split("|")), done.output
-        script_path = mine.folder / "run" / "slurm" / "job.sbatch"
-        assert str(script_path) in done.output and f"#SBATCH {option}" in script_path.read_text()
-        assert mine.status()["state"] == "NOT SUBMITTED"
-
-
-def test_a_set_up_line_that_fails_is_told_by_status(desk):
-    mine = desk("n1")
-    (mine.folder / "profile.yaml").write_text("setup: ['echo no such module: torch >&2', 'false']\n")
-    mine.submit("--profile", mine.folder / "profile.yaml", max_steps=2)
-    found = mine.finish()
-    assert (found["state"], found["last_line"]) == ("FAILED", "no such module: torch"), found
-
-
-def test_overwriting_is_done_once_and_not_by_every_start_of_the_job(desk, whole):
-    mine = desk("n1")
-    mine.submit("--ntasks=2", **{**LONG, "max_steps": 4, "learning_rate": 1e-5})
-    assert mine.finish()["state"] == "COMPLETED"
-    job = start(mine, "--ntasks=2", overwrite_output_dir="true")["job_id"]
-    assert mine.sh("scontrol", "requeue", job).returncode == 0
-    assert mine.finish()["state"] == "COMPLETED", mine.log()
-    assert mine.log().count("[0] going on from") == 1, mine.log()  # the second start, from where the first had come to
-    mine.finished_as(whole, 400)
-
-
-def test_values_of_every_kind_reach_slurm_and_the_run_unchanged(desk):
-    mine = desk("n1")
-    run = "run 'of' \"many\" $(touch evil) %j;#&"
-    comment = 'it\'s "so" $(touch evil) `x` \\ #;'
-    mine.submit("--comment", comment, run=run, max_steps=2)
-    assert mine("wait", mine.folder / run).returncode == 0, mine("logs", mine.folder / run).output
-    assert (mine.folder / run / "finished.json").exists()
-    shown = mine.sh("scontrol", "show", "job", mine.status(mine.folder / run)["job_id"]).output
-    assert f"Comment={comment}" in shown, shown
-    assert not list(mine.folder.rglob("evil")) and not Path("evil").exists()
-
-
-def test_a_warning_before_the_ranks_have_started_requeues_too(desk):
-    mine = desk("n1")
-    job = mine.submit("--ntasks=1", doctor=True, max_steps=4)
-    assert settled(lambda: len(mine.events("started")) == 1)
-    assert mine.sh("scancel", "--batch", "--signal=USR1", job).returncode == 0
-    found = mine.finish()
-    assert (found["state"], found["requeues"]) == ("COMPLETED", 1), mine.log()
-    assert mine.events("ended")[0]["reason"] == "stopped by SIGUSR1 before the ranks had started"
-
-
-def test_a_node_that_doctor_refuses_is_left_out_of_the_next_start(desk):
-    mine = desk("n1", "n2", "n3")
-    broken = mine.slurm.cluster.run("n2", ["mount", "-t", "tmpfs", "tmpfs", str(Path(script("python3")).parent)])
-    assert broken.returncode == 0
-    mine.submit(*TWO_NODES, doctor=True, max_steps=4)
-    found = mine.finish()
-    assert found["state"] == "COMPLETED", mine.log()
-    assert [each["nodes"] for each in mine.events("started")] == [["n1", "n2"], ["n1", "n3"]]
-    assert "n2: it has no Python at the path used here" in mine.events("ended")[0]["reason"]
-
-
-def test_a_sweep_of_four_runs_on_two_nodes_completes_and_its_table_is_that_of_the_metrics_files(desk):
-    mine = desk("n1", "n2")
-    job = mine.submit(
-        "--nodes=1", "--ntasks=1", "--sweep", "learning_rate=1e-3,1e-5", "--sweep", "seed=1..2", max_steps=8
-    )
-    runs = sorted(each.name for each in (mine.folder / "run").iterdir() if each.name != "slurm")
-    assert len(runs) == 4 and runs[0] == "learning_rate=1e-3,seed=1"
-    waited = mine("wait", job)
-    assert waited.returncode == 0 and "4 COMPLETED" in waited.output, waited.output
-    by_rate: dict[str, list[float]] = {}
-    for name in runs:
-        last = records(mine.folder / "run" / name, "eval")[-1]
-        by_rate.setdefault(name.split(",")[0].split("=")[1], []).append(last["eval_loss"])
-    rows = json.loads(mine("table", mine.folder / "run", "--json").output)
-    assert [row["settings"]["learning_rate"] for row in rows] == ["1e-3", "1e-5"]
-    for row in rows:
-        first, second = by_rate[row["settings"]["learning_rate"]]
-        assert first != second and row["num_finished"] == 2
-        assert row["scores"]["loss"] == pytest.approx([(first + second) / 2, abs(first - second) / 2**0.5])
-    shown = mine("table", mine.folder / "run").output
-    assert f"{rows[0]['scores']['loss'][0]:.4f} ± {rows[0]['scores']['loss'][1]:.4f}" in shown, shown
-    assert mine("status", job).output.count("COMPLETED") == 4
-
-
-def test_a_job_that_slurm_has_forgotten_is_told_from_its_run_directory(desk):
-    mine = desk("n1")
-    job = mine.submit("--ntasks=1", max_steps=2)
-    assert mine.finish()["state"] == "COMPLETED"
-    for pid in mine.slurm.cluster.pids_on("login", "slurmctld"):
-        os.kill(pid, signal.SIGKILL)
-    away = mine.status(job)
-    assert away["state"] == "COMPLETED" and "SLURM does not answer" in away["reason"], away
-    for each in mine.slurm.state.glob("job_state*"):
-        each.unlink()  # what it would know the job by
-    mine.slurm.start_slurmctld()
-    assert settled(lambda: "Invalid job id" in mine.sh("scontrol", "show", "job", job).output)
-    assert (mine.status(job)["state"], mine.status(job)["step"]) == ("COMPLETED", 2)
-
-
-#: Stands in for apptainer, which no registry here has: it shows that the ranks are started through it, not that a
-#: container works.
-FAKE_APPTAINER = (
-    '#!/bin/sh\n[ "$1 $2 $3" = "exec --nv image.sif" ] || exit 9\nshift 3\necho "not a real container"\nexec "$@"\n'
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "smaller"),
-    [
-        ("cpu", ["--ntasks-per-node=2"]),
-        ("gpu", ["--gpus-per-node=1", "--ntasks-per-node=1"]),
-        ("multinode", ["--gpus-per-node=1", "--ntasks-per-node=1"]),
-        ("container", ["--gpus-per-node=1", "--ntasks-per-node=1"]),
-    ],
-)
-def test_the_examples_run_as_they_are_but_for_their_size(desk, name, smaller):
-    """The GPUs are counted by SLURM and there are none: the ranks compute on the CPU, and NCCL is not used."""
-    mine = desk(*(["n1", "n2"] if name == "multinode" else ["n1"]))
-    config = mine.folder / "my.yaml"
-    flags = mine.here.arguments(mine.folder / "run", max_steps=6 if name != "cpu" else LONG["max_steps"])
-    config.write_text("".join(f"{flags[i].removeprefix('--')}: {flags[i + 1]}\n" for i in range(0, len(flags), 2)))
-    tools = mine.folder / "tools"
-    tools.mkdir()
-    (tools / "apptainer").write_text(FAKE_APPTAINER)
-    (tools / "apptainer").chmod(0o755)
-    mine.env["PATH"] = f"{tools}:{mine.env['PATH']}"
-    example = Path(__file__).parents[2] / "slurm" / "examples" / f"{name}.sbatch"
-    log = mine.folder / "log"
-    command = [
-        "sbatch",
-        "--parsable",
-        "--cpus-per-task=1",
-        "--mem=1G",
-        f"--chdir={mine.folder}",
-        f"--output={log}",
-        *smaller,
-        example,
-        config,
-    ]
-    done = mine.sh(*command, *(["image.sif"] if name == "container" else []))
-    assert done.returncode == 0, done.output
-    job = done.output.strip()
-    if name == "cpu":  # the warning before the end of its time, sent by hand
-        assert settled(lambda: (mine.folder / "run" / "metrics.jsonl").exists(), 60), log.read_text()
-        assert mine.sh("scancel", "--batch", "--signal=USR1", job).returncode == 0
-    state = lambda: mine.sh("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").output.strip()  # noqa: E731
-    assert settled(lambda: state() in ("COMPLETED", "FAILED", "CANCELLED"), 120), log.read_text()
-    assert state() == "COMPLETED" and (mine.folder / "run" / "finished.json").exists(), log.read_text()
-    assert ("going on from" in log.read_text()) == (name == "cpu"), log.read_text()
-    assert ("not a real container" in log.read_text()) == (name == "container")
-    assert ("ring-allreduce" in log.read_text()) == (name == "multinode")

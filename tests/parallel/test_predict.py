@@ -159,7 +159,7 @@ def test_a_damaged_part_is_named_and_made_again(workshop, many_rows, whole, tmp_
 
 
 def test_the_report_repeats_the_trainings_last_evaluation_to_the_last_digit(workshop, reference, many_rows, tmp_path):
-    """Trained and evaluated by two ranks of one thread; predicted by three, and by one of two threads that is killed."""
+    """Trained and evaluated by two ranks of one thread; predicted by three, and by a killed one of two threads."""
     run = reference(2, validation_file=many_rows, max_steps=12)
     last = records(run, "eval")[-1]
     trained = {name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_")}

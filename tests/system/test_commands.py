@@ -11,21 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Workshop, digests, ranks, run_command, script, write_rows
+from conftest import Workshop, digests, ranks, run_command, script
 from safetensors.torch import load_file
+from usage import CLI, usage_error
 
 pytestmark = pytest.mark.system
-
-CLI = ("-m", "ringtune.train.cli")
-
-
-def usage_error(done) -> str:
-    """Return the one line of a usage error, after checking that it is all there is."""
-    assert done.returncode == 2, done.output
-    assert "Traceback" not in done.output
-    lines = [line for line in done.output.splitlines() if "ringtune-train: " in line]
-    assert len(lines) == 1, done.output
-    return lines[0]
 
 
 def test_horovodrun_trains_over_mpi_and_over_gloo_with_the_same_bits(workshop: Workshop, tmp_path):
@@ -105,64 +95,6 @@ def test_the_logits_of_a_reloaded_checkpoint_are_those_the_run_scored(workshop: 
     last = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if '"eval"' in line][-1]
     assert last["eval_loss"] == pytest.approx(loss, abs=1e-5)
     assert last["eval_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), abs=1e-7)
-
-
-def test_bad_rows_end_in_one_line_on_many_ranks_and_nothing_is_written(workshop: Workshop, tmp_path):
-    bad = tmp_path / "bad.csv"
-    bad.write_text("text,label\nfine,0.5\nbad,nan\n")
-    done = ranks(2, *CLI, *workshop.arguments(tmp_path / "run", train_file=bad, validation_file=None))
-    assert "bad.csv:3: the rating in column 'label' is 'nan'" in usage_error(done)
-    assert not (tmp_path / "run" / "config.yaml").exists()
-
-
-def test_batch_sizes_that_do_not_multiply_out_are_refused_with_the_nearest(workshop: Workshop, tmp_path):
-    arguments = workshop.arguments(tmp_path / "run", global_batch_size=30, per_device_train_batch_size=8)
-    assert "nearest legal --global_batch_size: 16 or 32" in usage_error(ranks(2, *CLI, *arguments))
-
-
-def test_an_output_folder_of_something_else_is_left_alone(workshop: Workshop, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "thesis.tex").write_text("years of work")
-    done = ranks(0, *CLI, *workshop.arguments(tmp_path / "run", overwrite_output_dir="true"))
-    assert "holds thesis.tex" in usage_error(done)
-    assert [each.name for each in (tmp_path / "run").iterdir()] == ["thesis.tex"]
-
-
-def test_a_rerun_with_other_mathematics_or_another_model_or_other_rows_is_refused(
-    workshop: Workshop, reference, tmp_path
-):
-    folder = reference(1)
-    before = {each: each.stat().st_mtime_ns for each in folder.rglob("*") if each.name[0] != "."}
-    assert "--learning_rate" in usage_error(ranks(0, *CLI, *workshop.arguments(folder, learning_rate=0.5)))
-    assert "--model_name_or_path" in usage_error(
-        ranks(0, *CLI, *workshop.arguments(folder, model_name_or_path=tmp_path))
-    )
-    other = workshop.model.parent / "rows.csv"
-    content = other.read_bytes()  # as they are: the line ends are part of the digest
-    try:
-        write_rows(other, 101, 99)
-        done = ranks(0, *CLI, *workshop.arguments(folder, max_steps=14))
-    finally:
-        other.write_bytes(content)
-    assert "the data is not what it was" in usage_error(done)
-    assert before == {each: each.stat().st_mtime_ns for each in folder.rglob("*") if each.name[0] != "."}
-
-
-def test_a_checkpoint_of_another_model_is_refused(workshop: Workshop, reference, tmp_path):
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    other = tmp_path / "other"
-    AutoTokenizer.from_pretrained(workshop.model).save_pretrained(other)
-    config = BertConfig.from_pretrained(workshop.model)
-    config.hidden_size = 48
-    BertForSequenceClassification(config).save_pretrained(other)
-    state = reference(1) / "checkpoint-12"
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for each in state.iterdir():
-        (copy / each.name).write_bytes(each.read_bytes())
-    done = ranks(0, *CLI, *workshop.arguments(tmp_path / "run", model_name_or_path=other, resume_from_checkpoint=copy))
-    assert "--model_name_or_path" in usage_error(done)
 
 
 def test_an_unknown_flag_is_told_once_by_many_ranks(workshop: Workshop, tmp_path):

@@ -1,4 +1,4 @@
-"""The rules of ringtune-slurm: options, scripts, sweeps, decisions, states. No SLURM needed."""
+"""The rules of ringtune-slurm: options, scripts, profiles, sweeps. No SLURM needed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ringtune.slurm import cli, options, profile, queue, record, results, script, status, submit, sweep
-from ringtune.slurm.decide import Outcome, acts, decide, exclude
-from ringtune.slurm.record import History
-from ringtune.slurm.script import Job, Limits
+from ringtune.slurm import options, parser, profile, script, submit
+from ringtune.slurm.script import BatchJob, RetryLimits
 from ringtune.train.contract import UsageError
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = "a b'c\"d\\e$(touch evil)`touch evil`%j;#\tü"
 
 
-def job(**changes) -> Job:
+def job(**changes) -> BatchJob:
     facts = {
         "folder": "/runs/mine",
         "config": "model_name_or_path: bert-base-cased\nseed: 1\n",
@@ -31,7 +29,7 @@ def job(**changes) -> Job:
         ),
         **changes,
     }
-    return Job(**facts)
+    return BatchJob(**facts)
 
 
 JOBS = {
@@ -46,7 +44,7 @@ JOBS = {
         setup=("module load cuda/13", 'export NCCL_DEBUG="WARN"'),
         launcher="mpirun",
         controller="mpi",
-        limits=Limits(3, 1),
+        limits=RetryLimits(3, 1),
     ),
     "hostile": job(
         folder=f"/runs/{HOSTILE}".replace("\\", ""),
@@ -191,7 +189,10 @@ def test_bad_input_ends_in_one_line_and_code_2(words, message, monkeypatch, tmp_
 
 
 def test_help_and_script_answer_without_torch_horovod_or_slurm(tmp_path):
-    code = "import sys; from ringtune.slurm import cli\ntry: cli.main()\nfinally: print({'torch', 'horovod'} & set(sys.modules))"
+    code = (
+        "import sys; from ringtune.slurm import cli\n"
+        "try: cli.main()\nfinally: print({'torch', 'horovod'} & set(sys.modules))"
+    )
     for words in (["--help"], ["submit", "--help"], ["script", *TRAIN]):
         done = subprocess.run(
             [sys.executable, "-c", code, *words],
@@ -210,6 +211,18 @@ def test_tab_completion_knows_the_commands_and_sbatchs_options():
     assert "gpus-per-node" in printed and "resume" in printed
 
 
+def test_the_parser_takes_every_option_of_its_tables_and_keeps_their_order():
+    words = ["submit", "-N2", "--exclusive", "--time=1:00", "-p", "gpu", "--hold"]
+    options_found = parser.make_parser().parse_args(words)
+    assert list(options_found.sbatch.items()) == [
+        ("nodes", "2"),
+        ("exclusive", None),
+        ("time", "1:00"),
+        ("partition", "gpu"),
+        ("hold", None),
+    ]
+
+
 # Profiles
 
 
@@ -225,7 +238,7 @@ def test_a_profile_gives_defaults_that_flags_win_over(tmp_path, monkeypatch):
     assert found.setup == ("module load cuda", "if true; then", "  echo on", "fi")
     assert found.container == profile.Container("apptainer", "x.sif", ("--nv",))
     monkeypatch.chdir(tmp_path)
-    made = submit.make_job(submit.Request(train=TRAIN[1:], sbatch={"partition": "debug"}, profile=found))
+    made = submit.make_job(submit.Submission(train=TRAIN[1:], sbatch={"partition": "debug"}, profile=found))
     assert (made.sbatch["partition"], made.sbatch["mem"], made.launcher) == ("debug", "8G", "mpirun")
     assert made.python == "/shared/venv/bin/python"
 
@@ -261,206 +274,3 @@ def test_the_profile_in_the_readme_is_one():
     found = profile.parse(yaml.load(block, Loader=yaml.BaseLoader), "README")
     assert found.sbatch["time"] == "02:00:00" and found.setup == ("module load cuda",)
     assert found.container.options == ("--nv",)
-
-
-# Sweeps
-
-
-def test_a_sweep_is_every_combination_in_a_folder_of_its_own():
-    axes = sweep.parse(["learning-rate=1e-5,2e-5", "seed=1..3"])
-    runs = sweep.expand(axes)
-    assert len(runs) == 6 and runs[1] == {"learning_rate": "1e-5", "seed": "2"}
-    assert [sweep.folder_name(each) for each in runs][-1] == "learning_rate=2e-5,seed=3"
-    assert sweep.folder_name({"train_file": "/a b/c"}) == "train_file=_a_b_c"
-    assert sweep.expand({}) == [{}] and sweep.folder_name({}) == ""
-
-
-def test_two_values_that_would_share_a_folder_are_refused():
-    with pytest.raises(UsageError, match="would share the folder"):
-        sweep.parse(["train_file=a/b,a_b"])
-
-
-def test_the_table_has_mean_and_deviation_over_seeds():
-    runs = [
-        ({"lr": lr, "seed": seed}, {"eval_accuracy": value, "eval_num_rows": 9})
-        for lr, seed, value in (("1", "1", 0.8), ("1", "2", 0.9), ("2", "1", 0.5))
-    ] + [({"lr": "2", "seed": "2"}, None)]
-    rows = results.group(runs)
-    assert [(row.settings, row.num_finished, row.num_runs) for row in rows] == [
-        ({"lr": "1"}, 2, 2),
-        ({"lr": "2"}, 1, 2),
-    ]
-    mean, deviation = rows[0].scores["accuracy"]
-    assert (mean, deviation) == (pytest.approx(0.85), pytest.approx(0.1 / 2**0.5))
-    assert results.table(rows).splitlines()[1] == "1   2 of 2    0.8500 ± 0.0707"
-
-
-# Decisions
-
-STOPPED = Outcome(75, "stopped by SIGUSR1 with a checkpoint")
-CRASHED = Outcome(1, "rank 1 of 2 (host n2): exit code 1", "RuntimeError: x")
-
-
-@pytest.mark.parametrize(
-    ("outcome", "idle", "requeues", "expected"),
-    [
-        (Outcome(0, "finished"), 5, 500, "finished"),
-        (STOPPED, 0, 0, "requeue"),
-        (STOPPED, 1, 99, "requeue"),
-        (STOPPED, 2, 0, "stop"),
-        (STOPPED, 0, 100, "stop"),
-        (CRASHED, 1, 0, "requeue"),
-        (CRASHED, 2, 0, "stop"),
-        (Outcome(2, "wrong usage"), 1, 0, "stop"),
-        (Outcome(2, "doctor", bad_nodes=("n2",)), 1, 0, "requeue"),
-        (Outcome(2, "doctor", bad_nodes=("n1", "n2")), 1, 0, "stop"),
-    ],
-    ids=str,
-)
-def test_what_follows_an_end(outcome, idle, requeues, expected):
-    assert decide(outcome, idle, requeues, 2, Limits(max_requeues=100, max_tries=2)).what == expected
-
-
-@pytest.mark.parametrize(
-    ("config", "is_signed", "has_checkpoint", "overwrites", "source"),
-    [
-        ({}, False, False, "false", "null"),
-        ({"overwrite_output_dir": True}, False, True, "true", "null"),
-        ({"overwrite_output_dir": True}, True, True, "false", "null"),
-        ({"resume_from_checkpoint": "/other/checkpoint-4"}, False, False, "false", "/other/checkpoint-4"),
-        ({"resume_from_checkpoint": "/other/checkpoint-4"}, True, False, "false", "/other/checkpoint-4"),
-        ({"resume_from_checkpoint": "/other/checkpoint-4"}, True, True, "false", "null"),
-        ({"resume_from_checkpoint": "latest"}, False, True, "false", "latest"),
-        ({"resume_from_checkpoint": "latest"}, True, True, "false", "null"),
-    ],
-)
-def test_only_the_first_start_overwrites_or_begins_elsewhere(config, is_signed, has_checkpoint, overwrites, source):
-    found = acts(config, is_signed=is_signed, has_checkpoint=has_checkpoint)
-    assert found == ["--overwrite_output_dir", overwrites, "--resume_from_checkpoint", source]
-
-
-def test_a_batch_step_outside_a_job_says_so():
-    done = subprocess.run(
-        [sys.executable, "-m", "ringtune.slurm.batch", "--output-dir=x", "--script=y"],
-        capture_output=True,
-        text=True,
-        check=False,
-        input="a: b",
-        env={"PATH": "/usr/bin:/bin"},
-    )
-    assert done.returncode == 2 and "batch step: it runs in no SLURM job" in done.stderr, done.stderr
-
-
-def test_nodes_to_leave_out_are_added_once():
-    assert exclude("n1,n2", ("n2", "n3")) == "n1,n2,n3"
-    assert exclude("", ("n2",)) == "n2"
-
-
-def ended(step: int, started: int, decision: str = "requeue") -> dict:
-    return {"event": "ended", "step": step, "started_at_step": started, "decision": decision}
-
-
-def started(job_id: str = "1") -> dict:
-    return {"event": "started", "job_id": job_id, "nodes": ["n1"], "time": 0.0}
-
-
-def test_counts_begin_with_the_latest_submission_and_pass_over_what_slurm_decided():
-    events = [
-        {"event": "submitted"},
-        started("1"),
-        ended(0, 0),
-        {"event": "submitted"},
-        started("2"),
-        ended(4, 0),
-        started("2"),
-        ended(4, 4),
-        started("2"),
-        ended(4, 4, "slurm"),
-        started("2"),
-        ended(4, 4),
-    ]
-    history = History.of(events)
-    assert (history.job_id, history.num_requeues, history.num_idle_tries) == ("2", 3, 2)
-    assert History.of(events[:4]).job_id == "" and History.of([]).num_requeues == 0
-
-
-def test_a_torn_last_event_is_not_read(tmp_path):
-    mine = record.Record(tmp_path)
-    mine.add(record.SUBMITTED)
-    with (mine.folder / record.EVENTS_FILE).open("a") as stream:
-        stream.write('{"event": "sta')
-    assert [each["event"] for each in mine.events()] == ["submitted"]
-    mine.add(record.STARTED)
-    assert [each["event"] for each in mine.events()] == ["submitted", "started"]
-
-
-# What SLURM says
-
-
-def test_the_columns_of_squeue_are_read_with_every_kind_of_emptiness():
-    widths = [width for _, width in queue._COLUMNS]
-    cells = (
-        ("18_3", "PENDING", "0", "N/A", "1:00", "Resources", ""),
-        ("17", "RUNNING", "2", "2026-11-24T09:00:00", "0:30", "None", "n[1-2]"),
-    )
-    lines = "\n".join("".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
-    first, second = queue.parse(lines + "\n\n")
-    assert first == queue.QueuedJob("18_3", "PENDING", 0, "", "1:00", "Resources", "") and first.is_active
-    assert (second.restarts, second.nodes, second.reason) == (2, "n[1-2]", "")
-
-
-def test_the_lines_of_sacct_are_read():
-    """Canned, as sacct(1) describes them: the tests' SLURM has no accounting."""
-    found = queue.parse_accounting("17|CANCELLED by 0|2026-11-24T09:00:00|n1\n18_3|NODE_FAIL|Unknown|None assigned\n")
-    assert [(each.job_id, each.state, each.nodes) for each in found] == [
-        ("17", "CANCELLED", "n1"),
-        ("18_3", "NODE_FAIL", ""),
-    ]
-
-
-QUEUED = {"event": "queued", "job_id": "7"}
-SENT = {"event": "submitted"}
-
-
-@pytest.mark.parametrize(
-    ("events", "slurm", "finished", "idle_s", "expected"),
-    [
-        ([SENT, QUEUED], "RUNNING", False, 10, "RUNNING"),
-        ([SENT, QUEUED], "RUNNING", False, 601, "STALLED"),
-        ([SENT, QUEUED], "PENDING", False, 601, "PENDING"),
-        ([SENT, QUEUED], "CANCELLED", False, 0, "CANCELLED"),
-        ([SENT, QUEUED], None, True, 0, "COMPLETED"),
-        ([SENT, QUEUED, started()], None, False, 0, "LOST"),
-        ([SENT, QUEUED, started(), ended(0, 0, "stop")], None, False, 0, "FAILED"),
-        ([SENT, QUEUED, {"event": "cancelled"}], None, False, 0, "CANCELLED"),
-        ([SENT, {"event": "refused"}], None, False, 0, "NOT SUBMITTED"),
-        ([SENT, QUEUED], "no answer", False, 0, "PENDING"),
-        ([SENT, QUEUED, started()], "no answer", False, 0, "RUNNING"),
-        ([SENT, QUEUED, started()], "no answer", False, 999, "STALLED"),
-        ([SENT, QUEUED, started(), ended(4, 0)], "no answer", False, 0, "PENDING"),
-        ([], "no answer", False, 0, "NOT SUBMITTED"),
-    ],
-)
-def test_one_word_says_how_a_run_is(events, slurm, finished, idle_s, expected):
-    job = queue.QueuedJob("7", slurm) if slurm not in (None, "no answer") else None
-    found = status.judge(
-        History.of(events),
-        job,
-        slurm_answers=slurm != "no answer",
-        finished=finished,
-        idle_s=idle_s,
-        stalled_after_s=600,
-    )
-    assert found == expected
-
-
-def test_the_parser_takes_every_option_of_its_tables_and_keeps_their_order():
-    words = ["submit", "-N2", "--exclusive", "--time=1:00", "-p", "gpu", "--hold"]
-    options_found = cli._parser().parse_args(words)
-    assert list(options_found.sbatch.items()) == [
-        ("nodes", "2"),
-        ("exclusive", None),
-        ("time", "1:00"),
-        ("partition", "gpu"),
-        ("hold", None),
-    ]

@@ -1,7 +1,7 @@
-"""A Horovod script in which the last rank fails before its first collective: ``fault.py raise|raise_alone|kill|hang|wait``.
+"""A Horovod script whose last rank fails before its first collective: ``fault.py raise|raise_alone|kill|hang|wait``.
 
-With ``raise_alone`` the other ranks are in no collective, so that only the launcher can tell them. With ``kill`` the rank
-leaves a process behind. ``wait`` does not fail: all ranks sleep until somebody ends them.
+With ``raise_alone`` the other ranks are in no collective, so that only the launcher can tell them. With ``kill`` the
+rank leaves a process behind. ``wait`` does not fail: all ranks sleep until somebody ends them.
 """
 
 import os

@@ -1,0 +1,16 @@
+"""Waiting for what must come true."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def settled(condition: Callable[[], bool], limit_s: float = 30) -> bool:
+    """Wait until the condition holds; return whether it did within the limit. How soon is not asked."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
