@@ -10,11 +10,16 @@ RANKS_ENV := OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLO
 	PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMP_NUM_THREADS=1
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" $(RANKS_ENV)
 
-.PHONY: help setup demo test test-unit test-parallel test-system test-cluster lint type bench clean
+# bf16 takes minutes for what fp32 does in seconds where the processor has no instructions for it.
+BF16 := $(if $(wildcard /dev/nvidia0)$(shell grep -m1 -ow -e avx512_bf16 -e amx_bf16 /proc/cpuinfo),true,false)
+
+.PHONY: help setup demo test test-long test-unit test-parallel test-system test-cluster lint type bench fingerprint clean
 help:
 	@echo "make demo           set up, then fine-tune a real model on real reviews with two ranks"
-	@echo "make test           set up, then run all tests (test-unit, test-parallel, test-system, test-cluster: a part)"
+	@echo "make test           set up, then run the tests (test-unit, test-parallel, test-system, test-cluster: a part)"
+	@echo "make test-long      set up, then run the long variants of some tests"
 	@echo "make lint type      ruff, mypy"
+	@echo "make fingerprint    print what a change without numeric effect must leave as it is"
 	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds, prediction's speed (more than half an hour on two cores)"
 
 setup: $(VENV)/.horovod $(VENV)/.demo
@@ -39,24 +44,28 @@ $(VENV)/.demo: $(VENV)/.installed launch/demo.py launch/packages.py
 	touch $@
 
 demo: setup
+	@echo "bf16: $(BF16), by what this machine computes fast"
 	$(RUN) horovodrun -np $(NP) ringtune-train --config benchmarks/demo.yaml --overwrite_output_dir \
 		--model_name_or_path $(CACHE)/demo/model --train_file $(CACHE)/demo/train.csv \
-		--validation_file $(CACHE)/demo/dev.csv
+		--validation_file $(CACHE)/demo/dev.csv --bf16 $(BF16)
 
 test: setup
-	$(RUN) $(BIN)/pytest
+	$(RUN) $(BIN)/pytest -m "not long"
+
+test-long: setup
+	$(RUN) $(BIN)/pytest -m long
 
 test-unit: setup
-	$(RUN) $(BIN)/pytest tests/unit
+	$(RUN) $(BIN)/pytest -m "not long" tests/unit
 
 test-parallel: setup
-	$(RUN) $(BIN)/pytest tests/parallel
+	$(RUN) $(BIN)/pytest -m "not long" tests/parallel
 
 test-system: setup
-	$(RUN) $(BIN)/pytest tests/system
+	$(RUN) $(BIN)/pytest -m "not long" tests/system
 
 test-cluster: setup
-	$(RUN) $(BIN)/pytest tests/cluster
+	$(RUN) $(BIN)/pytest -m "not long" tests/cluster
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -69,6 +78,9 @@ type: $(VENV)/.installed
 bench: setup
 	$(RUN) $(BIN)/python benchmarks/accuracy.py
 	$(RUN) $(BIN)/python benchmarks/predict.py
+
+fingerprint: setup
+	$(RUN) $(BIN)/python benchmarks/fingerprint.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs

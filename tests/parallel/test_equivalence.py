@@ -55,3 +55,17 @@ def test_evaluation_on_three_ranks_is_that_on_one_to_the_last_digit(workshop, re
 
 def test_no_launcher_means_one_rank_and_the_same_bits(reference):
     assert digests(reference(0), 12) == digests(reference(1), 12)
+
+
+def test_accuracy_at_one_two_and_three_ranks_lies_within_the_spread_of_three_seeds(workshop, reference):
+    """On the tiny model; test_accuracy does the same on the demo's."""
+    settings = {"max_steps": 60, "validation_file": workshop.rows, "logging_steps": 20}
+
+    def accuracy(size, seed):
+        return records(reference(size, seed=seed, **settings), "eval")[-1]["eval_accuracy"]
+
+    by_seed = [accuracy(2, seed) for seed in (42, 43, 44)]
+    by_size = [by_seed[0], *(accuracy(size, 42) for size in (1, 3))]
+    # The spread of three seeds can be small by luck; two standard errors of 101 rows are what no run can resolve.
+    assert max(by_size) - min(by_size) <= max(max(by_seed) - min(by_seed), 2 * (0.25 / 101) ** 0.5)
+    assert min(by_size) > 0.6

@@ -107,13 +107,15 @@ def whole(workshop, many_rows, tmp_path_factory):
     return output.read_bytes()
 
 
-def test_sigkill_at_ten_random_moments_at_changing_world_sizes_changes_not_one_byte(
-    workshop, many_rows, whole, tmp_path
+@pytest.mark.parametrize(
+    "sizes", [(2, 1, 3), pytest.param((2, 1, 3, 1, 2, 1, 3, 2, 1), marks=pytest.mark.long)], ids=len
+)
+def test_sigkill_at_random_moments_at_changing_world_sizes_changes_not_one_byte(
+    workshop, many_rows, whole, tmp_path, sizes
 ):
-    """Nine kills of a random rank at a random disk operation or start of a chunk, and one when the joined output had
+    """Kills of a random rank at a random disk operation or start of a chunk, and one when the joined output had
     just got its name, so that only the parts were still to be removed."""
     draw = random.Random(20141)
-    sizes = (2, 1, 3, 1, 2, 1, 3, 2, 1)
     output = tmp_path / "out.jsonl"
     for size in sizes:
         fault = ("kill", str(draw.randint(1, 9)), str(draw.randrange(size)))

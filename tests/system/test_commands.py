@@ -233,7 +233,7 @@ def test_what_the_readme_says_of_flags_and_targets_exists():
     import re
 
     from ringtune.launch import cli as launch
-    from ringtune.slurm import cli as slurm
+    from ringtune.slurm import parser as slurm
     from ringtune.train import config as train
     from ringtune.train import flags
     from ringtune.train.predict import config as predict
@@ -242,7 +242,7 @@ def test_what_the_readme_says_of_flags_and_targets_exists():
     text = (root / "README.md").read_text()
     settings = (*train.FIELDS, *predict.COMMAND.fields, *flags.FLAGS_ONLY)
     known = {f"--{name}" for name in settings} | {"--nv"}  # apptainer's
-    known |= option_strings(launch._parser()) | option_strings(slurm._parser())
+    known |= option_strings(launch._parser()) | option_strings(slurm.make_parser())
     flags = set(re.findall(r"--[a-z][a-z_0-9-]*", text))
     assert len(flags) > 10 and flags <= known, flags - known
     makefile = (root / "Makefile").read_text()

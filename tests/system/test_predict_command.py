@@ -172,6 +172,21 @@ def test_stdin_a_data_set_folder_and_a_file_give_the_same_bytes(workshop, tmp_pa
     assert "--input -: under mpirun stdin has no end" in usage_error(done)
 
 
+def test_the_columns_of_the_training_are_read_whatever_stands_beside_them(workshop, reference, tmp_path):
+    """Trained on ``text``: an ``author`` before it is not read, and an input without ``text`` is refused."""
+    trained, expected = reference(1), tmp_path / "expected.jsonl"
+    assert predict(0, trained, workshop.rows, expected).returncode == 0
+    more, other = tmp_path / "more.csv", tmp_path / "other.csv"
+    texts = [line.split(",")[0] for line in workshop.rows.read_text().splitlines()[1:]]
+    more.write_text("author,text\n" + "".join(f"the awful {number},{text}\n" for number, text in enumerate(texts)))
+    other.write_text("author,review\n" + "".join(f"somebody,{text}\n" for text in texts))
+    done = predict(2, trained, more, tmp_path / "out.jsonl")
+    assert done.returncode == 0 and "text: column text; no label; not read: author" in done.output, done.output
+    assert (tmp_path / "out.jsonl").read_bytes() == expected.read_bytes()
+    message = usage_error(predict(2, trained, other, tmp_path / "none.jsonl"))
+    assert "no column 'text'; it has author, review" in message and not (tmp_path / "none.jsonl").exists()
+
+
 def test_a_whole_chunk_of_unusable_rows_and_values_of_any_kind_are_written_as_parquet(workshop, tmp_path):
     lines = [{"text": number if number < 512 else "a film", "more": {"n": number}} for number in range(600)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
