@@ -184,7 +184,10 @@ def test_the_columns_of_the_training_are_read_whatever_stands_beside_them(worksh
     assert done.returncode == 0 and "text: column text; no label; not read: author" in done.output, done.output
     assert (tmp_path / "out.jsonl").read_bytes() == expected.read_bytes()
     message = usage_error(predict(2, trained, other, tmp_path / "none.jsonl"))
-    assert "no column 'text'; it has author, review" in message and not (tmp_path / "none.jsonl").exists()
+    assert (
+        "no column 'text', which the model was trained on; it has author, review" in message
+        and not (tmp_path / "none.jsonl").exists()
+    )
 
 
 def test_a_whole_chunk_of_unusable_rows_and_values_of_any_kind_are_written_as_parquet(workshop, tmp_path):
