@@ -65,9 +65,9 @@ class Job:
         self.started = False  # whether the ranks' programs were started
         # Times are of time.monotonic().
         self.failed_at: float | None = None  # when the first rank failed
-        self.terminated_at: float | None = None  # when the ranks were first told to end
+        self.terminated_at: float | None = None  # when the ranks were first asked to end
         self.stop_requested_at: float | None = None  # when the user first asked to stop
-        self.released_at: float | None = None  # when the keepers were told that they may exit
+        self.released_at: float | None = None  # when the keepers were allowed to exit
         self.sent_at = 0.0  # when the keepers were last sent a sign of life
         self.num_stop_signals = 0  # SIGUSR1 not counted
         self.stop_signal = 0
@@ -89,6 +89,8 @@ class Job:
                     key.data(key.fileobj)
                 self._check_times(time.monotonic())
             self._read_launcher(self.launcher)
+            if not self.started and not self.launch_failure:
+                self._check_start(time.monotonic())  # the launcher may end before the first round of the loop
         finally:
             self._clean_up()
         return self._report()
