@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CACHE := $(or $(RINGTUNE_CACHE),$(HOME)/.cache/ringtune)
 NP ?= 2
 
-# Open MPI 5 refuses root and more ranks than cores unless told otherwise; one thread per rank leaves none idle.
+# Open MPI 5 refuses root and more ranks than cores by default; one thread per rank leaves none idle.
 RANKS_ENV := OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 \
 	PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMP_NUM_THREADS=1
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" $(RANKS_ENV)

@@ -32,7 +32,7 @@ class Ending:
     # Its traceback, which has not been printed yet, or without one its last lines of stderr.
     stderr_lines: list[str] = field(default_factory=list)
     lost: str = ""  # why its keeper sends nothing more
-    was_terminated: bool = False  # the launcher had told it to end before it did
+    was_terminated: bool = False  # the launcher had asked it to end before it did
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
     """Return which rank ended a job, and how. **Pure.**
 
     stalled: Horovod's lines about ranks that the others wait for.
-    The first rank that failed by itself is blamed, rather than one that failed because of it or was told to end.
+    The first rank that failed by itself is blamed, rather than one that failed because of it or was asked to end.
     """
     bad = [
         each

@@ -184,10 +184,10 @@ def require_ending(path: Path, where: str, legal: Collection[str]) -> None:
         )
 
 
-def refuse_changes(saved: Mapping[str, Any], settings: Any, anew: str) -> None:
+def refuse_changes(saved: Mapping[str, Any], settings: Any, start_new: str) -> None:
     """Raise UsageError if a resumed run would compute something else than the saved settings did. **Pure.**
 
-    anew: what to do to start a new run instead.
+    start_new: what to do to start a new run instead.
     """
     fields = dataclasses.fields(settings)
     current = dataclasses.asdict(settings)
@@ -200,5 +200,5 @@ def refuse_changes(saved: Mapping[str, Any], settings: Any, anew: str) -> None:
             f"--{name}",
             f"{current[name]!r} is not what the run to be resumed has, {saved[name]!r}",
             legal=f"the world size and these may change: {free_ones}",
-            todo=f"set {name} back, or {anew}",
+            todo=f"set {name} back, or {start_new}",
         )

@@ -111,6 +111,6 @@ def _take_over(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
 
 def _finished_step(folder: Path) -> int:
     """Return the step at which the run in a folder finished, 0 if it has not."""
-    with suppress(OSError, ValueError, TypeError, KeyError):  # damaged: the checkpoint tells how far the run is
+    with suppress(OSError, ValueError, TypeError, KeyError):  # damaged: the checkpoint knows how far the run is
         return int(json.loads((folder / FINISHED_FILE).read_text())["step"])
     return 0

@@ -47,7 +47,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What the tokenising rank of a host tells the others."""
+    """What the tokenising rank of a host reports to the others."""
 
     task: Task
     key: str  # name of the features' folder in the cache of each host

@@ -229,7 +229,7 @@ def test_another_model_input_or_setting_is_refused_by_name_and_the_parts_are_kep
     ("flags", "message"),
     [
         ({"input": "none.csv"}, "--input none.csv: there is no such file"),
-        ({"input": "-"}, "stdin has no ending that tells its format"),
+        ({"input": "-"}, "stdin has no ending to take its format from"),
         ({"output": "out.xls"}, "the ending .xls is not known; .jsonl, .csv, .parquet"),
         ({"top_k": 0}, "--top_k: 0 is too few"),
         ({"max_seq_length": 65}, "65 is more than the model takes; at most 64"),

@@ -238,11 +238,12 @@ def test_ranks_share_the_cores_unless_told_otherwise():
     assert threads_of_rank(None, {}, 2, 2, 4) == 1
 
 
-def places(*seats, **changes):
+def places(*placements, **changes):
     from ringtune.train.place import Place
 
     return [
-        Place(rank, host, local, size, "cpu", "", 1, 1, "torch 2", 0) for rank, (host, local, size) in enumerate(seats)
+        Place(rank, host, local, size, "cpu", "", 1, 1, "torch 2", 0)
+        for rank, (host, local, size) in enumerate(placements)
     ]
 
 

@@ -60,7 +60,7 @@ def test_scripts_are_those_of_the_golden_files(name):
     path = GOLDEN / f"{name}.sbatch"
     if not path.exists():
         path.write_text(script.text(JOBS[name]))
-        pytest.fail(f"{path} was written anew: look at it")
+        pytest.fail(f"{path} was written again: review it")
     assert script.text(JOBS[name]) == path.read_text()
 
 

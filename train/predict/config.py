@@ -105,7 +105,7 @@ def check(config: PredictConfig) -> None:
     if config.reads_stdin and config.input_format is None:
         raise UsageError(
             "--input -",
-            "stdin has no ending that tells its format",
+            "stdin has no ending to take its format from",
             legal=", ".join(formats.BY_ENDING.values()),
             todo="say it with --input_format",
         )

@@ -1,6 +1,6 @@
 """A Horovod script whose last rank fails before its first collective: ``fault.py raise|raise_alone|kill|hang|wait``.
 
-With ``raise_alone`` the other ranks are in no collective, so that only the launcher can tell them. With ``kill`` the
+With ``raise_alone`` the other ranks are in no collective, so that only the launcher can end them. With ``kill`` the
 rank leaves a process behind. ``wait`` does not fail: all ranks sleep until somebody ends them.
 """
 
