@@ -17,14 +17,19 @@ from conftest import Workshop, digests, rank_environment, records, script
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
 
 
+def copied(workshop: Workshop, folder: Path) -> Workshop:
+    """Copy the tiny model and its rows into a folder that all hosts share."""
+    for each in (workshop.model, workshop.rows, workshop.dev):
+        (shutil.copytree if each.is_dir() else shutil.copy)(each, folder / each.name)
+    return Workshop(folder / "model", folder / "rows.csv", folder / "dev.csv", folder / "tokens")
+
+
 class Desk:
     """A user's desk: a SLURM, a folder that all hosts see, a tiny model and rows in it, and the command."""
 
     def __init__(self, slurm: Slurm, workshop: Workshop, folder: Path) -> None:
         self.slurm, self.folder = slurm, folder
-        for each in (workshop.model, workshop.rows, workshop.dev):
-            (shutil.copytree if each.is_dir() else shutil.copy)(each, folder / each.name)
-        self.here = Workshop(folder / "model", folder / "rows.csv", folder / "dev.csv", folder / "tokens")
+        self.here = copied(workshop, folder)
         self.env = {**rank_environment(os.environ), "RINGTUNE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
 
     def sh(self, *command: object, limit_s: float = 120) -> Done:

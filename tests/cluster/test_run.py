@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from cluster.desk import copied
 from cluster.waiting import settled
 from conftest import curve, digests, rank_environment, records, script, short_demo
 
@@ -179,7 +180,7 @@ def test_a_program_that_is_not_there_is_named_with_its_host(make_cluster):
 
 
 def same_result(folders: dict[str, Path], mode: str) -> None:
-    """Assert that two steps of the demo ended alike in all folders."""
+    """Assert that two steps ended alike in all folders."""
     if mode == "exact":
         found = {name: (digests(folder, 2), records(folder, "eval")) for name, folder in folders.items()}
         assert len({repr(each) for each in found.values()}) == 1, found
@@ -192,8 +193,18 @@ def same_result(folders: dict[str, Path], mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-def test_the_demo_fine_tune_has_the_same_result_by_every_launcher_and_over_two_hosts(make_cluster, tmp_path, mode):
+@pytest.mark.parametrize("what", ["tiny", pytest.param("demo", marks=pytest.mark.long)])
+def test_a_fine_tune_has_the_same_result_by_every_launcher_and_over_two_hosts(
+    make_cluster, workshop, tmp_path, what, mode
+):
     """In exact mode the same bits; in fast mode the same curve to float tolerance."""
+    tiny = copied(workshop, tmp_path)
+
+    def command(folder: Path) -> list[str]:
+        if what == "demo":
+            return short_demo(folder, mode)
+        return [script("ringtune-train"), *tiny.arguments(folder, mode=mode, num_shards=2, max_steps=2)]
+
     cluster = make_cluster("a", "b")
     ours = [script("ringtune-launch"), "run"]
     ways = {
@@ -217,7 +228,7 @@ def test_the_demo_fine_tune_has_the_same_result_by_every_launcher_and_over_two_h
     }
     folders = {name: tmp_path / name.replace(" ", "-") for name in ways}
     for name, words in ways.items():
-        done = cluster.run("a", [*words, *short_demo(folders[name], mode)], env=ENV, limit_s=240)
+        done = cluster.run("a", [*words, *command(folders[name])], env=ENV, limit_s=240)
         assert done.returncode == 0, f"{name}: {done.output}"
     same_result(folders, mode)
 
