@@ -205,7 +205,7 @@ class BatchStep:
             return
 
     def _one_time_flags(self, config: Path) -> list[str]:
-        """Return the flags that are one_time_flags of the submission, not of every start of its job."""
+        """Return the flags that belong to the submission, not to every start of its job."""
         import yaml
 
         submitted = History.of(self.record.events()).last(records.SUBMITTED)
@@ -240,9 +240,8 @@ class BatchStep:
     # The end
 
     def _requeue(self, bad_nodes: Sequence[str]) -> None:
-        job = requeue.RunningJob(
-            self.job_id, self.record, self.options.script, self._log, os.environ.get("SLURM_ARRAY_TASK_ID", "")
-        )
+        array_task = os.environ["SLURM_ARRAY_TASK_ID"] if self.settings else ""
+        job = requeue.RunningJob(self.job_id, self.record, self.options.script, self._log, array_task)
         requeue.run_again(job, bad_nodes)
 
     def _decide(self, end: JobEnd) -> Decision:

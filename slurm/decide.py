@@ -30,34 +30,30 @@ class Decision:
     reason: str
 
 
-def decide(outcome: JobEnd, num_idle_tries: int, num_requeues: int, num_nodes: int, limits: RetryLimits) -> Decision:
+def decide(end: JobEnd, num_idle_tries: int, num_requeues: int, num_nodes: int, limits: RetryLimits) -> Decision:
     """Return what follows an end of the ranks. **Pure.**
 
     num_idle_tries: starts in a row without a step more, this one included. A wrong command line does not get better by
     trying again; a node that failed may be left out; a crash after new steps may have been bad luck.
     """
-    if outcome.exit_code == EXIT_FINISHED:
-        return Decision(FINISHED, outcome.reason)
-    if outcome.exit_code == EXIT_USAGE and not outcome.bad_nodes:
-        return Decision(STOP, f"{outcome.reason}; another try would end alike")
-    if len(outcome.bad_nodes) >= max(num_nodes, 1):
-        return Decision(STOP, f"{outcome.reason}; no node is left")
+    if end.exit_code == EXIT_FINISHED:
+        return Decision(FINISHED, end.reason)
+    if end.exit_code == EXIT_USAGE and not end.bad_nodes:
+        return Decision(STOP, f"{end.reason}; another try would end alike")
+    if len(end.bad_nodes) >= max(num_nodes, 1):
+        return Decision(STOP, f"{end.reason}; no node is left")
     if num_requeues >= limits.max_requeues:
-        return Decision(STOP, f"{outcome.reason}; requeued {num_requeues} times, which is the limit (--max-requeues)")
+        return Decision(STOP, f"{end.reason}; requeued {num_requeues} times, which is the limit (--max-requeues)")
     if num_idle_tries >= limits.max_tries:
-        hint = (
-            "is the time limit too short for a step?"
-            if outcome.exit_code == EXIT_REQUEUE
-            else "see ringtune-slurm logs"
-        )
-        return Decision(STOP, f"{outcome.reason}; {num_idle_tries} tries without a step more (--max-tries): {hint}")
-    return Decision(REQUEUE, outcome.reason)
+        hint = "is the time limit too short for a step?" if end.exit_code == EXIT_REQUEUE else "see ringtune-slurm logs"
+        return Decision(STOP, f"{end.reason}; {num_idle_tries} tries without a step more (--max-tries): {hint}")
+    return Decision(REQUEUE, end.reason)
 
 
 def one_time_flags(config: Mapping[str, Any], *, is_signed: bool, has_checkpoint: bool) -> list[str]:
     """Return the flags by which a start overwrites, or begins from elsewhere, as its submission asked. **Pure.**
 
-    They belong to the first start, not of every one: a requeued job must not overwrite what it has done. They hold
+    They belong to the first start, not to every one: a requeued job must not overwrite what it has done. They hold
     until the run has made the directory its own (is_signed), the checkpoint from elsewhere until there is one of its
     own.
     """

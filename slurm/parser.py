@@ -23,7 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     submit = _add(commands, "submit", "submit a run, or a sweep, and print the job's id", _USAGE)
-    submit.add_argument("--dry-run", action="store_true", help="show the script and what would be written")
+    submit.add_argument(
+        "--dry-run", action="store_true", help="show the script and what would be written; submit nothing"
+    )
     script = _add(commands, "script", "print the batch script and submit nothing", _USAGE)
     for each in (submit, script):
         _add_description(each)

@@ -171,7 +171,10 @@ def test_the_examples_run_as_they_are_but_for_their_size(desk, name, smaller):
     if name == "cpu":  # the warning before the end of its time, sent by hand
         assert settled(lambda: (mine.folder / "run" / "metrics.jsonl").exists(), 60), log.read_text()
         assert mine.sh("scancel", "--batch", "--signal=USR1", job).returncode == 0
-    state = lambda: mine.sh("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").output.strip()  # noqa: E731
+
+    def state() -> str:
+        return mine.sh("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").output.strip()
+
     assert settled(lambda: state() in ("COMPLETED", "FAILED", "CANCELLED"), 120), log.read_text()
     assert state() == "COMPLETED" and (mine.folder / "run" / "finished.json").exists(), log.read_text()
     assert ("going on from" in log.read_text()) == (name == "cpu"), log.read_text()

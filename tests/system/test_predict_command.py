@@ -11,6 +11,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import usage
 from conftest import predict, ranks, run_command, script
 from ringtune.launch.horovod import rank_environment
 from ringtune.train.predict import predict as rows_of
@@ -35,12 +36,7 @@ def rows(tmp_path):
 
 
 def usage_error(done) -> str:
-    """Return the one line of a usage error, after checking that it is all there is."""
-    assert done.returncode == 2, done.output
-    assert "Traceback" not in done.output
-    lines = [line for line in done.output.splitlines() if "ringtune-predict: " in line]
-    assert len(lines) == 1, done.output
-    return lines[0]
+    return usage.usage_error(done, "ringtune-predict")
 
 
 def read_jsonl(path):
