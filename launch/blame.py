@@ -31,7 +31,7 @@ class Ending:
     failed_at: float | None = None  # when its first traceback began
     # Its traceback, which has not been printed yet, or without one its last lines of stderr.
     stderr_lines: list[str] = field(default_factory=list)
-    lost: str = ""  # why its keeper sends nothing more
+    lost: str = ""  # why its supervisor sends nothing more
     was_terminated: bool = False  # the launcher had asked it to end before it did
 
 

@@ -1,7 +1,7 @@
-"""The connection between the launcher and the keeper of each rank: JSON objects, one a line, over TCP.
+"""The connection between the launcher and the supervisor of each rank: JSON objects, one a line, over TCP.
 
 Keeper to launcher: ``hello`` (its rank and host), ``out`` and ``err`` (a line of the rank's output), ``exit`` (the exit
-code), ``alive``. Launcher to keeper: ``go`` (start the rank with this environment), ``signal``, ``bye`` (exit),
+code), ``alive``. Launcher to supervisor: ``go`` (start the rank with this environment), ``signal``, ``bye`` (exit),
 ``alive``. A side that sends nothing for SILENCE_LIMIT_S counts as dead, so that a cut cable or a killed launcher leaves
 nothing running.
 """
@@ -26,7 +26,7 @@ SEND_LIMIT_S = 10.0
 
 @dataclass(frozen=True)
 class Address:
-    """Where the launcher listens, and the token by which a keeper shows that it belongs to the job."""
+    """Where the launcher listens, and the token by which a supervisor shows that it belongs to the job."""
 
     host: str
     port: int
@@ -93,11 +93,11 @@ def _decode(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:
-        return None  # not a keeper's: anybody may connect to an open port
+        return None  # not a supervisor's: anybody may connect to an open port
 
 
 def listen(advertised: str) -> tuple[socket.socket, Address]:
-    """Return a listening socket and the address at which keepers reach it."""
+    """Return a listening socket and the address at which supervisors reach it."""
     family = socket.AF_INET6 if ":" in advertised else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.bind((advertised if advertised.startswith("127.") else "", 0))

@@ -1,6 +1,6 @@
-"""One running job: starts the launcher, exchanges messages with the keeper of each rank, and ends when all ranks have.
+"""One running job: starts the launcher, talks with each rank's supervisor, and ends when all ranks have.
 
-One thread, one loop over all events: a message of a keeper, output of the launcher, a signal, a time limit. The job
+One thread, one loop over all events: a message of a supervisor, output of the launcher, a signal, a time limit. The job
 must never end and leave a rank running, and never go on without one of its ranks.
 """
 
@@ -34,7 +34,7 @@ TERM_GRACE_S = 3.0  # between SIGTERM and SIGKILL of the remaining ranks
 class Timeouts:
     """How long to wait, in seconds."""
 
-    start_s: float = 120.0  # from the launcher's start until every rank's keeper has connected
+    start_s: float = 120.0  # from the launcher's start until every rank's supervisor has connected
     stop_s: float = 90.0  # from a request to stop until the ranks are terminated
 
 
@@ -67,8 +67,8 @@ class Job:
         self.failed_at: float | None = None  # when the first rank failed
         self.terminated_at: float | None = None  # when the ranks were first asked to end
         self.stop_requested_at: float | None = None  # when the user first asked to stop
-        self.released_at: float | None = None  # when the keepers were allowed to exit
-        self.sent_at = 0.0  # when the keepers were last sent a sign of life
+        self.released_at: float | None = None  # when the supervisors were allowed to exit
+        self.sent_at = 0.0  # when the supervisors were last sent a sign of life
         self.num_stop_signals = 0  # SIGUSR1 not counted
         self.stop_signal = 0
 
@@ -111,14 +111,14 @@ class Job:
     def _clean_up(self) -> None:
         for state in self.states:
             if state.channel is not None:
-                state.channel.close()  # a keeper that loses its connection ends its rank
+                state.channel.close()  # a supervisor that loses its connection ends its rank
         self.rank_output.close_logs()
         self.listener.close()
         if self.rendezvous is not None:
             self.rendezvous.stop()
         self.launcher.end()
 
-    # The keepers
+    # The supervisors
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -126,18 +126,18 @@ class Job:
         self.selector.register(channel, selectors.EVENT_READ, self._authenticate)
 
     def _authenticate(self, channel: control.Channel) -> None:
-        """Read the first message of a connection: it is a keeper's if it has the job's token."""
+        """Read the first message of a connection: it is a supervisor's if it has the job's token."""
         messages = channel.receive()
         for message in messages:
             if "hello" not in message or message.get("token") != self.address.token:
                 channel.close()
                 break
-            self._add_keeper(channel, message)
+            self._add_supervisor(channel, message)
             return
         if channel.closed:
             self.selector.unregister(channel)
 
-    def _add_keeper(self, channel: control.Channel, message: Mapping[str, Any]) -> None:
+    def _add_supervisor(self, channel: control.Channel, message: Mapping[str, Any]) -> None:
         rank = int(message["hello"]["rank"])
         self.selector.unregister(channel)
         if not 0 <= rank < len(self.states) or self.states[rank].channel is not None:
@@ -182,7 +182,7 @@ class Job:
         if state.channel.closed:
             self.selector.unregister(state.channel)
             if not state.has_ended:
-                self._record_loss(state, "its keeper is gone: it was killed, or its host is down")
+                self._record_loss(state, "its supervisor is gone: it was killed, or its host is down")
 
     def _record_loss(self, state: RankState, why: str) -> None:
         state.ending.lost = why

@@ -31,7 +31,7 @@ class LaunchPlan:
     source: str  # where the hosts come from
     launcher: str  # horovodrun, mpirun or srun
     controller: str  # mpi or gloo: by which Horovod's ranks find each other and communicate
-    command: tuple[str, ...]  # what the launcher starts for each rank: a keeper that runs the user's program
+    command: tuple[str, ...]  # what the launcher starts for each rank: a supervisor that runs the user's program
     environment: Mapping[str, str]  # carried to every rank
     is_local: bool  # all ranks on this machine
     in_slurm: bool = False  # the hosts are those of the SLURM allocation this runs in

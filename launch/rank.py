@@ -1,4 +1,4 @@
-"""The keeper of one rank: ``python -m ringtune.launch.rank -- COMMAND``, started by any launcher in the rank's place.
+"""Supervisor of one rank: ``python -m ringtune.launch.rank -- COMMAND``, started by any launcher in the rank's place.
 
 It reads its rank from the launcher's variables, sends it to ``ringtune-launch``, receives the rest of the environment,
 binds the cores and runs the command, whose output it sends line by line. It outlives neither its launcher nor its rank.
@@ -122,7 +122,7 @@ class Keeper:
         )
 
     def run(self) -> None:
-        """Serve until the launcher releases the keeper, or until the launcher is gone and the rank has been ended."""
+        """Serve until the launcher releases this, or until the launcher is gone and the rank has been ended."""
         while not (self.released and self.exit_sent):
             for key, _ in self.selector.select(timeout=0.5):
                 key.data(key.fileobj)
@@ -247,7 +247,7 @@ class Keeper:
 
 
 def _die_with_parent() -> None:
-    """Let the kernel kill the new process when the keeper ends, for whatever reason (prctl(2), PR_SET_PDEATHSIG)."""
+    """Let the kernel kill the new process when the supervisor ends, in any way (prctl(2), PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 

@@ -16,9 +16,9 @@ class RankState:
 
     def __init__(self, ending: Ending) -> None:
         self.ending = ending
-        self.channel: control.Channel | None = None  # to the rank's keeper; None until it has connected
-        self.hello: Mapping[str, Any] = {}  # the keeper's first message
-        self.received_at = 0.0  # when the keeper's last message came, by time.monotonic()
+        self.channel: control.Channel | None = None  # to the rank's supervisor; None until it has connected
+        self.hello: Mapping[str, Any] = {}  # the supervisor's first message
+        self.received_at = 0.0  # when the supervisor's last message came, by time.monotonic()
         self.in_traceback = False  # whether a traceback has begun on its stderr
         self.log: TextIO | None = None
 
@@ -34,7 +34,7 @@ class RankState:
 def mismatches(plan: LaunchPlan, hellos: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return how the ranks' size and placement differ from the plan, a phrase each. **Pure.**
 
-    hellos: the first message of each rank's keeper, by rank.
+    hellos: the first message of each rank's supervisor, by rank.
     """
     sizes = [
         f"rank {slot.rank} (host {hello['host']}) sees {hello['hello']['size']} ranks, promised {slot.size}"

@@ -19,7 +19,7 @@ _EXAMPLE = "see the README for an example"
 
 @dataclass(frozen=True)
 class Container:
-    """Where the ranks' program runs; the launcher and its keepers stay outside under apptainer, inside under pyxis."""
+    """Where the ranks' program runs; the launcher and supervisors stay outside under apptainer, inside under pyxis."""
 
     runtime: str
     image: str

@@ -50,7 +50,7 @@ LOCAL_SIZE_VARIABLES = ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI
 
 #: The hosts and ranks that a launcher promises, as ``a:2,b:1``; each worker checks them against what it got.
 PROMISE_VARIABLE = "RINGTUNE_HOSTS"
-#: Where each rank's keeper finds the launcher: ``ADDRESS,PORT,TOKEN``.
+#: Where each rank's supervisor finds the launcher: ``ADDRESS,PORT,TOKEN``.
 CONTROL_VARIABLE = "RINGTUNE_CONTROL"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from ringtune.train import comm, step
 
-ROOMS = [Path(__file__).parents[2] / name for name in ("train", "launch", "slurm")]
+FOLDERS = [Path(__file__).parents[2] / name for name in ("train", "launch", "slurm")]
 #: Not among them: DistributedOptimizer (drops state and defaults, sums over steps, reduces nothing unfrozen later),
 #: broadcast_optimizer_state (takes a real step), broadcast_parameters, join (averages over the full size), allreduce of
 #: Average, mpi_threads_supported (raises under Gloo).
@@ -48,7 +48,7 @@ def names_used(path: Path) -> tuple[set[str], set[str]]:
 
 
 def test_only_comm_speaks_to_horovod_and_only_by_what_has_no_trap():
-    files = [each for room in ROOMS for each in room.rglob("*.py")]
+    files = [each for folder in FOLDERS for each in folder.rglob("*.py")]
     assert len(files) > 30
     for path in files:
         imported, called = names_used(path)
