@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 CACHE := $(or $(RINGTUNE_CACHE),$(HOME)/.cache/ringtune)
 NP ?= 2
+# Processes that run tests: much of a test is waiting. Each starts ranks of its own.
+TEST_JOBS ?= 2
 
 # Open MPI 5 refuses root and more ranks than cores by default; one thread per rank leaves none idle.
 RANKS_ENV := OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 \
 	PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMP_NUM_THREADS=1
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" $(RANKS_ENV)
+PYTEST := $(RUN) $(BIN)/pytest -n $(TEST_JOBS) --dist worksteal --durations 15
 
 # bf16 takes minutes for what fp32 does in seconds where the processor has no instructions for it.
 BF16 := $(if $(wildcard /dev/nvidia0)$(shell grep -m1 -ow -e avx512_bf16 -e amx_bf16 /proc/cpuinfo),true,false)
@@ -50,22 +53,22 @@ demo: setup
 		--validation_file $(CACHE)/demo/dev.csv --bf16 $(BF16)
 
 test: setup
-	$(RUN) $(BIN)/pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 test-long: setup
-	$(RUN) $(BIN)/pytest -m long
+	$(PYTEST) -m long
 
 test-unit: setup
-	$(RUN) $(BIN)/pytest -m "not long" tests/unit
+	$(PYTEST) -m "not long" tests/unit
 
 test-parallel: setup
-	$(RUN) $(BIN)/pytest -m "not long" tests/parallel
+	$(PYTEST) -m "not long" tests/parallel
 
 test-system: setup
-	$(RUN) $(BIN)/pytest -m "not long" tests/system
+	$(PYTEST) -m "not long" tests/system
 
 test-cluster: setup
-	$(RUN) $(BIN)/pytest -m "not long" tests/cluster
+	$(PYTEST) -m "not long" tests/cluster
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Map the three rooms of the checkout to one installed package, ``ringtune``.
+"""Map the three folders of the checkout to one installed package, ``ringtune``.
 
 Plain ``train``, ``launch`` and ``slurm`` are never installed: all three names exist elsewhere, and a user's own
 train.py would shadow ours.
@@ -43,7 +43,7 @@ setup(
             "wheel",
             "setuptools",
         ],
-        "test": ["pytest>=9,<10", "pytest-timeout>=2.4,<3", "hypothesis>=6.170,<7"],
+        "test": ["pytest>=9,<10", "pytest-timeout>=2.4,<3", "pytest-xdist>=3.8,<4", "hypothesis>=6.170,<7", "psutil"],
         "lint": ["ruff==0.17.6", "mypy==2.4.1", "types-PyYAML", "types-tqdm"],
     },
     entry_points={

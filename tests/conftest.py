@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 import pytest
 from cluster.hosts import Cluster, missing
 from cluster.slurm import Slurm, missing_packages
+from filelock import FileLock
 from hypothesis import settings
 from ringtune.launch.demo import fetch
 from ringtune.launch.horovod import rank_environment
@@ -241,11 +244,29 @@ def make_tokenizer(folder: Path):
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that gives the folder of a name, filled by the first process of the tests that asks for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # each worker has a folder of its own in it
+
+    def once(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, filled = shared / name, shared / f"{name}.filled"
+        with FileLock(shared / f"{name}.lock"):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return once
+
+
+def fill_workshop(folder: Path) -> None:
+    """Write a tiny model and rows for it."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    folder = tmp_path_factory.mktemp("workshop")
     tokenizer = make_tokenizer(folder / "model")
     torch.manual_seed(0)
     config = BertConfig(
@@ -257,27 +278,27 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
         max_position_embeddings=64,
     )
     BertForSequenceClassification(config).save_pretrained(folder / "model")
-    return Workshop(
-        folder / "model",
-        write_rows(folder / "rows.csv", 101, 1),
-        write_rows(folder / "dev.csv", 37, 2),
-        folder / "cache",
-    )
+    write_rows(folder / "rows.csv", 101, 1)
+    write_rows(folder / "dev.csv", 37, 2)
 
 
 @pytest.fixture(scope="session")
-def reference(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def workshop(make_once) -> Workshop:
+    folder = make_once("workshop", fill_workshop)
+    return Workshop(folder / "model", folder / "rows.csv", folder / "dev.csv", folder / "cache")
+
+
+@pytest.fixture(scope="session")
+def reference(workshop: Workshop, make_once) -> Callable[..., Path]:
     """Return a function that gives the folder of an uninterrupted run, made once for each set of flags."""
-    made: dict[str, Path] = {}
 
     def run(size: int, **changes: object) -> Path:
-        key = json.dumps([size, changes], sort_keys=True, default=str)
-        if key not in made:
-            folder = tmp_path_factory.mktemp("reference") / "run"
-            done = workshop.train(size, folder, **changes)
+        def train(folder: Path) -> None:
+            done = workshop.train(size, folder / "run", **changes)
             assert done.returncode == 0, done.output
-            made[key] = folder
-        return made[key]
+
+        key = json.dumps([size, changes], sort_keys=True, default=str)
+        return make_once(f"reference-{hashlib.sha256(key.encode()).hexdigest()[:16]}", train) / "run"
 
     return run
 

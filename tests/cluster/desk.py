@@ -58,7 +58,7 @@ class Desk:
             seen.append(self.status())
             return condition(seen[-1])
 
-        assert settled(is_so, limit_s), f"{seen[-1]}\n{self.log()}\n{self.slurm.logs()}"
+        assert settled(is_so, limit_s, every_s=0.5), f"{seen[-1]}\n{self.log()}\n{self.slurm.logs()}"
         return seen[-1]
 
     def finish(self, limit_s: float = 200) -> dict:
@@ -106,9 +106,6 @@ def start(mine: Desk, *words: object, until_step: int = 50, **changes: object) -
 
 
 @pytest.fixture(scope="session")
-def whole(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(reference: Callable[..., Path]) -> Path:
     """The long run, never stopped, without SLURM and on one rank."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    done = workshop.train(0, folder, **LONG)
-    assert done.returncode == 0, done.output
-    return folder
+    return reference(0, **LONG)

@@ -9,6 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import pytest
 from cluster.desk import copied
 from cluster.waiting import settled
@@ -247,16 +248,15 @@ def test_hosts_vanish_with_their_maker_however_it_dies(tmp_path):
         "-c",
         "echo $$; sleep 600",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    word = "sshd -D -e -f /dev/null"
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
 
-    def running() -> list[str]:
-        found = subprocess.run(["pgrep", "-f", word], capture_output=True, text=True, check=False)
-        return found.stdout.split()
+    def daemons() -> list[psutil.Process]:
+        return [each for each in process.children(recursive=True) if each.name() == "sshd"]
 
-    assert settled(lambda: len(running()) >= 2)
+    assert settled(lambda: len(daemons()) >= 2)
+    everything = process.children(recursive=True)
     process.kill()
     process.wait()
-    assert settled(lambda: not running())
+    assert settled(lambda: not any(each.is_running() for each in everything))
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert "port1" not in links and "bridge" not in links
