@@ -14,12 +14,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Open MPI 5.0.11's one-sided component for UCX prints an error on every rank without a UCX device; others serve a
     # counter as well.
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")
-    # Horovod's threads meet every millisecond by default, and under Open MPI spin until all have come, on cores that
-    # have to predict. Prediction has next to nothing to exchange: meet less often, and yield the core while waiting
-    # (3,000 real rows, two ranks on two cores, CPU time: 19.4 s by default, 13.4 s every 20 ms, 11.8 s with yielding
-    # too).
+    # Horovod's threads meet every millisecond by default, on cores that have to predict. Prediction has next to nothing
+    # to exchange: meet less often (3,000 real rows, two ranks on two cores, CPU time: 19.4 s by default, 13.4 s every
+    # 20 ms, 11.8 s where waiting ranks yield their core too, see Comm).
     os.environ.setdefault("HOROVOD_CYCLE_TIME", "20")
-    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     # Huge pages for torch's tensors on the CPU: 2 % of the time of a model's matrix products.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     rank.main(config.COMMAND.name, lambda: config.parse(argv), _load_work)
