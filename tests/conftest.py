@@ -35,30 +35,7 @@ ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "faults.py"
 PREDICT_FAULTS = Path(__file__).parent / "predict_faults.py"
 RANKS_LIMIT_S = 240
-WORDS = [
-    "a",
-    "an",
-    "the",
-    "film",
-    "plot",
-    "cast",
-    "story",
-    "scene",
-    "is",
-    "was",
-    "not",
-    "very",
-    "good",
-    "great",
-    "fine",
-    "bad",
-    "dull",
-    "awful",
-    "slow",
-    "warm",
-    "odd",
-    "deft",
-]
+WORDS = "a an the film plot cast story scene is was not very good great fine bad dull awful slow warm odd deft".split()
 
 
 @dataclass(frozen=True)
