@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tiny
 from cluster.hosts import Cluster, missing
 from cluster.slurm import Slurm, missing_packages
 from filelock import FileLock
@@ -35,7 +34,6 @@ ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "faults.py"
 PREDICT_FAULTS = Path(__file__).parent / "predict_faults.py"
 RANKS_LIMIT_S = 240
-WORDS = "a an the film plot cast story scene is was not very good great fine bad dull awful slow warm odd deft".split()
 
 
 @dataclass(frozen=True)
@@ -185,41 +183,6 @@ def digests(output_dir: Path, step: int) -> dict[str, str]:
     return {name: manifest[name]["sha256"] for name in ("model.safetensors", "optimizer.safetensors")}
 
 
-def write_rows(path: Path, num_rows: int, seed: int) -> Path:
-    """Write sentences of random words whose label follows from the words."""
-    draw = random.Random(seed)
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("text", "label"))
-        for _ in range(num_rows):
-            words = draw.choices(WORDS, k=draw.randint(2, 24))
-            mood = sum(word in ("good", "great", "fine", "warm", "deft") for word in words)
-            mood -= sum(word in ("bad", "dull", "awful", "slow", "odd") for word in words)
-            writer.writerow((" ".join(words), "up" if mood > 0 else "down"))
-    return path
-
-
-def make_tokenizer(folder: Path):
-    """Return a real WordPiece tokenizer over a small vocabulary, saved in a folder."""
-    from transformers import BertTokenizerFast
-
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *WORDS,
-        *"abcdefghijklmnopqrstuvwxyz",
-        *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
-    ]
-    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
-    tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64)
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Return a function that gives the folder of a name, filled by the first process of the tests that asks for it."""
@@ -239,29 +202,9 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
     return once
 
 
-def fill_workshop(folder: Path) -> None:
-    """Write a tiny model and rows for it."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    tokenizer = make_tokenizer(folder / "model")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder / "model")
-    write_rows(folder / "rows.csv", 101, 1)
-    write_rows(folder / "dev.csv", 37, 2)
-
-
 @pytest.fixture(scope="session")
 def workshop(make_once) -> Workshop:
-    folder = make_once("workshop", fill_workshop)
+    folder = make_once("workshop", tiny.write)
     return Workshop(folder / "model", folder / "rows.csv", folder / "dev.csv", folder / "cache")
 
 

@@ -10,10 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from conftest import predict, ranks, records, run_command, script, write_rows
+from conftest import predict, ranks, records, run_command, script
 from ringtune.launch.demo import MIXED_FILE, fetch
 from ringtune.train import chunks
 from ringtune.train.contract import cache_folder
+from tiny import write_rows
 
 pytestmark = pytest.mark.parallel
 COUNTER_FACTS = str(Path(__file__).parent / "counter_facts.py")

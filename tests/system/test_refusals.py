@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Workshop, ranks, write_rows
+from conftest import Workshop, ranks
+from tiny import write_rows
 from usage import CLI, usage_error
 
 pytestmark = pytest.mark.system

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import make_tokenizer
 from ringtune.train import config, data, tables
 from ringtune.train.columns import Columns
 from ringtune.train.stop import StopFlag
 from ringtune.train.task import Task
+from tiny import make_tokenizer
 
 
 class Alone:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from conftest import make_tokenizer
 from preparing import prepare, settings_of
 from ringtune.train import data
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.task.classification import Classification
+from tiny import make_tokenizer
 
 
 def glue_like(folder, monkeypatch):

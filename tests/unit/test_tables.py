@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_tokenizer
 from preparing import GOOD, Alone, load, prepare, settings_of
 from ringtune.train import config, data, publish, tables, tokens
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.stop import StopFlag
+from tiny import make_tokenizer
 
 
 def test_changed_content_under_the_same_name_is_read_again(tmp_path):
