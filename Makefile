@@ -11,7 +11,7 @@ TEST_JOBS ?= 2
 RANKS_ENV := OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 \
 	PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMP_NUM_THREADS=1
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" $(RANKS_ENV)
-PYTEST := $(RUN) $(BIN)/pytest -n $(TEST_JOBS) --dist worksteal --durations 15
+PYTEST := $(RUN) $(BIN)/pytest -n $(TEST_JOBS) --dist worksteal --durations 40
 
 # bf16 takes minutes for what fp32 does in seconds where the processor has no instructions for it.
 BF16 := $(if $(wildcard /dev/nvidia0)$(shell grep -m1 -ow -e avx512_bf16 -e amx_bf16 /proc/cpuinfo),true,false)

@@ -198,7 +198,7 @@ def same_result(folders: dict[str, Path], mode: str) -> None:
 def test_a_fine_tune_has_the_same_result_by_every_launcher_and_over_two_hosts(
     make_cluster, workshop, tmp_path, what, mode
 ):
-    """In exact mode the same bits; in fast mode the same curve to float tolerance."""
+    """In exact mode the same bits; in fast mode, by some in the short variant, the same curve to float tolerance."""
     tiny = copied(workshop, tmp_path)
 
     def command(folder: Path) -> list[str]:
@@ -227,6 +227,8 @@ def test_a_fine_tune_has_the_same_result_by_every_launcher_and_over_two_hosts(
         "hosts mpi": [*ours, "-H", "a:1,b:1", "--"],
         "hosts gloo": [*ours, "-H", "a:1,b:1", "--controller", "gloo", "--"],
     }
+    if (what, mode) == ("tiny", "fast"):  # one of each launcher and controller, and two hosts
+        ways = {name: ways[name] for name in ("mpirun", "run horovodrun gloo", "hosts mpi")}
     folders = {name: tmp_path / name.replace(" ", "-") for name in ways}
     for name, words in ways.items():
         done = cluster.run("a", [*words, *command(folders[name])], env=ENV, limit_s=240)

@@ -49,8 +49,13 @@ def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(des
     mine = desk("n1", "n2")
     mine.submit(*TWO_NODES, "--time=1", "--signal=USR1@30", **settings)
     found = mine.finish(limit_s=480)
-    assert found["state"] == "COMPLETED" and found["requeues"] >= 2, mine.log()
-    assert {each["reason"] for each in mine.events("ended")} == {"stopped by SIGUSR1 with a checkpoint", "finished"}
+    # Once on a machine that takes 80 steps a second, more often on others.
+    assert found["state"] == "COMPLETED" and found["requeues"] >= 1, mine.log()
+    reasons = [each["reason"] for each in mine.events("ended")]
+    assert reasons[-1] == "finished" and set(reasons[:-1]) <= {
+        "stopped by SIGUSR1 with a checkpoint",
+        "stopped by SIGUSR1 before the ranks had started",  # within 30 s, on a machine with much else to do
+    }
     done = workshop.train(0, tmp_path / "whole", **settings)
     assert done.returncode == 0, done.output
     mine.finished_as(tmp_path / "whole", 2400)

@@ -57,6 +57,7 @@ def test_no_launcher_means_one_rank_and_the_same_bits(reference):
     assert digests(reference(0), 12) == digests(reference(1), 12)
 
 
+@pytest.mark.long
 def test_accuracy_at_one_two_and_three_ranks_lies_within_the_spread_of_three_seeds(workshop, reference):
     """On the tiny model; test_accuracy does the same on the demo's."""
     settings = {"max_steps": 60, "validation_file": workshop.rows, "logging_steps": 20}
