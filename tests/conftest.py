@@ -29,6 +29,9 @@ from ringtune.train.contract import cache_folder
 settings.register_profile("ringtune", settings.get_profile(settings.get_current_profile_name()), deadline=None)
 settings.load_profile("ringtune")
 
+# What Open MPI chooses here by itself, after a second of looking for networks of other kinds at every start.
+os.environ.setdefault("OMPI_MCA_btl", "self,sm,tcp")
+
 pytest_plugins = ["cluster.desk"]  # fixtures of several test files
 ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "faults.py"

@@ -127,7 +127,9 @@ def test_a_slurmctld_that_is_away_changes_nothing_and_is_waited_for_where_it_is_
     mine.finished_as(whole, 400)
 
 
-@pytest.mark.parametrize(("killed", "left"), [("n1", ["n2", "n3"]), ("n2", ["n1", "n3"])])
+@pytest.mark.parametrize(
+    ("killed", "left"), [("n1", ["n2", "n3"]), pytest.param("n2", ["n1", "n3"], marks=pytest.mark.long)]
+)
 def test_a_node_whose_slurmd_is_killed_is_left_for_another(desk, whole, killed, left):
     """All that runs there dies, SLURM's own first. With the first node the batch step does: the next start says so."""
     mine = desk("n1", "n2", "n3")

@@ -157,7 +157,7 @@ def test_regression_bf16_and_fp16_with_loss_scaling_train_and_resume(workshop: W
     )
     for precision in ("bf16", "fp16"):
         changes = {precision: "true", "train_file": ratings, "validation_file": ratings, "save_steps": 3}
-        done = workshop.train(2, tmp_path / precision, kill_at=5, **changes)
+        done = workshop.train(2, tmp_path / precision, kill_at=7, **changes)  # the second save waits for the first
         assert done.returncode != 0
         done = workshop.train(2, tmp_path / precision, **changes)
         assert done.returncode == 0, done.output
