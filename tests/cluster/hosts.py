@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,8 +117,7 @@ class Cluster:
         try:
             output, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            for pid in self.pids_on(host):
-                os.kill(pid, signal.SIGKILL)
+            self.kill_on(host)
             output, _ = process.communicate()
             raise AssertionError(f"no end after {limit_s} s on {host}: {shlex.join(command)}\n{output}") from None
         return Done(process.returncode, output, time.monotonic() - started)
@@ -147,6 +147,12 @@ class Cluster:
             except OSError:
                 continue  # it has just ended
         return found
+
+    def kill_on(self, host: str, word: str = "", number: int = signal.SIGKILL) -> None:
+        """Send a signal to the processes of a host whose command line has the word; some may end meanwhile."""
+        for pid in self.pids_on(host, word):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def command_lines(self) -> list[str]:
         """Return what still runs on any host."""

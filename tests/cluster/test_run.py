@@ -103,8 +103,7 @@ def start_waiting(cluster, *words: object) -> subprocess.Popen[str]:
 def test_a_signal_to_the_launcher_ends_every_rank_on_every_host(make_cluster, number, launcher, controller):
     cluster = make_cluster("a", "b")
     process = start_waiting(cluster, "--launcher", launcher, "--controller", controller)
-    for pid in cluster.pids_on("a", "ringtune-launch run"):
-        os.kill(pid, number)
+    cluster.kill_on("a", "ringtune-launch run", number=number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
     assert f"stopped by {number.name}" in output
@@ -114,8 +113,7 @@ def test_a_signal_to_the_launcher_ends_every_rank_on_every_host(make_cluster, nu
 def test_a_launcher_that_is_killed_leaves_nothing_running(make_cluster):
     cluster = make_cluster("a", "b")
     process = start_waiting(cluster)
-    for pid in cluster.pids_on("a", "ringtune-launch run"):
-        os.kill(pid, signal.SIGKILL)
+    cluster.kill_on("a", "ringtune-launch run")
     process.communicate(timeout=60)
     assert nothing_left(cluster), cluster.command_lines()
 
@@ -148,8 +146,7 @@ def test_a_host_that_loses_power_is_named(make_cluster):
 def test_all_hosts_that_cannot_take_ranks_are_named_at_once_before_anything_starts(make_cluster):
     refused = "-o AuthorizedKeysFile=/mnt/stranger.pub"
     cluster = make_cluster("a", "b", "c", "d", sshd_options={"c": refused})
-    for pid in cluster.pids_on("b"):
-        os.kill(pid, signal.SIGKILL)
+    cluster.kill_on("b")
     cluster.cut("b")
     wrong_version(cluster, "d", "transformers")
     done = cluster.run("a", launch("-H", "a:1,b:1,c:1,d:1,e:1"), env=ENV)

@@ -83,8 +83,7 @@ def test_a_killed_rank_and_a_killed_launcher_are_told_and_gone_on_from(desk, who
     for pid in mine.slurm.cluster.pids_on("n2", "ringtune-train --config")[-1:]:
         os.kill(pid, signal.SIGKILL)
     mine.until(lambda found: found["requeues"] == 1 and found["state"] == "RUNNING" and found["step"] >= 100)
-    for pid in mine.slurm.cluster.pids_on("n1", "ringtune.launch.cli run"):
-        os.kill(pid, signal.SIGKILL)
+    mine.slurm.cluster.kill_on("n1", "ringtune.launch.cli run")
     found = mine.finish()
     assert (found["state"], found["requeues"]) == ("COMPLETED", 2), mine.log()
     reasons = [each["reason"] for each in mine.events("ended")]
@@ -109,8 +108,7 @@ def test_a_slurmctld_that_is_away_changes_nothing_and_is_waited_for_where_it_is_
     start(mine)
 
     def kill_slurmctld() -> None:
-        for pid in mine.slurm.cluster.pids_on("login", "slurmctld"):
-            os.kill(pid, signal.SIGKILL)
+        mine.slurm.cluster.kill_on("login", "slurmctld")
 
     kill_slurmctld()
     [batch_step] = mine.slurm.cluster.pids_on("n1", "ringtune.slurm.batch")
@@ -136,8 +134,7 @@ def test_a_node_whose_slurmd_is_killed_is_left_for_another(desk, whole, killed, 
     lost = start(mine)["nodes"]
     assert lost == "n[1-2]"
     for word in ("slurmstepd", "slurmd", "srun", "ringtune"):
-        for pid in mine.slurm.cluster.pids_on(killed, word):
-            os.kill(pid, signal.SIGKILL)
+        mine.slurm.cluster.kill_on(killed, word)
     found = mine.finish()
     assert found["state"] == "COMPLETED" and found["requeues"] >= 1, mine.log()
     assert mine.events("started")[-1]["nodes"] == left

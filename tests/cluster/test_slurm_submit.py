@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -114,8 +112,7 @@ def test_a_job_that_slurm_has_forgotten_is_told_from_its_run_directory(desk):
     mine = desk("n1")
     job = mine.submit("--ntasks=1", max_steps=2)
     assert mine.finish()["state"] == "COMPLETED"
-    for pid in mine.slurm.cluster.pids_on("login", "slurmctld"):
-        os.kill(pid, signal.SIGKILL)
+    mine.slurm.cluster.kill_on("login", "slurmctld")
     away = mine.status(job)
     assert away["state"] == "COMPLETED" and "SLURM does not answer" in away["reason"], away
     for each in mine.slurm.state.glob("job_state*"):
