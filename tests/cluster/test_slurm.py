@@ -49,8 +49,7 @@ def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(des
     mine = desk("n1", "n2")
     mine.submit(*TWO_NODES, "--time=1", "--signal=USR1@30", **settings)
     found = mine.finish(limit_s=480)
-    # Once on a machine that takes 80 steps a second, more often on others.
-    assert found["state"] == "COMPLETED" and found["requeues"] >= 1, mine.log()
+    assert found["state"] == "COMPLETED" and found["requeues"] >= 2, mine.log()
     reasons = [each["reason"] for each in mine.events("ended")]
     assert reasons[-1] == "finished" and set(reasons[:-1]) <= {
         "stopped by SIGUSR1 with a checkpoint",
