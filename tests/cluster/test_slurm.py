@@ -51,10 +51,9 @@ def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(des
     found = mine.finish(limit_s=480)
     assert found["state"] == "COMPLETED" and found["requeues"] >= 2, mine.log()
     reasons = [each["reason"] for each in mine.events("ended")]
-    assert reasons[-1] == "finished" and set(reasons[:-1]) <= {
-        "stopped by SIGUSR1 with a checkpoint",
-        "stopped by SIGUSR1 before the ranks had started",  # within 30 s, on a machine with much else to do
-    }
+    # On a machine with much else to do, ranks may need more than the 30 s until the warning to start.
+    slow = "stopped by SIGUSR1 before the ranks had started"
+    assert reasons[-1] == "finished" and set(reasons) - {slow} == {"stopped by SIGUSR1 with a checkpoint", "finished"}
     done = workshop.train(0, tmp_path / "whole", **settings)
     assert done.returncode == 0, done.output
     mine.finished_as(tmp_path / "whole", 2400)
