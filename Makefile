@@ -38,7 +38,8 @@ $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml
 	$(BIN)/pip install --quiet --no-build-isolation -c constraints.txt -e '.[horovod,test,lint]'
 	touch $@
 
-$(VENV)/.horovod: $(VENV)/.installed launch/horovod.py launch/corrections.py launch/packages.py launch/toolchain.py
+$(VENV)/.horovod: $(VENV)/.installed $(addprefix launch/,build.py \
+	corrections.py cuda.py horovod.py target.py toolchain.py)
 	$(BIN)/ringtune-launch horovod
 	touch $@
 

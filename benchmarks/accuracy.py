@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ringtune.launch.demo import fetch
-from ringtune.launch.horovod import rank_environment
+from ringtune.launch.verify import rank_environment
 from ringtune.train.contract import cache_folder
 
 CONFIG = Path(__file__).with_name("demo.yaml")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ringtune.launch.demo import MIXED_FILE, fetch
-from ringtune.launch.horovod import rank_environment
+from ringtune.launch.verify import rank_environment
 from ringtune.train.contract import cache_folder
 from safetensors.numpy import load_file
 

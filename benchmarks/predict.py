@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 from ringtune.launch.demo import MIXED_FILE, fetch
-from ringtune.launch.horovod import rank_environment
+from ringtune.launch.verify import rank_environment
 from ringtune.train.contract import cache_folder
 
 NUM_RANKS = 2

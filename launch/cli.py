@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ringtune.launch import environment
+from ringtune.launch import cuda, environment
 from ringtune.launch.plan import Ssh
 from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError
 
@@ -38,9 +38,18 @@ def _parser() -> argparse.ArgumentParser:
         "horovod",
         help="build, install and verify Horovod for the torch and MPI of this environment",
         description="Build Horovod 0.28.1, with a short list of named corrections, for the torch, MPI and CUDA of this "
-        "environment, keep the wheel in a cache, install it, and verify it by an allreduce of two ranks over MPI and "
-        "over Gloo.",
+        "environment, keep the wheel in a cache, install it, and verify it by an allreduce of two ranks over MPI, over "
+        "Gloo and, where there is a GPU, over NCCL. With a CUDA build of torch and nvcc it is built for GPUs, also "
+        "where there is none.",
         epilog="exit codes: 0 Horovod works, 2 something is missing (it is named), 1 the build or verification failed",
+    )
+    horovod.add_argument("--cpu", action="store_true", help="build for CPUs only, even if torch knows CUDA")
+    horovod.add_argument(
+        "--cuda-arch",
+        type=_capabilities,
+        default=(),
+        metavar="80,90",
+        help="compute capabilities to build for (default: those of the GPUs present, else all that torch has)",
     )
     horovod.add_argument("--dry-run", action="store_true", help="show what would be done and do nothing")
     horovod.add_argument("--force", action="store_true", help="build even if the cache has the wheel")
@@ -81,6 +90,14 @@ def _count(text: str) -> int:
     if value < 1:
         raise ValueError
     return value
+
+
+def _capabilities(text: str) -> tuple[int, ...]:
+    """Return compute capabilities. Raises ValueError, from which argparse makes its message."""
+    found = cuda.capabilities(text)
+    if not found:
+        raise ValueError
+    return found
 
 
 def _port(text: str) -> int:
@@ -258,12 +275,18 @@ def _horovod(options: argparse.Namespace) -> int:
     from ringtune.launch import horovod
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the exception also ends the compilers
+    if options.cpu and options.cuda_arch:
+        raise UsageError("--cuda-arch", "there is nothing to build for GPUs with --cpu", todo="leave one of them out")
     return horovod.provide(
-        cache_dir=options.cache_dir,
-        dry_run=options.dry_run,
-        force=options.force,
-        jobs=options.jobs,
-        verify=not options.no_verify,
+        horovod.Request(
+            cache_dir=options.cache_dir,
+            dry_run=options.dry_run,
+            force=options.force,
+            jobs=options.jobs,
+            verify=not options.no_verify,
+            cpu_only=options.cpu,
+            capabilities=options.cuda_arch,
+        )
     )
 
 

@@ -1,62 +1,78 @@
-"""Provide a Horovod that works with the torch and MPI of this environment: build, cache, install, verify."""
+"""Provide a Horovod that works with the torch, MPI and CUDA of this environment: build, cache, install, verify."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import tarfile
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from ringtune.launch import corrections, toolchain
-from ringtune.launch.packages import download
-from ringtune.launch.toolchain import Toolchain
-from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, cache_folder
+from ringtune.launch import corrections, cuda, toolchain, wheels
+from ringtune.launch.build import PIN, VERSION, build
+from ringtune.launch.target import Target, find_target
+from ringtune.launch.toolchain import Toolchain, find_toolchain, require_space
+from ringtune.launch.verify import verify
+from ringtune.launch.wheels import Built
+from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, UsageError, cache_folder
 
-VERSION = "0.28.1"
-PIN = f"horovod=={VERSION} --hash=sha256:92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 MARKER = "ringtune-key"  # file in the installed package's metadata: the key of the wheel that is installed
-VERIFY_LIMIT_S = 120
-#: Run by two ranks: each gets the sum of both.
-VERIFY_CODE = (
-    "import torch, horovod.torch as hvd; hvd.init(); n = hvd.size();"
-    "total = hvd.allreduce(torch.full((3,), float(hvd.rank() + 1)), op=hvd.Sum, name='verify');"
-    "assert n == 2 and total.tolist() == [3.0] * 3, (n, total)"
-)
 
 
-def provide(*, cache_dir: Path | None, dry_run: bool, force: bool, jobs: int | None, verify: bool) -> int:
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    cache_dir: Path | None = None
+    dry_run: bool = False
+    force: bool = False  # build even if the cache has the wheel
+    jobs: int | None = None  # compilers at once
+    verify: bool = True
+    cpu_only: bool = False
+    capabilities: tuple[int, ...] = ()  # of the GPUs to build for; () for those that are found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: install a wheel of the cache, or build one."""
+
+    target: Target
+    tools: Toolchain | None  # None: this machine cannot build, for the reason given
+    built: Built | None
+    remarks: tuple[str, ...]  # what was chosen for the user, and why
+
+
+def provide(request: Request) -> int:
     """Make ``import horovod.torch`` work here and return the exit code.
 
     Survives a crash at any point: the wheel enters the cache by one rename, under a lock. Raises UsageError for
     whatever is missing, before anything is built.
     """
-    cache = cache_folder(cache_dir) / "horovod"
-    tools = toolchain.find(cache)
-    key = tools.key(recipe())
-    folder = cache / key
-    if dry_run:
-        return _show(tools, folder)
-    if _installed_key() == key and not force:
-        print(f"Horovod {VERSION} for torch {tools.torch} and {tools.mpi} is installed already ({key})")
-    else:
-        with _lock(cache / f"{key}.lock"):
-            if force:
-                shutil.rmtree(folder, ignore_errors=True)
-            if not (folder / "built").exists() and not _build(tools, folder, jobs):
+    cache = cache_folder(request.cache_dir) / "horovod"
+    require_space(cache)
+    plan = make_plan(request, cache)
+    for each in plan.remarks:
+        print(each)
+    if request.dry_run:
+        return _show(plan, cache)
+    built = plan.built
+    if built is None:
+        assert plan.tools is not None
+        key = wheels.key(recipe(), plan.target, plan.tools)
+        with wheels.lock(cache / f"{key}.lock"):
+            built = None if request.force else wheels.find_built(cache, recipe(), plan.target, plan.tools)
+            if built is None and not build(recipe(), plan.target, plan.tools, cache / key, request.jobs):
                 return EXIT_FAILED
-        _install(next(folder.glob("*.whl")), key)
-    return _verify() if verify else EXIT_FINISHED
+        built = built or wheels.find_built(cache, recipe(), plan.target, plan.tools)
+        assert built is not None
+    elif _installed_key() == built.key:
+        print(f"Horovod {VERSION} for {describe(plan.target)} is installed already ({built.key})")
+    if _installed_key() != built.key or request.force:
+        _install(built)
+    if not request.verify:
+        return EXIT_FINISHED
+    return EXIT_FINISHED if verify(plan.target) else EXIT_FAILED
 
 
 def recipe() -> str:
@@ -64,129 +80,87 @@ def recipe() -> str:
     return json.dumps([PIN, [asdict(each) for each in corrections.CORRECTIONS]])
 
 
-def environment(tools: Toolchain, wrapper: Path, jobs: int, base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the build. **Pure.**"""
-    result = {
-        **base,
-        "PATH": toolchain.search_path(base),
-        "CXX": str(wrapper),
-        "MAKEFLAGS": f"-j{jobs}",
-        # Without it, a torch that cannot be used gives a build that succeeds but has no torch support.
-        "HOROVOD_WITH_PYTORCH": "1",
-        "HOROVOD_WITHOUT_TENSORFLOW": "1",
-        "HOROVOD_WITHOUT_MXNET": "1",
-        "HOROVOD_WITH_MPI": "1",
-        "HOROVOD_WITH_GLOO": "1",
-        "CMAKE_POLICY_VERSION_MINIMUM": "3.5",  # CMake 4 refuses the versions that Horovod's third-party code asks for
-    }
-    if tools.uses_cuda:
-        result |= {"HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_CUDA_HOME": str(Path(tools.nvcc).parent.parent)}
-        if tools.nccl_home:
-            result["HOROVOD_NCCL_HOME"] = tools.nccl_home
-    return result
+def describe(target: Target) -> str:
+    """Return a target in a few words. **Pure.**"""
+    gpus = f"CUDA {target.cuda} (GPUs {','.join(map(str, target.capabilities))}), NCCL {target.nccl}"
+    return f"torch {target.torch}, {target.mpi}, {gpus if target.cuda else 'CPUs only'}"
 
 
-def _show(tools: Toolchain, folder: Path) -> int:
-    for name, value in asdict(tools).items():
-        print(f"{name:17} {value or '-'}")
-    state = (
-        "in the cache: nothing to build" if (folder / "built").exists() else "to be built (2 to 4 minutes on two cores)"
-    )
+def make_plan(request: Request, cache: Path) -> Plan:
+    """Return what is to be done. Raises UsageError naming what is missing.
+
+    A machine without compilers can use a wheel that another one built; one without GPUs and nvcc gets a Horovod for
+    CPUs, even if torch knows CUDA; one with a GPU gets nvcc from the package index.
+    """
+    target = find_target(cpu_only=request.cpu_only, capabilities=request.capabilities)
+    plan = _plan_for(target, request, cache)
+    if plan:
+        return plan
+    if request.capabilities or cuda.has_gpu():
+        package = toolchain.nvcc_package(target.cuda)
+        if not package or request.dry_run:
+            find_toolchain(target)  # raises: nvcc is missing
+        _get_nvcc(package)
+        return Plan(target, find_toolchain(target), None, (f"nvcc: from the package {package}",))
+    remark = f"torch {target.torch} knows CUDA, but there is no GPU and no nvcc here: Horovod for CPUs only"
+    plan = _plan_for(target.without_gpus(), request, cache)
+    assert plan is not None
+    return Plan(plan.target, plan.tools, plan.built, (*plan.remarks, remark))
+
+
+def _plan_for(target: Target, request: Request, cache: Path) -> Plan | None:
+    """Return the plan for one target; None where only nvcc is missing. Raises UsageError where more is."""
+    try:
+        tools: Toolchain | None = find_toolchain(target)
+        why = ""
+    except UsageError as error:
+        tools, why = None, str(error)
+    built = None if request.force else wheels.find_built(cache, recipe(), target, tools)
+    if built and why:
+        return Plan(target, None, built, (f"the wheel {built.key} was built on another machine: here, {why}",))
+    if built or tools:
+        return Plan(target, tools, built, ())
+    if target.cuda and cuda.find_toolkit(target.cuda.split(".")[0]) is None:
+        find_toolchain(target.without_gpus())  # raises if more is missing
+        return None
+    find_toolchain(target)
+    raise AssertionError("find_toolchain has raised")
+
+
+def _get_nvcc(package: str) -> None:
+    """Install nvcc beside torch. Raises UsageError with pip's words if that fails."""
+    print(f"nvcc is missing: installing {package} (about 100 MB)", flush=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = " ".join(line for line in done.stderr.splitlines() if "ERROR" in line)[:300]
+        raise UsageError(
+            "horovod", f"nvcc is missing, and pip could not get {package}: {errors}", todo="see --help for --cpu"
+        )
+
+
+def _show(plan: Plan, cache: Path) -> int:
+    rows = {**asdict(plan.target), **(asdict(plan.tools) if plan.tools else {})}
+    for name, value in rows.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        print(f"{name:17} {shown or '-'}")
+    if plan.built:
+        folder, state = plan.built.folder, "in the cache: nothing to build"
+    else:
+        assert plan.tools is not None
+        folder = cache / wheels.key(recipe(), plan.target, plan.tools)
+        state = f"to be built ({'4 to 8' if plan.target.cuda else '2 to 4'} minutes on two cores)"
     print(f"wheel             {folder}\nstate             {state}")
     for each in corrections.CORRECTIONS:
         print(f"correction        {each.file}: {each.reason}")
     return EXIT_FINISHED
 
 
-def _build(tools: Toolchain, folder: Path, jobs: int | None) -> bool:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    log = folder.parent / f"{folder.name}.log"
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build.") as temporary:
-        work = Path(temporary)
-        sources = _unpack(download(PIN, work / "archive", source=True), work / "sources")
-        corrections.apply(sources)
-        wrapper = _compiler_wrapper(work / "c++", tools)
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--no-build-isolation",
-            "--no-deps",
-            "--no-cache-dir",
-            "--no-index",
-            "-w",
-            str(work / "wheel"),
-            str(sources),
-        ]
-        print(
-            f"building Horovod {VERSION} for torch {tools.torch}, {tools.mpi}" + (", CUDA" if tools.uses_cuda else "")
-        )
-        print(f"log: {log}", flush=True)
-        env = environment(tools, wrapper, jobs or os.cpu_count() or 1, os.environ)
-        if _run_showing_time(command, env, log):
-            print(f"ringtune-launch: horovod: the build failed; the last lines of {log}:", file=sys.stderr)
-            print("\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr)
-            return False
-        done = work / "done"
-        done.mkdir()
-        wheel = next((work / "wheel").glob("horovod-*.whl"))
-        os.rename(wheel, done / wheel.name)
-        (done / "built").write_text(json.dumps(asdict(tools), indent=1))
-        shutil.rmtree(folder, ignore_errors=True)  # without "built" it is incomplete
-        os.rename(done, folder)
-    return True
-
-
-def _unpack(archive: Path, folder: Path) -> Path:
-    """Return the one folder inside a source archive."""
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
-    return next(folder.iterdir())
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time build a wheel; the kernel releases the lock when its holder ends (flock(2))."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _compiler_wrapper(path: Path, tools: Toolchain) -> Path:
-    """Write a script that calls the compiler with the C++ standard that torch needs, and return its path.
-
-    Horovod asks for C++14, torch's headers need a later one, and of several -std options the last one counts.
-    """
-    path.write_text(f'#!/bin/sh\nexec "{tools.compiler}" "$@" -std=c++{tools.cxx_standard}\n')
-    path.chmod(0o755)
-    return path
-
-
-def _run_showing_time(command: list[str], env: Mapping[str, str], log: Path) -> int:
-    started = time.monotonic()
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            command, env=dict(env), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            while True:
-                try:
-                    return process.wait(timeout=15)
-                except subprocess.TimeoutExpired:
-                    print(f"  compiling, {time.monotonic() - started:.0f} s", flush=True)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-
-
-def _install(wheel: Path, key: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", str(wheel)],
-        check=True,
-    )
-    _marker().write_text(key)
-    print(f"installed {wheel.name} ({key})")
+def _install(built: Built) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall"]
+    subprocess.run([*command, str(built.wheel)], check=True)
+    _marker().write_text(built.key)
+    print(f"installed {built.wheel.name} ({built.key})")
 
 
 def _marker() -> Path:
@@ -198,48 +172,3 @@ def _installed_key() -> str:
         return _marker().read_text()
     except (metadata.PackageNotFoundError, OSError):
         return ""
-
-
-def _verify() -> int:
-    """Run an allreduce of two ranks by each controller, started as a user would; return the exit code."""
-    horovodrun = str(toolchain.scripts_folder() / "horovodrun")
-    for controller in ("mpi", "gloo"):
-        command = [horovodrun, f"--{controller}", "-np", "2", sys.executable, "-c", VERIFY_CODE]
-        with tempfile.TemporaryFile("w+") as output:
-            process = subprocess.Popen(
-                command,
-                env=rank_environment(os.environ),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                code = process.wait(timeout=VERIFY_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                code = -1
-            if code:
-                output.seek(0)
-                print(output.read(), file=sys.stderr)
-                why = f"exit code {code}" if code > 0 else f"no answer in {VERIFY_LIMIT_S} s"
-                print(f"ringtune-launch: horovod: two ranks over {controller} failed: {why}", file=sys.stderr)
-                return EXIT_FAILED
-        print(f"verified: 2 ranks, allreduce over {controller}")
-    return EXIT_FINISHED
-
-
-def rank_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment in which ranks can start on one machine, also as root and on one core. **Pure.**
-
-    Without these variables Open MPI 5 and its launcher PRRTE refuse both (their manuals).
-    """
-    return {
-        **base,
-        "PATH": toolchain.search_path(base),
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "PRTE_ALLOW_RUN_AS_ROOT": "1",
-        "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    }

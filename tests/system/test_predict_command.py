@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import usage
 from conftest import predict, ranks, run_command, script
-from ringtune.launch.horovod import rank_environment
+from ringtune.launch.verify import rank_environment
 from ringtune.train.predict import predict as rows_of
 
 pytestmark = pytest.mark.system

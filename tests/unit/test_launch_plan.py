@@ -207,7 +207,7 @@ def test_flags_out_of_range_are_refused_before_anything_is_looked_at(capsys, wor
     ],
 )
 def test_a_launcher_that_is_missing_is_named_with_what_to_install(monkeypatch, launcher, words):
-    monkeypatch.setattr(run.toolchain, "which", lambda name: None)
+    monkeypatch.setattr(run.commands, "which", lambda name: None)
     with pytest.raises(UsageError, match=f"--launcher {launcher}: {words}"):
         run.make_plan(run.LaunchRequest(("true",), 2, launcher=launcher), {"PATH": "/bin"})
 
