@@ -33,8 +33,11 @@ CARRIED = (
     "TOKENIZERS_*",
     "RINGTUNE_*",
 )
-#: Variables that the launcher's own process needs on this machine.
+#: Which GPUs of a host to use. They are true of one host only: another may have others, and SLURM sets them for each.
+GPU_CHOICE = ("*_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+#: Variables that the launcher's own process needs on this machine; ranks beside it inherit them.
 LOCAL = (
+    *GPU_CHOICE,
     "HOME",
     "USER",
     "LOGNAME",
@@ -103,7 +106,12 @@ HOROVOD_SETTINGS = (
 
 def is_carried(name: str) -> bool:
     """Return whether a variable reaches the ranks without -x. **Pure.** A secret never does."""
-    return not is_secret(name) and any(fnmatch.fnmatchcase(name, pattern) for pattern in CARRIED)
+    return not is_secret(name) and not is_gpu_choice(name) and _matches(name, CARRIED)
+
+
+def is_gpu_choice(name: str) -> bool:
+    """Return whether a variable names the GPUs to use, which is true of one host only. **Pure.**"""
+    return _matches(name, GPU_CHOICE)
 
 
 def is_secret(name: str) -> bool:
@@ -135,7 +143,11 @@ def for_ranks(environ: Mapping[str, str], asked: Sequence[str], settings: Mappin
 
 def for_launcher(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that the launcher's own process needs on this machine. **Pure.**"""
-    return {name: value for name, value in environ.items() if any(fnmatch.fnmatchcase(name, each) for each in LOCAL)}
+    return {name: value for name, value in environ.items() if _matches(name, LOCAL)}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, each) for each in patterns)
 
 
 def horovod_settings(values: Mapping[str, object]) -> dict[str, str]:

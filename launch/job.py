@@ -19,6 +19,7 @@ from typing import Any
 
 from ringtune.launch import control
 from ringtune.launch.blame import Ending, Verdict, judge
+from ringtune.launch.environment import is_gpu_choice
 from ringtune.launch.launcher_process import END_GRACE_S, LauncherProcess
 from ringtune.launch.plan import Command, LaunchPlan
 from ringtune.launch.rank_output import KEPT_LINES, RankOutput
@@ -163,10 +164,12 @@ class Job:
         first = self.states[0].hello
         on_one_host = len({state.ending.slot.host for state in self.states}) == 1
         master = "127.0.0.1" if on_one_host else str(first["address"])
+        # horovodrun drops CUDA_VISIBLE_DEVICES even where the user asks for it.
+        asked = {name: value for name, value in self.plan.environment.items() if is_gpu_choice(name)}
         for state in self.states:
             assert state.channel is not None
             own = self.rendezvous.environment(state.ending.slot) if self.rendezvous else {}
-            environment = {"MASTER_ADDR": master, "MASTER_PORT": str(first["port"]), **own}
+            environment = {"MASTER_ADDR": master, "MASTER_PORT": str(first["port"]), **own, **asked}
             state.channel.send(go=environment, bound=self.bound)
 
     def _receive(self, state: RankState) -> None:

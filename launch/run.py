@@ -64,11 +64,23 @@ def run(request: LaunchRequest, environ: Mapping[str, str] = os.environ) -> int:
         print(shlex.join(command.argv), file=sys.stderr, flush=True)
     if plan.launcher == "srun" and plan.controller == "mpi":
         preflight.check_mpi(plan)
-    plan = replace(plan, environment={**environment.for_launcher(environ), **plan.environment})
+    command = replace(command, environment={**_own_environment(plan, environ), **command.environment})
     advertised = "127.0.0.1" if plan.is_local else control.own_address_towards(*remote_hosts(plan))
     return Job(
         plan, command, advertised, timeouts=request.timeouts, bound=request.bound, output_dir=request.output_dir
     ).run()
+
+
+def _own_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the launcher's own process, and report a choice of GPUs that other hosts do not get."""
+    own = {name: each for name, each in environment.for_launcher(environ).items() if name not in plan.environment}
+    if plan.is_local:
+        return own
+    for name in filter(environment.is_gpu_choice, list(own)):
+        print(f"{name}={own[name]} stays on this machine; -x {name} carries it to every host", file=sys.stderr)
+        if plan.launcher == "srun":  # it takes its whole environment to every node, where SLURM's own value is right
+            del own[name]
+    return own
 
 
 def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
