@@ -63,7 +63,7 @@ def find_toolkit(major: str) -> Toolkit | None:
     """Return the CUDA toolkit to build with: of this major version if there is one, else any, to be named.
 
     Looked at are ``CUDA_HOME``, which is never replaced by another, or else nvcc on PATH, the toolkit that the package
-    ``cuda-toolkit[nvcc]`` puts beside torch, and /usr/local/cuda.
+    ``cuda-toolkit[cccl,nvcc]`` puts beside torch, and /usr/local/cuda.
     """
     named = os.environ.get("CUDA_HOME") or os.environ.get("HOROVOD_CUDA_HOME")
     found = [each for each in map(_toolkit, [f"{named}/bin/nvcc"] if named else _compilers(major)) if each]
@@ -72,7 +72,9 @@ def find_toolkit(major: str) -> Toolkit | None:
 
 def _compilers(major: str) -> Iterable[str]:
     yield shutil.which("nvcc") or ""
-    yield str(packages_folder(major) / "bin" / "nvcc")
+    packages = packages_folder(major)
+    if (packages / "include" / "cccl").exists():  # a package of its own, without which nothing compiles
+        yield str(packages / "bin" / "nvcc")
     yield str(DEFAULT_HOME / "bin" / "nvcc")
 
 

@@ -92,8 +92,8 @@ def how_to_get_nvcc(version: str) -> str:
 
 
 def nvcc_package(version: str) -> str:
-    """Return the package that brings nvcc beside torch; "" before CUDA 13, whose packages lack parts. **Pure.**"""
-    return f"cuda-toolkit[nvcc]=={version}.*" if int(version.split(".")[0]) >= 13 else ""
+    """Return the package that brings nvcc and its headers beside torch; "" before CUDA 13, whose packages lack parts. **Pure.**"""
+    return f"cuda-toolkit[cccl,nvcc]=={version}.*" if int(version.split(".")[0]) >= 13 else ""
 
 
 def require_space(folder: Path) -> None:

@@ -209,11 +209,13 @@ def test_with_a_gpu_nvcc_comes_from_the_index(cuda_torch, tmp_path):
         fake_nvcc(tmp_path / "nothing", "13.0")
 
     cuda_torch.setattr(horovod, "_get_nvcc", install)
-    with pytest.raises(UsageError, match=r"nvcc for torch's CUDA 13.0 \(pip install 'cuda-toolkit\[nvcc\]==13.0.\*'"):
+    with pytest.raises(
+        UsageError, match=r"nvcc for torch's CUDA 13.0 \(pip install 'cuda-toolkit\[cccl,nvcc\]==13.0.\*'"
+    ):
         horovod.make_plan(horovod.Request(dry_run=True), tmp_path)
     assert asked == []
     plan = horovod.make_plan(horovod.Request(), tmp_path)
-    assert asked == ["cuda-toolkit[nvcc]==13.0.*"] and plan.tools.nvcc == "13.0" and plan.target.cuda == "13.0"
+    assert asked == ["cuda-toolkit[cccl,nvcc]==13.0.*"] and plan.tools.nvcc == "13.0" and plan.target.cuda == "13.0"
 
 
 def test_before_cuda_13_the_user_installs_the_toolkit_because_its_packages_lack_parts():
