@@ -45,6 +45,18 @@ class RankPlacement:
     local_size: int
 
 
+def network_variables(own: RankPlacement, environ: Mapping[str, str], own_address: Callable[[], str]) -> dict[str, str]:
+    """Return the variables by which Gloo and NCCL use the network that reaches the launcher.
+
+    By themselves they may choose one that other hosts do not reach, a container's bridge for example. An interface that
+    NCCL is to take by its whole name has a = before it (NCCL's manual, ``NCCL_SOCKET_IFNAME``).
+    """
+    if own.local_size == own.size and environ.get("HOROVOD_CONTROLLER") != "gloo":
+        return {}
+    interface = control.interface_of(own_address())
+    return {"HOROVOD_GLOO_IFACE": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
+
+
 def placement(environ: Mapping[str, str]) -> RankPlacement:
     """Return the placement that this process has by its launcher's variables. **Pure.**
 
@@ -173,8 +185,7 @@ class Keeper:
         num_cores = cores.bind(self.placement.local_rank, self.placement.local_size, bound=bound)
         env = {**os.environ, **environment, **torch_variables(self.placement), "PYTHONUNBUFFERED": "1"}
         env.setdefault("OMP_NUM_THREADS", str(num_cores))
-        if env.get("HOROVOD_CONTROLLER") == "gloo":
-            env.setdefault("HOROVOD_GLOO_IFACE", control.interface_of(self._own_address()))
+        env = {**network_variables(self.placement, env, self._own_address), **env}
         try:
             self.process = subprocess.Popen(
                 self.command,

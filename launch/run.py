@@ -97,16 +97,18 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
     launcher = choose_launcher(request.launcher, found, slots)
     controller = request.controller or ("gloo" if launcher == "srun" else "mpi")
     is_local = all(control.is_this_machine(host) for host in dict.fromkeys(slot.host for slot in slots))
+    # Gloo and NCCL know interfaces by name only; of a network, the supervisor of each rank finds the name.
+    is_name = bool(request.interface) and "/" not in str(request.interface)
     settings = {
         **(request.settings or {}),
         PROMISE_VARIABLE: ",".join(map(str, used_hosts(slots))),
     }
     if controller == "gloo":
         settings |= {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
-        if request.interface:
-            settings["HOROVOD_GLOO_IFACE"] = request.interface
-    if request.interface:
-        settings["NCCL_SOCKET_IFNAME"] = request.interface
+        if is_name:
+            settings["HOROVOD_GLOO_IFACE"] = str(request.interface)
+    if is_name:
+        settings["NCCL_SOCKET_IFNAME"] = f"={request.interface}"
     carried = environment.for_ranks({**environ, "PATH": commands.search_path(environ)}, request.carried, settings)
     return LaunchPlan(
         slots=tuple(slots),

@@ -92,7 +92,7 @@ def how_to_get_nvcc(version: str) -> str:
 
 
 def nvcc_package(version: str) -> str:
-    """Return the package that brings nvcc and its headers beside torch; "" before CUDA 13, whose packages lack parts. **Pure.**"""
+    """Return the package with nvcc and its headers; "" before CUDA 13, whose packages lack parts. **Pure.**"""
     return f"cuda-toolkit[cccl,nvcc]=={version}.*" if int(version.split(".")[0]) >= 13 else ""
 
 

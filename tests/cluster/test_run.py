@@ -272,3 +272,13 @@ def test_the_gpus_that_one_host_may_use_are_not_forced_on_another(make_cluster, 
     done = cluster.run("a", [*start, "-x", "CUDA_VISIBLE_DEVICES", "--", "python", "-c", code], env=env)
     assert "[0] GPUs 1\n" in done.output and "[1] GPUs 1\n" in done.output, done.output
     assert "stays on this machine" not in done.output
+
+
+def test_gloo_and_nccl_take_the_network_that_joins_the_hosts(make_cluster):
+    code = "import os; print('networks', os.environ.get('HOROVOD_GLOO_IFACE'), os.environ.get('NCCL_SOCKET_IFNAME'))"
+    cluster, program = make_cluster("a", "b"), ["--", "python", "-c", code]
+    start = [script("ringtune-launch"), "run", "-H", "a:1,b:1"]
+    done = cluster.run("a", [*start, *program], env=ENV)
+    assert "[0] networks eth0 =eth0\n" in done.output and "[1] networks eth0 =eth0\n" in done.output, done.output
+    done = cluster.run("a", [*start, "-x", "NCCL_SOCKET_IFNAME=ib", *program], env=ENV)
+    assert "[1] networks eth0 ib\n" in done.output, done.output
