@@ -102,6 +102,12 @@ class TrainConfig:
     """Compute in bfloat16 where it is safe; weights stay fp32."""
     fp16: bool = False
     """Compute in float16 with loss scaling; weights stay fp32."""
+    tf32: bool = False
+    """Let a GPU multiply fp32 matrices with the precision of TF32; much faster, about three digits."""
+    use_cpu: bool = free(False)
+    """Compute on the CPU even where there is a GPU."""
+    share_gpus: bool = free(False)
+    """Let several ranks use one GPU, their gradients summed through the host's memory: for tests, and slow."""
     seed: int = 42
     """Source of everything random."""
 

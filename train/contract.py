@@ -85,8 +85,18 @@ _FIXABLE = (
 )
 
 
+class OutOfMemory(Exception):
+    """One rank has no memory left, while the others wait for it: it ends at once, reporting ``usage``."""
+
+    def __init__(self, usage: UsageError) -> None:
+        super().__init__(str(usage))
+        self.usage = usage
+
+
 def as_usage(error: BaseException) -> BaseException:
-    """Return an error of the disk that the user can fix as a UsageError, any other as it is. **Pure.**"""
+    """Return an error of disk or memory that the user can fix as a UsageError, any other as it is. **Pure.**"""
+    if isinstance(error, OutOfMemory):
+        return error.usage
     if not isinstance(error, OSError) or error.errno not in _FIXABLE:
         return error
     where = error.filename2 or error.filename or "disk"

@@ -13,6 +13,7 @@ from importlib import metadata
 import torch
 from ringtune.train.comm import Comm
 from ringtune.train.contract import PROMISE_VARIABLE, UsageError, broken_promises, promised_placements
+from ringtune.train.device import choose_device, device_id, require_nccl
 from ringtune.train.stop import StopFlag
 
 ALIKE = ("torch", "horovod", "transformers", "ringtune")  # packages whose versions must be those of rank 0
@@ -28,15 +29,19 @@ class Place:
     local_size: int
     device: str  # cpu or cuda:N
     device_id: str  # one GPU's own number, "" for a CPU
+    device_name: str  # of a GPU, "" for a CPU
+    num_gpus: int  # GPUs that this rank sees
+    remark: str  # why it computes on the CPU, if one might expect otherwise
     num_cores: int  # CPUs this rank may use
     num_threads: int
     versions: str  # of what must be the same on all hosts
     pid: int
 
     def __str__(self) -> str:
+        gpu = f"{self.device_name}  " if self.device_name else ""
         return (
             f"rank {self.rank}  host {self.host}  local_rank {self.local_rank} of {self.local_size}  {self.device}  "
-            f"{self.num_threads} thread(s) on {self.num_cores} core(s)  {self.versions}  pid {self.pid}"
+            f"{gpu}{self.num_threads} thread(s) on {self.num_cores} core(s)  {self.versions}  pid {self.pid}"
         )
 
 
@@ -63,44 +68,50 @@ def use_threads(asked: int | None, local_size: int) -> int:
     return found
 
 
-def take_places(comm: Comm, stop: StopFlag, report: Callable[[object], None]) -> torch.device:
-    """Choose this rank's device, report every rank's place and check it against what was promised. **Collective.**"""
-    device = comm.work_together(lambda: choose_device(comm), stop, "place/device")
+def take_places(
+    comm: Comm,
+    stop: StopFlag,
+    report: Callable[[object], None],
+    *,
+    use_cpu: bool,
+    share_gpus: bool = False,
+    sums: bool = True,
+) -> torch.device:
+    """Choose this rank's device, report every rank's place and check it against what was promised. **Collective.**
+
+    use_cpu, share_gpus: as the user set them. sums: whether tensors of the device will be summed over the ranks.
+    """
+    remarks: list[str] = []
+
+    def choose() -> torch.device:
+        if sums and torch.cuda.is_available() and not (use_cpu or share_gpus):
+            require_nccl(comm)
+        return choose_device(comm, use_cpu=use_cpu, share_gpus=share_gpus, report=remarks.append)
+
+    device = comm.work_together(choose, stop, "place/device")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL and Horovod's streams take the current one
-    places = gather_places(comm, device)
-    for place in places:
-        report(place)
-    check_places(places, os.environ.get(PROMISE_VARIABLE))
+    comm.sums_on_host = share_gpus
+    places = gather_places(comm, device, " ".join(remarks))
+    for each in [*places, *remarks_on(places)]:
+        report(each)
+    check_places(places, os.environ.get(PROMISE_VARIABLE), share_gpus=share_gpus)
     return device
 
 
-def choose_device(comm: Comm) -> torch.device:
-    """Return this rank's GPU by its local rank, or the CPU where there is none."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if comm.local_rank >= torch.cuda.device_count():
-        # One visible GPU per rank is how SLURM binds them: then each rank's own is number 0.
-        if torch.cuda.device_count() == 1 and comm.local_size > 1 and os.environ.get("SLURM_JOB_ID"):
-            return torch.device("cuda", 0)
-        raise UsageError(
-            "launch",
-            f"local rank {comm.local_rank} has no GPU of its own, only {torch.cuda.device_count()} are visible",
-            legal="one GPU per rank",
-            todo="start fewer ranks per host",
-        )
-    return torch.device("cuda", comm.local_rank)
-
-
-def gather_places(comm: Comm, device: torch.device) -> list[Place]:
+def gather_places(comm: Comm, device: torch.device, remark: str) -> list[Place]:
     """Return every rank's place. **Collective.**"""
+    on_gpu = device.type == "cuda"
     mine = Place(
         rank=comm.rank,
         host=socket.gethostname(),
         local_rank=comm.local_rank,
         local_size=comm.local_size,
         device=str(device),
-        device_id=str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else "",
+        device_id=device_id(device, os.environ),
+        device_name=torch.cuda.get_device_name(device) if on_gpu else "",
+        num_gpus=torch.cuda.device_count() if on_gpu else 0,
+        remark=remark,
         num_cores=len(os.sched_getaffinity(0)),
         num_threads=torch.get_num_threads(),
         versions=f"python {platform.python_version()} "
@@ -110,14 +121,32 @@ def gather_places(comm: Comm, device: torch.device) -> list[Place]:
     return comm.gather_values(mine, "place")
 
 
-def faults(places: Sequence[Place], promise: str | None) -> list[str]:
+def remarks_on(places: Sequence[Place]) -> list[str]:
+    """Return what a user may not expect of the places, though the run is right: a line each. **Pure.**"""
+    lines = []
+    for host in dict.fromkeys(each.host for each in places):
+        here = [each for each in places if each.host == host]
+        lines += [f"host {host}: {remark}" for remark in dict.fromkeys(each.remark for each in here) if remark]
+        num_used, num_seen = len({each.device_id for each in here}), max(each.num_gpus for each in here)
+        if num_used < num_seen:
+            lines.append(f"host {host}: {num_seen} GPUs are visible, {num_used} used; one rank for each uses all")
+    names = sorted({each.device_name for each in places if each.device_name})
+    if len(names) > 1:
+        lines.append(f"the GPUs differ ({', '.join(names)}): the slowest sets the pace, and exact mode needs one kind")
+    return lines
+
+
+def faults(places: Sequence[Place], promise: str | None, *, share_gpus: bool = False) -> list[str]:
     """Return what is wrong with the places, a phrase each. **Pure.**
 
     promise: hosts and ranks as the launcher meant them, ``a:2,b:1``. Hosts are compared by who shares one, because a
     host may know itself by another name than the user does.
     """
     found = []
-    for what, key in (("local rank", lambda each: each.local_rank), ("GPU", lambda each: each.device_id)):
+    keys: dict[str, Callable[[Place], object]] = {"local rank": lambda each: each.local_rank}
+    if not share_gpus:
+        keys["GPU"] = lambda each: each.device_id
+    for what, key in keys.items():
         counts = Counter((each.host, key(each)) for each in places if key(each) != "")
         found += [
             f"{count} ranks of host {host} have {what} {value}" for (host, value), count in counts.items() if count > 1
@@ -125,6 +154,11 @@ def faults(places: Sequence[Place], promise: str | None) -> list[str]:
     for each in places:
         if each.versions != places[0].versions:
             found.append(f"rank {each.rank} (host {each.host}) runs {each.versions}, rank 0 {places[0].versions}")
+        if (each.num_gpus > 0) != (places[0].num_gpus > 0):
+            found.append(
+                f"rank {each.rank} (host {each.host}) computes on {each.device}, rank 0 on {places[0].device}"
+                + (f": {each.remark or places[0].remark}" if each.remark or places[0].remark else "")
+            )
     if promise:
         found += broken_promises(
             promised_placements(promise), [(each.host, each.local_rank, each.local_size) for each in places]
@@ -132,13 +166,13 @@ def faults(places: Sequence[Place], promise: str | None) -> list[str]:
     return found
 
 
-def check_places(places: Sequence[Place], promise: str | None) -> None:
+def check_places(places: Sequence[Place], promise: str | None, *, share_gpus: bool = False) -> None:
     """Raise UsageError, on every rank alike, if the ranks are not where they should be."""
-    wrong = faults(places, promise)
+    wrong = faults(places, promise, share_gpus=share_gpus)
     if wrong:
         raise UsageError(
             "launch",
             "; ".join(wrong),
-            legal="one placement for each rank, as promised, and the same versions on all hosts",
+            legal="one placement and one GPU for each rank, as promised, and the same versions on all hosts",
             todo="check the launcher's hosts and slots, and ringtune-launch doctor",
         )

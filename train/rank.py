@@ -13,6 +13,7 @@ from ringtune.train.contract import (
     EXIT_FAILED,
     EXIT_REQUEUE,
     EXIT_USAGE,
+    OutOfMemory,
     StopRequested,
     UsageError,
     as_usage,
@@ -76,7 +77,7 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
             print("stopped on request before the first step; the same command starts again", flush=True)
         code = EXIT_REQUEUE
     except Exception as error:
-        _die(name, comm, as_usage(error))
+        _die(name, comm, error)
     if comm is not None:
         comm.close()
     return code
@@ -89,10 +90,12 @@ def _die(name: str, comm: object, error: BaseException) -> None:
     """
     if isinstance(error, getattr(comm, "Broken", ())):
         leave(EXIT_FAILED)
-    if isinstance(error, UsageError):
-        print(f"{name}: {error}", file=sys.stderr, flush=True)
-        leave(EXIT_USAGE)
     rank, size = getattr(comm, "rank", promised_rank()), getattr(comm, "size", promised_size())
+    usage = as_usage(error)
+    if isinstance(usage, UsageError):
+        words = rank_message(rank, size, str(usage)) if isinstance(error, OutOfMemory) else str(usage)
+        print(f"{name}: {words}", file=sys.stderr, flush=True)
+        leave(EXIT_USAGE)
     text = "".join(traceback.format_exception(error))
     print(rank_message(rank, size, text), file=sys.stderr, flush=True)
     leave(EXIT_FAILED)

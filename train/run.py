@@ -45,9 +45,9 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
     """Train as the configuration says and return the exit code. **Collective.**"""
     # In exact mode one thread unless set otherwise: their number is part of the sums.
     use_threads(config.num_threads or (1 if config.mode == "exact" else None), comm.local_size)
-    _use_deterministic_kernels(config)
     report: Callable[..., None] = print if comm.rank == 0 else _silent
-    device = take_places(comm, stop, report)
+    device = take_places(comm, stop, report, use_cpu=config.use_cpu, share_gpus=config.share_gpus)
+    choose_kernels(config, device)
     lock = rundir.RunLock(Path(config.output_dir))  # taken by rank 0 alone
     try:
         opening = comm.on_rank_0(lambda: open_run(config, comm.size, lock, report, dry_run=dry_run), stop, "run/open")
@@ -81,11 +81,18 @@ def _silent(*words: object) -> None:
     """Print nothing: only rank 0 reports."""
 
 
-def _use_deterministic_kernels(config: TrainConfig) -> None:
-    """In exact mode let no GPU kernel add in an order of its own (PyTorch's notes on reproducibility)."""
+def choose_kernels(config: TrainConfig, device: torch.device) -> None:
+    """Set what torch computes with: TF32 if asked for; in exact mode no GPU kernel that adds in an order of its own.
+
+    (PyTorch's notes on reproducibility.) New tensors are not filled, which is for finding reads of memory that nothing
+    wrote, and would cost a pass over each.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     if config.mode == "exact":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _prepare(opening: Opening, comm: Comm, stop: StopFlag) -> Inputs:

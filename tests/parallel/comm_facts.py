@@ -23,6 +23,12 @@ assert comm.gather_values(rank, "facts/values") == list(range(size))
 assert comm.gather(torch.full((rank + 1,), rank), "facts/gather").tolist() == [
     r for r in range(size) for _ in range(r + 1)
 ]
+# A tensor of another device would be copied to the host without a word.
+try:
+    comm.gather(torch.empty(3, device="meta"), "facts/device")
+    raise SystemExit("a tensor of a device was gathered")
+except ValueError as error:
+    assert "facts/device: a tensor on meta" in str(error)
 assert comm.any(rank == size - 1, "facts/any") and not comm.any(False, "facts/none")
 
 

@@ -242,7 +242,7 @@ def places(*placements, **changes):
     from ringtune.train.place import Place
 
     return [
-        Place(rank, host, local, size, "cpu", "", 1, 1, "torch 2", 0)
+        Place(rank, host, local, size, "cpu", "", "", 0, "", 1, 1, "torch 2", 0)
         for rank, (host, local, size) in enumerate(placements)
     ]
 

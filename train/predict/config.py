@@ -58,6 +58,8 @@ class PredictConfig:
     """Compute in bfloat16 where it is safe; default: as the model's run did, or fp32."""
     fp16: bool | None = None
     """Compute in float16; default: as the model's run did, or fp32."""
+    use_cpu: bool = free(False)
+    """Compute on the CPU even where there is a GPU."""
     num_threads: int | None = free(None)
     """CPU threads per rank, a chunk of rows each; default: OMP_NUM_THREADS or a fair share of the cores."""
 

@@ -45,7 +45,7 @@ def run(config: PredictConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fa
     report: Report = functools.partial(print, flush=True) if comm.rank == 0 else _silent
     started = time.monotonic()
     num_threads = use_threads(config.num_threads, comm.local_size)
-    device = take_places(comm, stop, report)
+    device = take_places(comm, stop, report, use_cpu=config.use_cpu, sums=False)
     if device.type != "cpu":
         num_threads = THREADS_PER_GPU
     parts = PartsFolder(Path(config.output))  # all ranks write parts; only rank 0 does anything else with it

@@ -36,7 +36,9 @@ def stream(model_name_or_path: str, input: Any, **settings: Any) -> Iterator[dic
     if config.reads_stdin:
         raise UsageError("input", "- is stdin, which only the command reads", legal="a file or a data set")
     config = resolve(config)
-    predictor = load_predictor(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    predictor = load_predictor(
+        config, torch.device("cuda" if torch.cuda.is_available() and not config.use_cpu else "cpu")
+    )
     task = predictor.task
     source = open_source(config, task) if is_named else rows_in_memory(input, config, task)
     chunks = in_chunks(source.read(choose_columns(source, config, task)))
