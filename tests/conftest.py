@@ -174,8 +174,8 @@ def curve(output_dir: Path) -> list[float]:
 
 
 def records(output_dir: Path, event: str) -> list[dict]:
-    """Return a run's metrics of one kind, without those that measure time."""
-    clocks = ("samples_per_s", "tokens_per_s", "rank_balance", "comm_s")
+    """Return a run's metrics of one kind, without those that measure time or memory."""
+    clocks = ("samples_per_s", "tokens_per_s", "rank_balance", "comm_s", "peak_memory_gib")
     lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in each.items() if k not in clocks} for each in lines if each["event"] == event]
 

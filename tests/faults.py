@@ -1,9 +1,11 @@
 """Run ringtune-train with a planted fault: ``faults.py [FAULT] -- FLAGS``.
 
-FAULT: ``kill K``, ``nan ROW``, ``loud FACTOR``, ``stop K RANK``, ``raise K RANK``, ``hang K RANK``, ``orphan`` or
-``differ RANK``. The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN); what is planted is only when they
-happen. With ``hang``, the stall limit is short. Two are no faults: ``logits FILE`` writes down the logits of the model
-in memory for a few rows at each save, ``digests`` prints those of parameters and moments before each step.
+FAULT: ``kill K``, ``nan ROW``, ``loud FACTOR``, ``overflow K RANK``, ``memory K RANK``, ``stop K RANK``, ``raise K
+RANK``, ``hang K RANK``, ``orphan`` or ``differ RANK``. The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN,
+an overflow of fp16); what is planted is only when they happen, but for ``memory``, which raises what torch raises when
+a GPU has none left. With ``hang``, the stall limit is short. Two are no faults: ``logits FILE`` writes down the logits
+of the model in memory for a few rows at each save, ``digests`` prints those of parameters and moments before each step.
+On a GPU only: ``little`` leaves it no memory from step 3, ``syncs`` prints how often the host waits for it in a step.
 """
 
 import json
@@ -11,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 
 import torch
 from ringtune.train import cli, comm, loop, model, step
@@ -23,9 +26,9 @@ original_take = step.Stepper.take
 original_collate, original_losses = Classification.collate, Classification.losses
 
 
-def take(self, plan, stop_requested):
-    is_here = len(words) == 3 and (plan.step, self.comm.rank) == (int(words[1]), int(words[2]))
-    if fault == "digests":
+def take(self, plan, stop_requested, upcoming=None):
+    is_here = here[0] = len(words) == 3 and (plan.step, self.comm.rank) == (int(words[1]), int(words[2]))
+    if fault in ("digests", "overflow"):
         moments = model.optimizer_tensors(self.model, self.optimizer)
         digests = [model.state_digest(each) for each in (self.model.state_dict(), moments)]
         print(f"rank {self.comm.rank} before step {plan.step}: {' '.join(digests)}", flush=True)
@@ -38,12 +41,28 @@ def take(self, plan, stop_requested):
     if fault == "stop" and is_here:
         os.kill(os.getpid(), signal.SIGTERM)
     before = model.state_digest(self.model.state_dict()) if fault in ("nan", "loud") else ""
+    if fault == "little" and plan.step == 3:
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(1e-6)
+    if fault == "syncs":
+        return counted(self, plan, stop_requested, upcoming)
     try:
-        return original_take(self, plan, stop_requested)
+        return original_take(self, plan, stop_requested, upcoming)
     except step.NotFinite:
         same = model.state_digest(self.model.state_dict()) == before
         print(f"parameters of rank {self.comm.rank} {'as before' if same else 'changed'}", flush=True)
         raise
+
+
+def counted(self, plan, *others):
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = original_take(self, plan, *others)
+    torch.cuda.set_sync_debug_mode("default")
+    count = sum("synchronizing CUDA operation" in str(each.message) for each in caught)
+    print(f"step {plan.step}: {count} synchronisations", flush=True)
+    return result
 
 
 def collate(self, features, chosen, seed):
@@ -53,13 +72,16 @@ def collate(self, features, chosen, seed):
 
 
 def losses(self, *arguments):
-    factor = float(words[1]) if fault == "loud" else 1.0
+    if fault == "memory" and here[0]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ...\n...")
+    factor = float(words[1]) if fault == "loud" else 1e6 if fault == "overflow" and here[0] else 1.0
     return original_losses(self, *arguments) * (float("nan") if tainted else factor)
 
 
 if fault == "hang":
     comm.STALL_LIMIT_S = 4
     os.environ["HOROVOD_STALL_CHECK_TIME_SECONDS"] = "2"
+here = [False]  # whether this is the step and the rank of the fault
 tainted: list[int] = []  # the rows of the latest batch whose loss is to be no number
 
 

@@ -17,12 +17,14 @@ import torch
 from ringtune.train import chunks
 from ringtune.train.comm import Comm
 from ringtune.train.contract import StopRequested
+from ringtune.train.device import name_out_of_memory
 from ringtune.train.step import Precision
 from ringtune.train.task import Task
 from ringtune.train.task.sequence import LABELS
 from ringtune.train.tokens import Features
 from torch import nn
 
+LOWER = "lower --per_device_eval_batch_size or --max_seq_length"
 BATCHES_BETWEEN_STOP_CHECKS = 16  # how many a rank computes before the ranks ask each other whether to stop
 
 
@@ -119,7 +121,8 @@ def predict_features(
             if comm.any(stop_requested(), "evaluate/stop"):
                 raise StopRequested
             several = mine[start : start + BATCHES_BETWEEN_STOP_CHECKS]
-            outputs += pool.map(lambda batch: outputs_of(model, task, features, batch, precision), several)
+            with name_out_of_memory("a batch of the evaluation", precision.device, LOWER):
+                outputs += pool.map(lambda batch: outputs_of(model, task, features, batch, precision), several)
             progress(int(num_done[min((start + BATCHES_BETWEEN_STOP_CHECKS) * comm.size, len(batches)) - 1]))
     numbers = np.concatenate([np.empty(0, dtype=np.int64), *mine])
     all_numbers = comm.gather(torch.from_numpy(numbers), "evaluate/features").numpy()

@@ -84,31 +84,32 @@ class OrderFreeReducer:
             each.grad = None
 
     def finish(self) -> None:
-        largest = self.comm.maximum(torch.tensor(self._largest(), dtype=torch.float64), "gradient/largest").tolist()
+        # float64 [number of parameters], on their device: no host reads it, or it would wait for the GPU.
+        largest = self._largest()
+        if self.comm.size > 1:
+            largest = self.comm.maximum(largest, "gradient/largest")
+        units = fixedpoint.units(largest, self.num_shards)
         handles = []
         for index, (name, parameter) in enumerate(self.parameters.items()):
-            if not 0 <= largest[index] < float("inf"):  # inf or NaN somewhere: no unit fits, and the step must not pass
-                parameter.grad = torch.full_like(parameter, float("nan"))
-                continue
-            exponent = fixedpoint.unit_exponent(largest[index], self.num_shards)
             total = torch.zeros(parameter.shape, dtype=torch.int64, device=parameter.device)
             for terms in self.terms:
                 term = terms[index]
                 if term is not None:
-                    total += fixedpoint.quantise(term, exponent)
-            handle = self.comm.add_async(total, f"gradient/{name}") if self.comm.size > 1 else total
-            handles.append((parameter, exponent, handle))
-        for parameter, exponent, handle in handles:
+                    total += fixedpoint.quantise(term, units[index])
+            handles.append(self.comm.add_async(total, f"gradient/{name}") if self.comm.size > 1 else total)
+        for index, (parameter, handle) in enumerate(zip(self.parameters.values(), handles, strict=True)):
             total = self.comm.wait(handle) if self.comm.size > 1 else handle
-            parameter.grad = fixedpoint.dequantise(total, exponent, parameter.dtype)
+            parameter.grad = fixedpoint.dequantise(total, units[index], parameter.dtype)
         self.terms.clear()
 
-    def _largest(self) -> list[float]:
-        """Return each parameter's largest magnitude over this rank's shards; inf stands for anything not finite."""
+    def _largest(self) -> torch.Tensor:
+        """Return each parameter's largest magnitude over this rank's shards, float64; inf stands for all not finite."""
+        zero = torch.zeros((), dtype=torch.float64, device=next(iter(self.parameters.values())).device)
         result = []
         for index in range(len(self.parameters)):
             gradients = (terms[index] for terms in self.terms)
-            values = [gradient.abs().max() for gradient in gradients if gradient is not None]
-            value = float(torch.stack(values).max()) if values else 0.0
-            result.append(value if value == value else float("inf"))
-        return result
+            values = [gradient.abs().max().double() for gradient in gradients if gradient is not None]
+            result.append(torch.stack(values).max() if values else zero)
+        largest = torch.stack(result)
+        # The maximum over the ranks takes a number over a NaN: only inf is sure to be seen by all.
+        return torch.where(largest.isnan(), float("inf"), largest)

@@ -12,6 +12,7 @@ from ringtune.train import disk
 from ringtune.train.checkpoint import Best
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, TENSORBOARD_DIR, read_records
+from ringtune.train.device import GIB
 from ringtune.train.progress import Progress
 from ringtune.train.step import StepPlan, StepResult
 
@@ -78,6 +79,7 @@ class Journal:
             "tokens_per_s": result.num_tokens / seconds,
             "rank_balance": result.balance,
             "comm_s": result.comm_s,
+            "peak_memory_gib": result.peak_memory / GIB,
             "updated": result.updated,
         }
         self._record("train", plan.step, values)
@@ -122,10 +124,14 @@ def short(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def closing_message(config: TrainConfig, score: str, best: Best) -> str:
-    """Return what a finished run prints: its best score, its model, and commands to try next. **Pure.**"""
+def closing_message(config: TrainConfig, score: str, best: Best, peak_memory: int) -> str:
+    """Return what a finished run prints: its best score, its model, and commands to try next. **Pure.**
+
+    peak_memory: bytes, of the rank that used most; 0 if no step was taken.
+    """
     folder = Path(config.output_dir)
     lines = [f"best {score} {short(best.score)} at step {best.step}"] if best.score is not None else []
+    lines += [f"peak memory of a rank {peak_memory / GIB:.2f} GiB"] if peak_memory else []
     longer = f"--num_train_epochs {config.num_train_epochs + 1:g}"
     if config.max_steps > 0:
         longer = f"--max_steps {2 * config.max_steps}"

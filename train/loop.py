@@ -52,6 +52,7 @@ class Loop:
         self.folder = Path(self.config.output_dir)
         self.comm = self.stepper.comm
         self.total_steps = self.due.total_steps
+        self.peak_memory = 0  # bytes, as in StepResult
         self.step = self.resumed.step if self.resumed else 0  # updates done
         self.best = self.resumed.best if self.resumed else Best()
         if self.resumed:
@@ -77,8 +78,9 @@ class Loop:
             while self.step < self.total_steps and not self._out_of_patience():
                 plan = self.plan(self.step)
                 started = time.perf_counter()
-                result = self.stepper.take(plan, self.stop.is_set())
+                result = self.stepper.take(plan, self.stop.is_set(), self._upcoming())
                 self.step += 1
+                self.peak_memory = result.peak_memory
                 self._log(plan, result, time.perf_counter() - started)
                 if result.stop_requested:  # on any rank; the same on all of them
                     self.stop.set()
@@ -115,6 +117,11 @@ class Loop:
             first_shard=mine.start,
             learning_rate=self.config.learning_rate * factor,
         )
+
+    def _upcoming(self) -> StepPlan | None:
+        """Return the plan of the next step where its first batch can be built while a GPU computes this one."""
+        has_next = self.step + 1 < self.total_steps
+        return self.plan(self.step + 1) if has_next and self.stepper.precision.device.type == "cuda" else None
 
     def _log(self, plan: StepPlan, result: StepResult, seconds: float) -> None:
         self.journal.step(plan, result, seconds)
@@ -195,5 +202,5 @@ class Loop:
             # A run that early stopping ended is finished at whatever step.
             facts = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
             disk.replace_text(self.folder / FINISHED_FILE, json.dumps(facts))
-        self.journal.report(closing_message(self.config, self.score, self.best))
+        self.journal.report(closing_message(self.config, self.score, self.best, self.peak_memory))
         return EXIT_FINISHED

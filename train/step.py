@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ringtune.train.batches import Batches
 from ringtune.train.comm import Comm
+from ringtune.train.device import name_out_of_memory, peak_memory
 from ringtune.train.gradient import Reducer
+from ringtune.train.masks import takes_known_mask
 from ringtune.train.order import derive_seed
 from ringtune.train.shards import padded_tokens
+from ringtune.train.stopwatch import Stopwatch
 from ringtune.train.task import Task
 from ringtune.train.tokens import Features
 from torch import nn
+
+LOWER = (
+    "lower --per_device_train_batch_size with more --gradient_accumulation_steps, or raise --num_shards in exact mode; "
+    "lower --max_seq_length; --bf16 true"
+)
 
 
 class NotFinite(Exception):
@@ -60,11 +68,16 @@ class StepResult:
     num_padded_tokens: int  # tokens computed, padding included
     balance: float  # mean over the ranks of the time spent computing / the largest, in (0, 1]
     comm_s: float  # rank 0's wait for the reduction after its own backward
+    peak_memory: int  # bytes, of the rank that has used most so far: of its GPU, or of the host on a CPU
     updated: bool  # False where loss scaling met an overflow and the update was left out
 
 
 class Stepper:
-    """Takes steps: gradients are computed, reduced, checked, clipped and applied, in this order."""
+    """Takes steps: gradients are computed, reduced, clipped, checked and applied, in this order.
+
+    The host gives a GPU the work of the whole step and reads its results once, all together, before the update. Nothing
+    else may read a tensor of the device: the GPU would run out of work in the meantime.
+    """
 
     def __init__(
         self,
@@ -84,60 +97,87 @@ class Stepper:
         self.task, self.features, self.precision = task, features, precision
         self.seed, self.max_grad_norm, self.label_smoothing = seed, max_grad_norm, label_smoothing
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
+        self.batches = Batches(task, features, precision.device, seed, known_masks=takes_known_mask(model))
+        self.watch = Stopwatch(precision.device)
 
-    def take(self, plan: StepPlan, stop_requested: bool) -> StepResult:
+    def take(self, plan: StepPlan, stop_requested: bool, upcoming: StepPlan | None = None) -> StepResult:
         """Make one update, or none at all: raises NotFinite on every rank before the parameters are touched.
 
-        **Collective.** A crash inside leaves nothing on disk; the run goes on from its last checkpoint.
+        upcoming: the plan of the next step, whose first batch is built while the device still computes this one.
+        **Collective.** A crash inside leaves nothing on disk; the run goes on from its last checkpoint. Raises
+        OutOfMemory on a rank whose device has too little memory.
         """
-        started = time.perf_counter()
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self._compute(plan)
-        computed = time.perf_counter()
-        facts = self._exchange(plan, losses, computed - started, stop_requested)
-        self.reducer.finish()
-        comm_s = time.perf_counter() - computed
-        self._refuse_bad_loss(plan, facts)
-        grad_norm, updated = self._update(plan)
+        with name_out_of_memory(self._size(plan), self.precision.device, LOWER):
+            self.watch.mark("start")
+            self.model.train()
+            self.optimizer.zero_grad(set_to_none=True)
+            losses = self._compute(plan)
+            self.watch.mark("computed")
+            self.reducer.finish()
+            self.watch.mark("reduced")
+            grad_norm = self._clip()
+            if upcoming is not None:
+                self._prepare(upcoming)
+            *mine, norm = torch.cat([losses, grad_norm.reshape(1)]).tolist()  # the one read of the device
+            facts = self._exchange(plan, mine, stop_requested)
+            self._refuse_bad_loss(plan, facts)
+            self._refuse_bad_gradient(plan, norm)
+            self._update(plan)
         return StepResult(
             loss=float(sum(facts.losses)),
-            grad_norm=grad_norm,
+            grad_norm=norm,
             stop_requested=facts.stop_requested,
             num_tokens=facts.num_tokens,
             num_padded_tokens=facts.num_padded_tokens,
             balance=float(np.mean(facts.seconds) / max(facts.seconds)),
-            comm_s=comm_s,
-            updated=updated,
+            comm_s=self.watch.seconds("computed", "reduced"),
+            peak_memory=facts.peak_memory,
+            updated=bool(np.isfinite(norm)),
         )
 
-    def _compute(self, plan: StepPlan) -> list[float]:
-        """Run forward and backward for this rank's shards; return their losses, each already a share of the mean."""
-        losses = []
+    def _size(self, plan: StepPlan) -> str:
+        """Return what a step asks of the memory, for an error message."""
+        largest = max(plan.shards, key=lambda chosen: padded_tokens(self.features.lengths[chosen]))
+        tokens = int(self.features.lengths[largest].max(initial=0))
+        return f"step {plan.step}, its largest shard {len(largest)} rows of up to {tokens} tokens,"
+
+    def _compute(self, plan: StepPlan) -> torch.Tensor:
+        """Run forward and backward for this rank's shards; return their losses, each already a share of the mean.
+
+        Returns float32 [shards of this rank], on the device.
+        """
+        losses = [torch.zeros((), device=self.precision.device) for _ in plan.shards]
         filled = [index for index, chosen in enumerate(plan.shards) if len(chosen)]
-        for index, chosen in enumerate(plan.shards):
-            if not len(chosen):
-                losses.append(0.0)
-                continue
+        for index in filled:
             shard = plan.first_shard + index
             # Dropout depends on the step and the shard only: no generator state is saved, no rank is special.
             torch.manual_seed(derive_seed("dropout", self.seed, plan.step, shard))
-            batch = self._batch(chosen, derive_seed("collate", self.seed, plan.step, shard))
+            batch = self.batches.get(plan.step, shard, plan.shards[index])
             with self.precision.context():
                 output = self.model(**self.task.inputs(batch))
             loss = self.task.losses(output, batch, self.label_smoothing).sum() / plan.num_terms
             self.reducer.backward(self.scaler.scale(loss), last=index == filled[-1])
-            losses.append(loss.item())
-        return losses
+            losses[index] = loss.detach().float()
+        return torch.stack(losses)
 
-    def _batch(self, chosen: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
-        batch = self.task.collate(self.features, chosen, seed)
-        return {name: each.to(self.precision.device, non_blocking=True) for name, each in batch.items()}
+    def _prepare(self, plan: StepPlan) -> None:
+        """Build the first batch of a step."""
+        for index, chosen in enumerate(plan.shards):
+            if len(chosen):
+                self.batches.prepare(plan.step, plan.first_shard + index, chosen)
+                return
 
-    def _exchange(self, plan: StepPlan, losses: list[float], seconds: float, stop_requested: bool) -> _Facts:
+    def _exchange(self, plan: StepPlan, losses: list[float], stop_requested: bool) -> _Facts:
         lengths = [self.features.lengths[chosen] for chosen in plan.shards]
         num_tokens = sum(int(each.sum()) for each in lengths)
-        mine = [float(stop_requested), seconds, float(num_tokens), float(sum(map(padded_tokens, lengths))), *losses]
+        mine = [
+            float(stop_requested),
+            self.watch.seconds("start", "computed"),
+            float(num_tokens),
+            float(sum(map(padded_tokens, lengths))),
+            float(peak_memory(self.precision.device)),
+            *losses,
+        ]
         everyone = self.comm.gather(torch.tensor([mine], dtype=torch.float64), "step/facts").numpy()
         return _Facts(everyone)
 
@@ -159,30 +199,35 @@ class Stepper:
             "look at these rows, or lower --learning_rate"
         )
 
-    def _update(self, plan: StepPlan) -> tuple[float, bool]:
-        """Clip the reduced gradient and apply it. The gradient is the same on all ranks, so are the decisions."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = plan.learning_rate
+    def _clip(self) -> torch.Tensor:
+        """Clip the reduced gradient and return its norm before that, a scalar on the device."""
         self.scaler.unscale_(self.optimizer)
         parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-        max_norm = self.max_grad_norm or float("inf")
-        grad_norm = float(nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True))
-        if not np.isfinite(grad_norm) and not self.scaler.is_enabled():
+        return nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or float("inf"), foreach=True)
+
+    def _refuse_bad_gradient(self, plan: StepPlan, norm: float) -> None:
+        """Raise NotFinite for a gradient that no loss scaling explains; it is the same on all ranks."""
+        if not np.isfinite(norm) and not self.scaler.is_enabled():
             raise NotFinite(
                 f"step {plan.step}: the gradient is not finite though the loss is; no parameter was changed; "
                 "lower --learning_rate, or leave out --fp16_allreduce"
             )
+
+    def _update(self, plan: StepPlan) -> None:
+        """Apply the gradient, unless loss scaling met an overflow. It is the same on all ranks, and so is this."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.learning_rate
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return grad_norm, bool(np.isfinite(grad_norm))
 
 
 class _Facts:
-    """One row of numbers from each rank, float64 [world_size, 4 + shards per rank]."""
+    """One row of numbers from each rank, float64 [world_size, 5 + shards per rank]."""
 
     def __init__(self, everyone: np.ndarray) -> None:
         self.stop_requested = bool(everyone[:, 0].any())
         self.seconds = everyone[:, 1]
         self.num_tokens = int(everyone[:, 2].sum())
         self.num_padded_tokens = int(everyone[:, 3].sum())
-        self.losses = everyone[:, 4:].reshape(-1)  # ranks hold contiguous blocks: this is shard order
+        self.peak_memory = int(everyone[:, 4].max())
+        self.losses = everyone[:, 5:].reshape(-1)  # ranks hold contiguous blocks: this is shard order

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import FAULTS, ranks, run_command, script
+from conftest import FAULTS, ranks, records, run_command, script
 from ringtune.train.checkpoint import list_checkpoints
 from ringtune.train.order import DataOrder
 from ringtune.train.shards import deal
@@ -70,3 +70,26 @@ def test_a_gradient_that_is_not_finite_though_the_loss_is_changes_nothing_on_any
     assert done.output.count("step 1: the gradient is not finite though the loss is; no parameter was changed") == 1
     assert done.output.count("as before") == 2 and "changed\n" not in done.output
     assert "Traceback" not in done.output and list_checkpoints(tmp_path / "run") == []
+
+
+def test_an_overflow_of_fp16_on_one_rank_is_agreed_by_all_and_changes_nothing(workshop, tmp_path):
+    """A scaler that left out the update on one rank only would make replicas differ from then on."""
+    words = {"fp16": "true", "dropout": 0.0, "max_steps": 6}
+    done = workshop.train(2, tmp_path / "run", fault=("overflow", "3", "1"), **words)
+    assert done.returncode == 0, done.output
+    assert [each["updated"] for each in records(tmp_path / "run", "train")] == [True, True, False, True, True, True]
+    found = re.findall(r"rank (\d) before step (\d): (\w+) (\w+)", done.output)
+    states = {(int(rank), int(step)): digests for rank, step, *digests in found}
+    assert all(states[0, step] == states[1, step] for step in range(1, 7))
+    assert states[0, 3] == states[0, 4] != states[0, 5]
+
+
+def test_memory_that_runs_out_on_one_rank_ends_the_job_with_what_to_lower(workshop, tmp_path):
+    done = workshop.train(2, tmp_path / "run", fault=("memory", "3", "1"), save_steps=1)
+    assert done.returncode == 2 and "Traceback" not in done.output, done.output
+    found = re.search(
+        r"memory: step 3, its largest shard (\d+) rows of up to (\d+) tokens, does not fit on cpu", done.output
+    )
+    assert found and 0 < int(found[1]) < 12, done.output
+    assert "ringtune-train: rank 1 of 2 (host " in done.output and "lower --per_device_train_batch_size" in done.output
+    assert done.output.count("does not fit") == 1

@@ -63,11 +63,11 @@ def test_seeds_depend_on_every_part_and_its_place():
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=16), st.integers(0, 1000))
 def test_fixed_point_sums_do_not_depend_on_order_and_are_near_the_true_sum(values, seed):
     largest = max(map(abs, values))
-    exponent = fixedpoint.unit_exponent(largest, len(values))
+    unit = fixedpoint.units(torch.tensor(largest, dtype=torch.float64), len(values))
     shuffled = random.Random(seed).sample(values, len(values))
     sums = [
         fixedpoint.dequantise(
-            sum(fixedpoint.quantise(torch.tensor([value]), exponent) for value in order), exponent, torch.float64
+            sum(fixedpoint.quantise(torch.tensor([value]), unit) for value in order), unit, torch.float64
         ).item()
         for order in (values, shuffled)
     ]
@@ -77,11 +77,19 @@ def test_fixed_point_sums_do_not_depend_on_order_and_are_near_the_true_sum(value
 
 def test_the_largest_sum_stays_within_int64():
     value = torch.full((1,), 3.4e38)
-    exponent = fixedpoint.unit_exponent(3.4e38, 8)
-    total = sum(fixedpoint.quantise(value, exponent) for _ in range(8))
-    assert fixedpoint.dequantise(total, exponent, torch.float64).item() == pytest.approx(
+    unit = fixedpoint.units(torch.tensor(3.4e38, dtype=torch.float64), 8)
+    total = sum(fixedpoint.quantise(value, unit) for _ in range(8))
+    assert fixedpoint.dequantise(total, unit, torch.float64).item() == pytest.approx(
         8 * value.double().item(), rel=1e-12
     )
+
+
+@pytest.mark.parametrize("value", [1e-45, 1e-38, 1.0, 3.4e38])
+def test_a_unit_is_a_power_of_two_and_numbers_of_every_size_come_back(value):
+    exact = torch.tensor([value])
+    unit = fixedpoint.units(exact.double().max(), 1)
+    assert math.frexp(unit.item())[0] == 0.5
+    assert torch.equal(fixedpoint.dequantise(fixedpoint.quantise(exact, unit), unit, torch.float32), exact)
 
 
 @pytest.mark.parametrize(("name", "middle"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])

@@ -1,4 +1,4 @@
-"""Traps of horovod.torch that are kept out by what is never called, and by the order of a step."""
+"""Traps of horovod.torch that are kept out by what is never called, the order of a step, and what a GPU waits for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import ast
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from ringtune.train import comm, step
+from reads import Reads
+from ringtune.train import batches, comm, gradient, step
+from test_first_token import IDS, MASK, classifier
 
 FOLDERS = [Path(__file__).parents[2] / name for name in ("train", "launch", "slurm")]
 #: Not among them: DistributedOptimizer (drops state and defaults, sums over steps, reduces nothing unfrozen later),
@@ -23,6 +26,7 @@ HARMLESS = {
     "local_size",
     "cross_rank",
     "mpi_enabled",
+    "nccl_built",
     "Sum",
     "Max",
     "allreduce",
@@ -105,10 +109,17 @@ def test_a_step_reduces_then_clips_then_updates(monkeypatch):
         lambda *words, **more: (script.events.append("clipped"), real_clip(*words, **more))[1],
     )
     monkeypatch.setattr(optimizer, "step", lambda *words: (script.events.append("updated"), real_step(*words))[1])
-    stepper = step.Stepper(
+    stepper = make_stepper(model, optimizer, script, script)
+    shards = [np.array([0, 1]), np.array([2]), np.array([], dtype=np.int64)]
+    stepper.take(step.StepPlan(1, 0, 3, 3, shards, 0, 0.1), stop_requested=False)
+    assert script.events == ["backward", "backward, last", "reduced", "clipped", "updated"]
+
+
+def make_stepper(model, optimizer, reducer, script) -> step.Stepper:
+    return step.Stepper(
         model,
         optimizer,
-        script,
+        reducer,
         script,
         script,
         script,
@@ -117,6 +128,75 @@ def test_a_step_reduces_then_clips_then_updates(monkeypatch):
         max_grad_norm=1.0,
         label_smoothing=0.0,
     )
-    shards = [np.array([0, 1]), np.array([2]), np.array([], dtype=np.int64)]
-    stepper.take(step.StepPlan(1, 0, 3, 3, shards, 0, 0.1), stop_requested=False)
-    assert script.events == ["backward", "backward, last", "reduced", "clipped", "updated"]
+
+
+# What a GPU waits for
+
+
+class Rows(Script):
+    """Stands in for the same, with rows of tokens, some of them padded, and two ranks that hold the same."""
+
+    size = 2
+
+    def collate(self, features, chosen, seed):
+        self.events.append("batch")
+        return {"input_ids": IDS[chosen], "attention_mask": MASK[chosen]}
+
+    def add_async(self, tensor, name):
+        return tensor
+
+    def wait(self, handle):
+        return handle
+
+    def maximum(self, tensor, name):
+        return tensor
+
+
+REDUCERS = {
+    "fast": lambda parameters, comm: gradient.OverlappedReducer(parameters, comm, fp16=False),
+    "fp16 on the wire": lambda parameters, comm: gradient.OverlappedReducer(parameters, comm, fp16=True),
+    "exact": lambda parameters, comm: gradient.OrderFreeReducer(parameters, comm, 4),
+}
+TWO_SHARDS = [np.array([0, 1]), np.array([2, 3])]
+
+
+@pytest.mark.parametrize("reducer", REDUCERS)
+def test_the_host_reads_a_step_from_its_device_once(reducer):
+    rows, model = Rows(), classifier("bert")
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    stepper = make_stepper(model, optimizer, REDUCERS[reducer](dict(model.named_parameters()), rows), rows)
+    for number in (1, 2):
+        with Reads() as reads:
+            stepper.take(step.StepPlan(number, 0, 4, 4, TWO_SHARDS, 0, 0.1), stop_requested=False)
+        assert reads.found == ["tolist"]
+
+
+def test_the_next_batch_is_built_while_the_device_computes_and_is_the_same(monkeypatch):
+    rows, model = Rows(), classifier("bert")
+    stepper = make_stepper(model, torch.optim.SGD(model.parameters()), rows, rows)
+    monkeypatch.setattr(rows, "gather", lambda tensor, name: (rows.events.append("read"), tensor)[1])
+    plans = [step.StepPlan(number, 0, 4, 4, TWO_SHARDS, 0, 0.1) for number in (1, 2)]
+    stepper.take(plans[0], stop_requested=False, upcoming=plans[1])
+    first = ["batch", "backward", "batch", "backward, last", "reduced"]
+    assert rows.events == [*first, "batch", "read"]
+    rows.events.clear()
+    stepper.take(plans[1], stop_requested=False)
+    assert rows.events == [*first[1:], "read"]  # its first batch was there
+
+
+def test_a_batch_that_was_built_for_another_step_is_not_used():
+    rows = Rows()
+    several = batches.Batches(rows, rows, torch.device("cpu"), 1, known_masks=True)
+    several.prepare(5, 0, TWO_SHARDS[0])
+    assert torch.equal(several.get(5, 1, TWO_SHARDS[1])["input_ids"], IDS[2:])
+    assert torch.equal(several.get(5, 0, TWO_SHARDS[0])["input_ids"], IDS[:2])  # what was built ahead is gone
+
+
+def test_a_gradient_that_is_not_finite_stays_so_in_exact_sums():
+    weight = torch.nn.Parameter(torch.ones(2))
+    for bad in (float("inf"), float("-inf"), float("nan")):
+        reducer = gradient.OrderFreeReducer({"w": weight}, Rows(), 2)
+        reducer.backward((weight * torch.tensor([bad, 1.0])).sum(), last=True)
+        reducer.finish()
+        assert weight.grad is not None and not weight.grad.isfinite().any()
+        weight.grad = None

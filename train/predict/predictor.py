@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ringtune.train import tokens
 from ringtune.train.contract import StopRequested
+from ringtune.train.device import name_out_of_memory
 from ringtune.train.evaluate import outputs_of, plan_chunk
 from ringtune.train.predict import writer
 from ringtune.train.predict.clock import Clock
@@ -20,6 +21,7 @@ from torch import nn
 
 SCORE_LABEL, SCORE_OUTPUTS = "score/label", "score/outputs"  # columns of a part that are not written but scored
 DEFAULT_MAX_SEQ_LENGTH = 128
+LOWER = "lower --batch_tokens or --max_seq_length"
 
 
 def cast_weights(model: nn.Module, precision: Precision) -> nn.Module:
@@ -96,7 +98,8 @@ class Predictor:
             for batch in plan_chunk(features.lengths, self.batch_tokens):
                 if should_stop():
                     raise StopRequested
-                outputs[batch] = outputs_of(self.model, self.task, features, batch, self.precision).numpy()
+                with name_out_of_memory("a batch", self.precision.device, LOWER):
+                    outputs[batch] = outputs_of(self.model, self.task, features, batch, self.precision).numpy()
         return outputs
 
     def _predictions(self, outputs: np.ndarray, is_good: np.ndarray) -> dict[str, pa.Array]:
