@@ -16,12 +16,14 @@ PYTEST := $(RUN) $(BIN)/pytest -n $(TEST_JOBS) --dist worksteal --durations 40
 # bf16 takes minutes for what fp32 does in seconds where the processor has no instructions for it.
 BF16 := $(if $(wildcard /dev/nvidia0)$(shell grep -m1 -ow -e avx512_bf16 -e amx_bf16 /proc/cpuinfo),true,false)
 
-.PHONY: help setup demo test test-long test-unit test-parallel test-system test-cluster lint type bench fingerprint clean
+.PHONY: help matrix gpu-bundle setup demo test test-long test-unit test-parallel test-system test-cluster lint type bench fingerprint clean
 help:
 	@echo "make demo           set up, then fine-tune a real model on real reviews with two ranks"
 	@echo "make test           set up, then run the tests (test-unit, test-parallel, test-system, test-cluster: a part)"
 	@echo "make test-long      set up, then run the long variants of some tests"
 	@echo "make lint type      ruff, mypy"
+	@echo "make gpu-bundle     put all that a GPU machine without a network needs into build/gpu-bundle"
+	@echo "make matrix         try the versions of Python, torch and transformers that are allowed (an hour)"
 	@echo "make fingerprint    print what a change without numeric effect must leave as it is"
 	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds, prediction's speed (more than half an hour on two cores)"
 
@@ -85,6 +87,12 @@ bench: setup
 
 fingerprint: setup
 	$(RUN) $(BIN)/python benchmarks/fingerprint.py
+
+matrix: setup
+	$(BIN)/python benchmarks/matrix.py
+
+gpu-bundle: setup
+	$(BIN)/python benchmarks/gpu_bundle.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs
