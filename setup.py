@@ -16,8 +16,8 @@ setup(
     packages=["ringtune.train", "ringtune.train.task", "ringtune.train.predict", "ringtune.launch", "ringtune.slurm"],
     package_data={"ringtune.launch": ["ring.rules"], "ringtune.slurm": ["examples/*.sbatch"]},
     install_requires=[
-        "torch>=2.13,<2.14",
-        "transformers>=5.23,<6",
+        "torch>=2.11,<2.16",
+        "transformers>=5.17,<6",
         "datasets>=5.2,<6",
         "safetensors>=0.8,<1",
         "jsonargparse[signatures,shtab]>=4.53,<5",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import sys
 from pathlib import Path
 
 WORDS = [
@@ -85,3 +86,8 @@ def write(folder: Path) -> None:
     BertForSequenceClassification(config).save_pretrained(folder / "model")
     write_rows(folder / "rows.csv", 101, 1)
     write_rows(folder / "dev.csv", 37, 2)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).mkdir(parents=True)
+    write(Path(sys.argv[1]))
