@@ -80,8 +80,8 @@ def attempt(row: Row, python: str | None) -> dict[str, Any]:
         try:
             return in_environment(row, path, Path(temporary))
         except subprocess.CalledProcessError as error:
-            lines = (error.stderr or error.stdout or "").strip().splitlines()
-            return {"error": f"{Path(error.cmd[0]).name} {error.cmd[-1]}: {lines[-1] if lines else error.returncode}"}
+            words = " | ".join((error.stderr or error.stdout or "").strip().splitlines()[-6:])
+            return {"error": f"{Path(error.cmd[0]).name}: {words or error.returncode}"}
 
 
 def in_environment(row: Row, python: str, folder: Path) -> dict[str, Any]:
@@ -136,6 +136,7 @@ def train(run: Any, commands: Path, folder: Path) -> list[float]:
         "output_dir": folder / "run",
         "mode": "exact",
         "num_shards": 2,
+        "max_seq_length": 32,
         "dropout": 0.0,
         "global_batch_size": 12,
         "max_steps": NUM_STEPS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -115,7 +115,9 @@ def _plan_for(target: Target, request: Request, cache: Path) -> Plan | None:
         why = ""
     except UsageError as error:
         tools, why = None, str(error)
-    built = None if request.force else wheels.find_built(cache, recipe(), target, tools)
+    # What this machine cannot build it takes as it is, if only the GPUs asked for or present are among its own.
+    wanted = target if tools else replace(target, capabilities=request.capabilities or cuda.compute_capabilities())
+    built = None if request.force else wheels.find_built(cache, recipe(), wanted, tools)
     if built and why:
         return Plan(target, None, built, (f"the wheel {built.key} was built on another machine: here, {why}",))
     if built or tools:

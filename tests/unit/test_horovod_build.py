@@ -222,6 +222,17 @@ def test_before_cuda_13_the_user_installs_the_toolkit_because_its_packages_lack_
     assert toolchain.nvcc_package("12.8") == "" and "CUDA_HOME" in toolchain.how_to_get_nvcc("12.8")
 
 
+def test_a_machine_without_nvcc_takes_a_wheel_for_whatever_gpus_but_those_asked_for(cuda_torch, tmp_path):
+    target = find_target(cpu_only=False, capabilities=(90,))
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / wheels.RECORD).write_text(wheels.record(horovod.recipe(), target, CUDA_TOOLS))
+    assert horovod.make_plan(horovod.Request(), tmp_path).built.key == "key"  # torch itself knows 80, too
+    assert horovod.make_plan(horovod.Request(capabilities=(90,)), tmp_path).built.key == "key"
+    cuda_torch.setattr(cuda, "has_gpu", lambda: True)
+    with pytest.raises(UsageError, match="nvcc for torch's CUDA"):
+        horovod.make_plan(horovod.Request(capabilities=(80,), dry_run=True), tmp_path)
+
+
 def test_a_machine_without_compilers_takes_a_wheel_that_another_built(tmp_path, monkeypatch):
     target = find_target(cpu_only=False, capabilities=())
     tools = toolchain.find_toolchain(target)
