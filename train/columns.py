@@ -1,4 +1,7 @@
-"""Which columns of a table matter: as the user named them, as a GLUE task has them, or by run_glue.py's rule."""
+"""Which columns of a table matter: as the user named them, as a GLUE task has them, or by names that are well known.
+
+Nothing is guessed: where the names leave two readings, the user is asked for one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,21 @@ GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
     "rte": ("sentence1", "sentence2"),
     "wnli": ("sentence1", "sentence2"),
 }
-_NEVER_TEXT = ("idx", "id")
+#: Names that data sets of pairs use, in the order in which a model reads them; the first three are GLUE's.
+PAIRS = (
+    *sorted({each for each in GLUE_COLUMNS.values() if len(each) == 2}),
+    ("text", "text_pair"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("sentence_a", "sentence_b"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("question", "context"),
+)
+#: Names that data sets of single texts use.
+SINGLES = ("text", "sentence", "content", "review", "document", "comment", "tweet", "body")
+_NEVER_TEXT = ("idx", "id", "index", "Unnamed: 0", "")
+_SHOWN = 12  # names in a message
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,7 @@ class Columns:
             parts.append(f"kept: {', '.join(self.kept)}")
         unread = [name for name in names if name not in (*self.text, self.label, *self.kept)]
         if unread:
-            parts.append(f"not read: {', '.join(unread)}")
+            parts.append(f"not read: {shown_names(unread)}")
         return "; ".join(parts)
 
 
@@ -84,11 +101,29 @@ def choose_text_columns(
     if task_name in GLUE_COLUMNS and set(GLUE_COLUMNS[task_name]) <= set(names):
         return GLUE_COLUMNS[task_name]
     others = [name for name in names if name not in (label, *_NEVER_TEXT)]
-    if {"sentence1", "sentence2"} <= set(others):
-        return ("sentence1", "sentence2")
+    readings: list[tuple[str, ...]] = [pair for pair in PAIRS if set(pair) <= set(others)]
+    in_pairs = {name for pair in readings for name in pair}
+    readings += [(name,) for name in SINGLES if name in others and name not in in_pairs]
+    if not readings and len(others) == 1:
+        readings = [(others[0],)]
+    if len(readings) == 1:
+        return readings[0]
     if not others:
-        raise UsageError(where, "there is no text column", legal=f"it has {', '.join(names)}")
-    return tuple(others[:2])
+        raise UsageError(where, "there is no text column", legal=f"it has {shown_names(names)}")
+    examples = [",".join(each) for each in readings] or [others[0], ",".join(others[:2])]
+    ways = " or ".join(f"--text_column_names {each}" for each in examples[:3])
+    raise UsageError(
+        where,
+        f"which column holds the text? It has {shown_names(names)}",
+        legal="one column, or two for pairs of texts",
+        todo=f"for example {ways}",
+    )
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return column names for a message, the first few of many. **Pure.**"""
+    shown = ", ".join(name[:40] for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def require_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
@@ -100,7 +135,7 @@ def require_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> 
             raise UsageError(
                 where,
                 f"there is no column {name!r}",
-                legal=f"it has {', '.join(names)}",
+                legal=f"it has {shown_names(names)}",
                 todo=f"{nearest}see --text_column_names and --label_column_name",
             )
         if names.count(name) > 1:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringtune.train import flags
+from ringtune.train import csv_rule, flags
 from ringtune.train.contract import UsageError
 from ringtune.train.flags import free
 
@@ -34,24 +34,32 @@ class TrainConfig:
     """Data set: a hub name, or a folder."""
     dataset_config_name: str | None = None
     """Configuration of the data set."""
-    train_file: str | None = None
+    train_file: str | None = free(None)
     """Training rows: .csv, .tsv, .json, .jsonl or .parquet."""
-    validation_file: str | None = None
+    validation_file: str | None = free(None)
     """Rows to evaluate on, of the same format."""
-    test_file: str | None = None
+    test_file: str | None = free(None)
     """Rows to predict when training is done, of the same format."""
     text_column_names: str | None = None
-    """Column with the text, or two joined by a comma for sentence pairs; default: as run_glue.py guesses."""
+    """Column with the text, or two joined by a comma for sentence pairs; default: by names that are well known."""
     label_column_name: str = "label"
     """Column with the label, or with the number to predict."""
+    csv_delimiter: str = "auto"
+    """What separates the fields of a .csv or .tsv file: a character, or tab; auto: what its header has."""
+    csv_quoting: Literal["auto", "minimal", "none"] = "auto"
+    """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
+    data_field: str | None = None
+    """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
     regression: bool | None = None
-    """Predict a number; default: yes if the labels are floats."""
+    """Predict a number; default: yes if labels are decimal fractions."""
     max_seq_length: int = 128
     """Tokens per row at most; longer rows are cut."""
     max_train_samples: int | None = None
-    """Use only that many training rows."""
+    """Use only that many training rows, drawn by the seed."""
     max_eval_samples: int | None = None
-    """Use only that many evaluation rows."""
+    """Use only that many evaluation rows, drawn by the seed."""
+    resize_token_embeddings: bool = False
+    """Draw embeddings for tokens that the tokenizer has and the model does not know."""
     cache_dir: str | None = free(None)
     """Folder for tokenised data; default: $RINGTUNE_CACHE or ~/.cache/ringtune."""
 
@@ -195,6 +203,7 @@ def check(config: TrainConfig) -> None:
             "early_stopping_patience",
         ),
     )
+    csv_rule.require_delimiter(config.csv_delimiter)
     fractions = ("warmup_ratio", "label_smoothing_factor", "dropout", "adam_beta1", "adam_beta2")
     for name in fractions:
         value = getattr(config, name)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import columns, flags, formats, reader
+from ringtune.train import columns, formats, reader
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -34,6 +34,9 @@ _SETTINGS = (
     "text_column_names",
     "label_column_name",
     "regression",
+    "csv_delimiter",
+    "csv_quoting",
+    "data_field",
     "max_train_samples",
     "max_eval_samples",
 )
@@ -52,6 +55,8 @@ def digest(config: TrainConfig, sources: Mapping[str, Source]) -> str:
     """Return a sha256 over the content of all splits and the settings that decide what is used of them. **Pure.**"""
     content = {name: source.digest for name, source in sources.items()}
     settings = {name: getattr(config, name) for name in _SETTINGS}
+    if config.max_train_samples or config.max_eval_samples:
+        settings["seed"] = config.seed  # draws the sample
     return hashlib.sha256(json.dumps([content, settings], sort_keys=True).encode()).hexdigest()
 
 
@@ -85,8 +90,15 @@ def _open_files(config: TrainConfig) -> dict[str, Source]:
     for split, name in named.items():
         if name:
             flag = f"--{split}_file {name}"
-            flags.require_ending(Path(name), flag, formats.TABLES)
-            found[split] = reader.open_file(Path(name), flag)
+            kind = reader.kind_of(Path(name), flag, formats.TABLES)
+            found[split] = reader.open_file(
+                Path(name),
+                flag,
+                kind=kind,
+                delimiter=config.csv_delimiter,
+                quoting=config.csv_quoting,
+                data_field=config.data_field,
+            )
     return found
 
 

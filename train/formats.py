@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
+from ringtune.train import csv_rule
+from ringtune.train.compression import open_binary
 from ringtune.train.contract import UsageError
+from ringtune.train.csv_rule import AUTO, wrong_width
+from ringtune.train.json_rows import JsonFile, Row
 
 #: Format of a file by its ending.
 BY_ENDING = {
@@ -22,12 +24,6 @@ BY_ENDING = {
 }
 #: Those with a column for the label.
 TABLES = {ending: kind for ending, kind in BY_ENDING.items() if kind != "text"}
-LONGEST_FIELD = 10_000_000  # characters of a value: an unclosed quote must not swallow the rest of the file
-BYTES_PER_READ = 1 << 20
-_SHOWN = 60  # characters of a value in a message
-
-Row = tuple[int, Mapping[str, Any], str | None]
-"""Line, values by column (as far as they could be read), and what is wrong with the row, None if nothing is."""
 
 
 class LineFile:
@@ -36,22 +32,46 @@ class LineFile:
     Values of CSV and text files are texts, those of JSON files what JSON says.
     """
 
-    def __init__(self, path: Path, kind: str, where: str, text_name: str = "text") -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        where: str,
+        text_name: str = "text",
+        *,
+        delimiter: str = AUTO,
+        quoting: str = AUTO,
+        data_field: str | None = None,
+    ) -> None:
         """Read the column names. ``text_name``: what the one column of a plain text file is called.
 
-        Raises UsageError for a header that cannot be used, or a JSON file without an object.
+        delimiter, quoting: as `csv_rule.decide` takes them. data_field: of a JSON object, the field with the rows.
+        Raises UsageError for a header that cannot be used, a table that can be read in two ways, or a JSON file
+        without an object.
         """
         self.path, self.kind, self.where = path, kind, where
-        self.delimiter = "\t" if kind == "tsv" else ","
         self.holds_json = kind in ("json", "jsonl")
+        self.notes: tuple[str, ...] = ()
         if kind == "text":
             self.names: tuple[str, ...] = (text_name,)
         elif self.holds_json:
+            self.json = JsonFile(path, kind, where, data_field)
+            self.notes = self.json.notes
             self.names = tuple(dict.fromkeys(name for _, values, _ in self.rows() for name in values))
             if not self.names:
                 raise UsageError(where, "no row of it is a JSON object", legal='{"text": "...", ...}')
         else:
+            self.rule, self.notes = csv_rule.decide(self.open, kind, where, delimiter=delimiter, quoting=quoting)
             self.names = self._csv_header()
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether rows are known by their line, not only by their number."""
+        return not self.holds_json or self.json.has_lines
+
+    def open(self) -> BinaryIO:
+        """Open the file at its start; a compressed one is read as what it holds."""
+        return open_binary(self.path)
 
     def rows(self) -> Iterator[Row]:
         """Give the rows, holding no more of the file than the next row needs."""
@@ -60,45 +80,34 @@ class LineFile:
                 return self._text_rows()
             case "csv" | "tsv":
                 return self._csv_rows()
-        return _json_array(self.path, self.where) if _is_json_array(self.path) else _json_lines(self.path)
+        return self.json.rows()
 
     def _text_rows(self) -> Iterator[Row]:
-        with self.path.open("rb") as stream:
+        with self.open() as stream:
             for line, raw in enumerate(stream, start=1):
                 yield line, {self.names[0]: raw.rstrip(b"\r\n").decode("utf-8", "surrogateescape")}, None
 
     def _csv_header(self) -> tuple[str, ...]:
-        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        with self.open() as stream:
+            _, fields, error = next(iter(self.rule.reader(stream)), (1, [], "there is no header"))
+        if error is None:
             try:
-                reader = csv.reader(stream, delimiter=self.delimiter, strict=True)
-                header = tuple(next(filter(None, reader), ()))
-                "".join(header).encode()
-            except (csv.Error, UnicodeEncodeError) as error:
-                raise UsageError(
-                    f"{self.where}:1", f"the header cannot be read: {error}", legal="names of columns, UTF-8"
-                ) from None
-        if not header:
-            raise UsageError(f"{self.where}:1", "there is no header", legal="a name for each column")
-        return header
+                "".join(fields).encode()
+            except UnicodeEncodeError as wrong:
+                error = str(wrong)
+        if error is not None:
+            raise UsageError(
+                f"{self.where}:1", f"the header cannot be read: {error}", legal="names of columns, UTF-8"
+            ) from None
+        return tuple(fields)
 
     def _csv_rows(self) -> Iterator[Row]:
-        csv.field_size_limit(LONGEST_FIELD)
-        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            reader = csv.reader(stream, delimiter=self.delimiter, strict=True)
-            next(filter(None, reader))  # the header
-            while True:
-                line = reader.line_num + 1
-                try:
-                    fields = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    yield line, {}, f"it cannot be read as csv: {error}"
-                    continue
-                if fields:  # a blank line is no row
-                    wrong = len(fields) != len(self.names)
-                    error_text = f"it has {len(fields)} fields, the header {len(self.names)}" if wrong else None
-                    yield line, dict(zip(self.names, fields, strict=False)), error_text
+        with self.open() as stream:
+            rows = iter(self.rule.reader(stream))
+            next(rows)  # the header
+            for line, fields, error in rows:
+                values = dict(zip(self.names, fields, strict=False))
+                yield line, values, error or wrong_width(fields, len(self.names))
 
 
 def file_digest(path: Path) -> str:
@@ -115,80 +124,3 @@ def require_file(path: Path, where: str) -> None:
         raise UsageError(where, "it is not a file", legal="a file of rows")
     if path.stat().st_size == 0:
         raise UsageError(where, "the file is empty", legal="a header and at least one row")
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it, in printable ASCII and not too long. **Pure.**"""
-    text = ascii(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-
-
-# JSON
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open("rb") as stream:
-        for line, raw in enumerate(stream, start=1):
-            if raw.strip():
-                yield line, *_json_object(raw)
-
-
-def _json_object(raw: bytes) -> tuple[Mapping[str, Any], str | None]:
-    try:
-        value = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return {}, f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8"
-    except json.JSONDecodeError as error:
-        return {}, f"it is not JSON: {error.msg}, character {error.pos + 1}"
-    except RecursionError:
-        return {}, "it is not JSON that can be read: it is nested too deeply"
-    return _checked_object(value)
-
-
-def _checked_object(value: Any) -> tuple[Mapping[str, Any], str | None]:
-    return (value, None) if isinstance(value, dict) else ({}, f"it is {shown(value)}, not a JSON object")
-
-
-def _is_json_array(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-
-
-def _json_array(path: Path, where: str) -> Iterator[Row]:
-    """Yield the elements of one array, reading no more than the next one needs. Rows have numbers, no lines."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-        text = stream.read(BYTES_PER_READ).lstrip()[1:]
-        number = 0
-        while True:
-            number += 1
-            text = text.lstrip(" \t\r\n")
-            element = _next_element(text, stream.read, f"{where}: row {number}")
-            if element is None:
-                return
-            value, rest = element
-            yield number, *_checked_object(value)
-            text = rest.lstrip(" \t\r\n") or stream.read(BYTES_PER_READ)
-            text = text.lstrip(" \t\r\n").removeprefix(",")
-
-
-def _next_element(text: str, read: Callable[[int], str], where: str) -> tuple[Any, str] | None:
-    """Return the next element of an array and the text behind it, None at the array's end. Raises UsageError."""
-    decoder = json.JSONDecoder()
-    while True:
-        try:
-            if text.startswith("]"):
-                return None
-            value, end = decoder.raw_decode(text)
-            if end == len(text):  # a number may go on in what is not read yet
-                raise ValueError("the array does not end")
-            return value, text[end:]
-        except (ValueError, RecursionError) as error:
-            more = read(BYTES_PER_READ) if len(text) < LONGEST_FIELD else ""
-            if not more:
-                raise UsageError(
-                    where,
-                    f"it is not JSON: {error}",
-                    legal="an array of objects",
-                    todo="a .jsonl file may have broken rows",
-                ) from None
-            text = (text + more).lstrip(" \t\r\n")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from ringtune.train import head
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import leave_out_other_tokens
@@ -32,8 +33,12 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def load_model(config: TrainConfig, task: Task) -> nn.Module:
+def load_model(
+    config: TrainConfig, task: Task, num_tokens: int = 0, report: Callable[[str], None] = lambda words: None
+) -> nn.Module:
     """Return the model to train, fp32, on the CPU.
+
+    num_tokens: that its tokenizer gives. report: takes what becomes of a head that the model has. Raises UsageError.
 
     The new head is drawn from the seed, so all ranks get the same one. Every rank reads the same files; broadcasting
     weights or optimizer state through Horovod is neither needed nor safe (its optimizer broadcast takes a real step).
@@ -43,11 +48,19 @@ def load_model(config: TrainConfig, task: Task) -> nn.Module:
     name = config.model_name_or_path
     auto_class = getattr(transformers, task.auto_class)
     with _error_in_one_line(name):
+        saved, _ = transformers.PretrainedConfig.get_config_dict(name)
         model_config = transformers.AutoConfig.from_pretrained(name, **task.model_settings())
         if config.dropout is not None:
             _set_dropout(model_config, config.dropout)
         torch.manual_seed(config.seed)
-        model = auto_class.from_pretrained(name, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True)
+        model, loaded = auto_class.from_pretrained(
+            name, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    head.require_body(model, loaded, f"--model_name_or_path {name}")
+    line = head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed)
+    if line:
+        report(f"model {name}: {line}")
+    _fit_tokens(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
     return leave_out_other_tokens(model) if task.reads_first_token else model
 
 
@@ -123,6 +136,27 @@ def _set_dropout(model_config: Any, rate: float) -> None:
     ):
         if hasattr(model_config, name):
             setattr(model_config, name, rate)
+
+
+def _fit_tokens(model: nn.Module, num_tokens: int, *, resize: bool, seed: int) -> None:
+    """Raise UsageError for a tokenizer with more tokens than the model has embeddings, or draw those that lack."""
+    if not resize:
+        require_known_tokens(model, num_tokens, "--resize_token_embeddings true draws embeddings for the others")
+    elif num_tokens > model.get_input_embeddings().num_embeddings:  # type: ignore[operator]
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(num_tokens)  # type: ignore[operator]
+
+
+def require_known_tokens(model: nn.Module, num_tokens: int, todo: str = "check the folder's tokenizer files") -> None:
+    """Raise UsageError for a tokenizer with more tokens than the model has embeddings."""
+    known = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if num_tokens > known:
+        raise UsageError(
+            "--model_name_or_path",
+            f"its tokenizer has {num_tokens} tokens, the model knows {known}",
+            legal="the tokenizer the model was trained with",
+            todo=todo,
+        )
 
 
 def refuse_other_tokens(model: nn.Module, task: Task, several: Sequence[Features]) -> None:

@@ -24,6 +24,7 @@ class Opening:
     config: TrainConfig  # with the batch sizes of this run filled in
     batching: batching.Batching
     checkpoint: Path | None  # to go on from
+    step: int  # of that checkpoint, 0 without one
     finished_step: int  # 0 unless the run has finished
 
 
@@ -40,7 +41,9 @@ def open_run(
         lock.acquire()
     goes_on = is_there and not config.overwrite_output_dir
     found, saved = _find(config, folder, report, goes_on=goes_on)
+    per_device = config.per_device_train_batch_size
     if saved is not None:
+        _refuse_other_batch(config, saved, world_size)
         config = _take_over(config, saved)
         refuse_changes(saved, config)
     batch = batching.resolve(
@@ -51,12 +54,15 @@ def open_run(
         config.gradient_accumulation_steps,
         config.num_shards,
     )
-    config = dataclasses.replace(config, global_batch_size=batch.global_batch_size)
+    config = dataclasses.replace(
+        config, global_batch_size=batch.global_batch_size, per_device_train_batch_size=per_device
+    )
     if config.mode == "exact":
         config = dataclasses.replace(config, num_shards=batch.num_shards)
     if found is not None:
         report(f"going on from {found}")
-    return Opening(config, batch, found, _finished_step(folder) if goes_on else 0)
+    step = checkpoint.load_state(found).step if found is not None else 0
+    return Opening(config, batch, found, step, _finished_step(folder) if goes_on else 0)
 
 
 def _find(
@@ -94,6 +100,27 @@ def _refuse_to_lose(folder: Path, skipped: Sequence[checkpoint.Skipped]) -> None
             f"none of its {len(damaged)} checkpoint(s) is whole: {damaged[0].path.name}: {damaged[0].reason}",
             legal="a whole one to go on from",
             todo="restore one, or start again with --overwrite_output_dir",
+        )
+
+
+def _refuse_other_batch(config: TrainConfig, saved: Mapping[str, Any], world_size: int) -> None:
+    """Raise UsageError for batch sizes per rank that are new and do not make the global batch size of the run.
+
+    The same ones as before are taken for those of the first start, whose product the run keeps at any world size.
+    """
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    per_device, accumulation = (getattr(config, name) for name in names)
+    is_new = any(getattr(config, name) not in (None, saved.get(name)) for name in names)
+    if config.global_batch_size is not None or per_device is None or not is_new:
+        return
+    found = per_device * (accumulation or 1) * world_size
+    if found != saved.get("global_batch_size"):
+        raise UsageError(
+            "--per_device_train_batch_size",
+            f"{per_device} makes {found} rows a step at {world_size} rank(s); the run to be resumed has "
+            f"{saved.get('global_batch_size')}",
+            legal="the global batch size of the run",
+            todo="set it back or leave it out, or start a new run with another --output_dir",
         )
 
 

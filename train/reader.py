@@ -16,10 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ringtune.train import flags, formats
+from ringtune.train import formats
 from ringtune.train.columns import Columns
+from ringtune.train.compression import OPENERS, is_compressed, plain_ending
 from ringtune.train.contract import UsageError
-from ringtune.train.formats import LineFile, Row, shown
+from ringtune.train.csv_rule import AUTO
+from ringtune.train.formats import LineFile
+from ringtune.train.json_rows import Row, shown
 
 ROWS_AT_ONCE = 512
 
@@ -34,6 +37,7 @@ class Source:
     digest: str  # sha256 of its content
     read: Callable[[Columns], Iterator[pa.RecordBatch]]
     class_names: Mapping[str, tuple[str, ...]]  # of columns that a data set declares as classes
+    notes: tuple[str, ...] = ()  # how it is read, where that is not plain: a line each
 
     def place(self, line: int | str) -> str:
         """Return where a row is, for messages."""
@@ -58,27 +62,50 @@ def refuse_errors(batch: pa.RecordBatch, source: Source, todo: str = "") -> None
 # Files
 
 
-def open_file(path: Path, flag: str, *, kind: str | None = None, text_name: str = "text") -> Source:
+def open_file(
+    path: Path,
+    flag: str,
+    *,
+    kind: str | None = None,
+    text_name: str = "text",
+    delimiter: str = AUTO,
+    quoting: str = AUTO,
+    data_field: str | None = None,
+) -> Source:
     """Return the rows of a file. Raises UsageError for a file that cannot be used.
 
     flag: what the user wrote, ``--input rows.csv``. kind: the format; None: by the ending. text_name: the name of a
-    plain text file's one column.
+    plain text file's one column. delimiter, quoting: of a CSV or TSV file, as `csv_rule.decide` takes them.
+    data_field: of a JSON file that is one object, the field with its rows.
     """
     where = flag.partition(" ")[2] or flag
     if kind is None:
-        flags.require_ending(path, flag, formats.BY_ENDING)
-        kind = formats.BY_ENDING[path.suffix.lower()]
+        kind = kind_of(path, flag, formats.BY_ENDING)
     formats.require_file(path, flag)
     digest = formats.file_digest(path)
     if kind == "parquet":
         return _open_parquet(path, where, digest)
-    file = LineFile(path, kind, where, text_name)
+    file = LineFile(path, kind, where, text_name, delimiter=delimiter, quoting=quoting, data_field=data_field)
 
     def read(columns: Columns) -> Iterator[pa.RecordBatch]:
         return row_batches(file.rows(), columns, holds_json=file.holds_json)
 
-    is_array = kind == "json" and formats._is_json_array(path)
-    return Source(where, ": row " if is_array else ":", file.names, digest, read, class_names={})
+    return Source(
+        where, ":" if file.has_lines else ": row ", file.names, digest, read, class_names={}, notes=file.notes
+    )
+
+
+def kind_of(path: Path, flag: str, legal: Mapping[str, str]) -> str:
+    """Return the format of a file by its ending, or the one before that of a compressed file. Raises UsageError."""
+    ending = plain_ending(path)
+    if ending not in legal or (legal[ending] == "parquet" and is_compressed(path)):
+        raise UsageError(
+            flag,
+            f"the ending {''.join(path.suffixes[-2:]) or 'is missing'} is not known",
+            legal=f"{', '.join(legal)}; all but .parquet also with {', '.join(OPENERS)}",
+            todo="convert or rename it",
+        )
+    return legal[ending]
 
 
 def row_batches(rows: Iterable[Row], columns: Columns, *, holds_json: bool) -> Iterator[pa.RecordBatch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from ringtune.train.contract import StopRequested
 
@@ -40,14 +41,16 @@ class RowFile:
         return map(self.read, range(self.num_batches))
 
 
-def first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
-    """Give the first ``limit`` rows of batches, all of them if it is None."""
-    left = limit
+def sample(batches: Iterable[pa.RecordBatch], total: int, limit: int | None, seed: int) -> Iterator[pa.RecordBatch]:
+    """Give ``limit`` of ``total`` rows in their order, drawn by the seed; all of them if it is None or not fewer."""
+    if limit is None or limit >= total:
+        yield from batches
+        return
+    chosen = np.zeros(total, dtype=bool)
+    chosen[np.random.Generator(np.random.Philox(seed)).choice(total, limit, replace=False)] = True
+    first = 0
     for batch in batches:
-        if left is None:
-            yield batch
-        elif left > 0:
-            yield batch.slice(0, left)
-            left -= batch.num_rows
-        else:
-            return
+        mask = chosen[first : first + batch.num_rows]
+        first += batch.num_rows
+        if mask.any():
+            yield batch.filter(pa.array(mask))

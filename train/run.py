@@ -22,6 +22,7 @@ from ringtune.train.opening import Opening, open_run
 from ringtune.train.order import DataOrder
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.saver import Saver
+from ringtune.train.schedule import learning_rate_factor, num_warmup_steps
 from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.step import Precision, Stepper
 from ringtune.train.stop import StopFlag
@@ -57,11 +58,9 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
         if dry_run:
             report("dry run: everything checked, nothing trained or written")
             return EXIT_FINISHED
-        if opening.finished_step >= inputs.total_steps:
-            report(
-                f"{config.output_dir}: finished already at step {opening.finished_step}; "
-                "--num_train_epochs or --overwrite_output_dir make it train more"
-            )
+        done = max(opening.finished_step, opening.step)
+        if opening.finished_step == inputs.total_steps or done > inputs.total_steps:
+            _report_nothing_to_do(config, opening, inputs.total_steps, report)
             return EXIT_FINISHED
 
         def assemble() -> Loop:
@@ -75,6 +74,16 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
         return loop.run()
     finally:
         lock.release()
+
+
+def _report_nothing_to_do(config: TrainConfig, opening: Opening, total_steps: int, report: Callable[..., None]) -> None:
+    """Report a run that has all the steps that are asked for, or more."""
+    how = "--num_train_epochs, --max_steps or --overwrite_output_dir make it train more"
+    if opening.finished_step == total_steps:
+        report(f"{config.output_dir}: finished already at step {total_steps}; {how}")
+    else:
+        done = max(opening.finished_step, opening.step)
+        report(f"{config.output_dir}: already at step {done} of {total_steps}: nothing to train; {how}")
 
 
 def _silent(*words: object) -> None:
@@ -109,7 +118,8 @@ def _prepare(opening: Opening, comm: Comm, stop: StopFlag) -> Inputs:
 
 def _report_plan(inputs: Inputs, world_size: int, report: Callable[..., None]) -> None:
     order = inputs.order
-    report(inputs.tables.report)
+    for line in inputs.tables.report:
+        report(line)
     report(
         f"{order.num_rows} training rows, {order.steps_per_epoch} steps per epoch, {inputs.total_steps} steps of "
         f"{order.global_batch_size} rows in {inputs.batching.num_shards} shards over {world_size} rank(s), "
@@ -140,7 +150,8 @@ def _require_splits(inputs: Inputs, report: Callable[..., None]) -> None:
 def _assemble(inputs: Inputs, found: Path | None, comm: Comm, stop: StopFlag, device: torch.device) -> Loop:
     """Build model, optimizer and loop on this rank, restored from the checkpoint ``found`` if there is one."""
     config, tables = inputs.config, inputs.tables
-    network = model.load_model(config, tables.task)
+    report: Callable[..., None] = print if comm.rank == 0 else _silent
+    network = model.load_model(config, tables.task, len(inputs.tokenizer), report if found is None else _silent)
     splits = [tables.train, *tables.validation.values(), *([tables.test] if tables.test is not None else [])]
     model.refuse_other_tokens(network, tables.task, splits)
     unused = model.freeze_unused(network, tables.task, tables.train)
@@ -151,6 +162,7 @@ def _assemble(inputs: Inputs, found: Path | None, comm: Comm, stop: StopFlag, de
         snapshot = checkpoint.load_checkpoint(found)
         _refuse_other_data(snapshot.state, inputs, str(found))
         model.restore_model(network, snapshot.model, str(found))
+        _report_schedule(snapshot.state, inputs, report)
     network.to(device)
     optimizer = model.make_optimizer(network, config)
     if snapshot is not None:
@@ -168,6 +180,24 @@ def _assemble(inputs: Inputs, found: Path | None, comm: Comm, stop: StopFlag, de
         label_smoothing=config.label_smoothing_factor,
     )
     return _loop(inputs, stepper, stop, snapshot.state if snapshot is not None else None)
+
+
+def _report_schedule(state: checkpoint.RunState, inputs: Inputs, report: Callable[..., None]) -> None:
+    """Report the learning rate before and after where another number of steps changes the schedule."""
+    before, after = (
+        _learning_rate(inputs.config, state.step, total) for total in (state.total_steps, inputs.total_steps)
+    )
+    if state.total_steps != inputs.total_steps:
+        report(
+            f"the schedule has {inputs.total_steps} steps instead of {state.total_steps}: the learning rate of step "
+            f"{state.step + 1} is {after:.3g}, where the run before had {before:.3g} left"
+        )
+
+
+def _learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
+    warmup = num_warmup_steps(total_steps, config.warmup_ratio, config.warmup_steps)
+    step = min(step, total_steps - 1)
+    return config.learning_rate * learning_rate_factor(config.lr_scheduler_type, step, warmup, total_steps)
 
 
 def _reducer(config: TrainConfig, network: torch.nn.Module, comm: Comm, num_shards: int) -> Reducer:

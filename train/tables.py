@@ -15,22 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import data, publish, reader, table, task
+import numpy as np
+from ringtune.train import data, findings, publish, reader, table, task
 from ringtune.train.columns import Columns
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested, UsageError, cache_folder
+from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_hashes
+from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
 from ringtune.train.reader import Source
-from ringtune.train.rows import RowFile, first_rows, write_rows
+from ringtune.train.rows import RowFile, sample, write_rows
 from ringtune.train.stop import StopFlag
 from ringtune.train.table import TableWriter, open_table
 from ringtune.train.task import Task
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.sequence import LABELS
-from ringtune.train.tokens import Features, require_usable, tokenizer_digest
+from ringtune.train.tokens import Features, require_usable, tokenizer_digest, uncut_lengths
 
 _ROWS = "rows"  # folder for the rows while they are tokenised
+FINDINGS_FILE = "findings.json"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Tables:
     validation: Mapping[str, Features]  # by the suffix of its scores: "" or, for MNLI, "" and "mm"
     test: Features | None
     digest: str  # of the rows as read
-    report: str  # which columns are read, one line
+    report: tuple[str, ...]  # what is read, learnt, cut and not used, a line each
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class _Prepared:
     key: str  # name of the features' folder in the cache of each host
     splits: tuple[str, ...]
     digest: str
-    report: str
+    report: tuple[str, ...]
 
 
 def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopFlag) -> Tables:
@@ -97,7 +101,7 @@ def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool
     parts = [table.LAYOUT, digest, tokenizer_digest(tokenizer), config.max_seq_length]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     folder = _folder(config, key)
-    if publish.verify_folder(folder, (TASK_FILE,)) is not None:
+    if publish.verify_folder(folder, (TASK_FILE, FINDINGS_FILE)) is not None:
         try:
             with publish.new_folder(folder) as new:
                 _Tokenising(config, sources, columns, tokenizer, stop, shown).run(new)
@@ -105,9 +109,26 @@ def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool
             raise _cache_error(error, cache_folder(config.cache_dir)) from error
     found = task.read(folder)
     assert found is not None  # verified above
+    report = _report(config, sources, columns, found[0], (folder / FINDINGS_FILE).read_bytes())
+    return _Prepared(found[0], key, tuple(sources), digest, tuple(report))
+
+
+def _report(
+    config: TrainConfig,
+    sources: Mapping[str, Source],
+    columns: Mapping[str, Columns],
+    found: Task,
+    findings_bytes: bytes,
+) -> list[str]:
+    """Return what a user should know of the rows, a line each; the names of the files are those of this run."""
+    splits, label_note = findings.from_bytes(findings_bytes)
     train = sources[data.TRAIN]
-    report = f"{train.where}: {columns[data.TRAIN].describe(train.names, found[0].label_note())}"
-    return _Prepared(found[0], key, tuple(sources), digest, report)
+    lines = [f"{train.where}: {columns[data.TRAIN].describe(train.names, found.label_note())}"]
+    if label_note:
+        lines.append(f"{train.where}: {label_note}")
+    for split, source in sources.items():
+        lines += [f"{source.where}: {line}" for line in (*source.notes, *splits[split].lines(config.max_seq_length))]
+    return lines
 
 
 def _cache_error(error: OSError, cache: Path) -> Exception:
@@ -141,15 +162,20 @@ class _Tokenising:
     shown: bool
 
     def run(self, new: publish.NewFolder) -> None:
-        """Write features and task into the new folder."""
+        """Write features, task and findings into the new folder."""
         rows = new.path / _ROWS
         rows.mkdir()
         for split in self.sources:
             self._read(split, rows / split)
-        found = self._decide(RowFile(rows / data.TRAIN))
-        for split in self.sources:
-            self._tokenise(split, found, RowFile(rows / split), TableWriter(new, split))
+        files = {split: RowFile(rows / split) for split in self.sources}
+        labels = self._labels(files[data.TRAIN])
+        found = task.decide(self.columns[data.TRAIN], labels, self.sources[data.TRAIN].where)
+        known = RowHashes()
+        splits = {}
+        for split, file in files.items():
+            splits[split] = self._tokenise(split, found, file, TableWriter(new, split), known)
         new.write(TASK_FILE, task.to_bytes(found, self.config.max_seq_length))
+        new.write(FINDINGS_FILE, findings.to_bytes(splits, labels.note()))
         shutil.rmtree(rows)
 
     def _read(self, split: str, path: Path) -> None:
@@ -157,15 +183,15 @@ class _Tokenising:
         source = self.sources[split]
 
         def usable() -> Any:
-            for batch in first_rows(source.read(self.columns[split]), data.row_limit(self.config, split)):
+            for batch in source.read(self.columns[split]):
                 reader.refuse_errors(batch, source)
                 yield batch
 
         if not write_rows(path, usable(), self.stop.is_set):
             raise reader.no_rows(source.where)
 
-    def _decide(self, rows: RowFile) -> Task:
-        """Return the task that the labels of the training rows make."""
+    def _labels(self, rows: RowFile) -> LabelColumn:
+        """Return the labels of all training rows, also of those that a sample leaves out."""
         source, columns = self.sources[data.TRAIN], self.columns[data.TRAIN]
         name = str(columns.label)
         regression = (
@@ -174,22 +200,47 @@ class _Tokenising:
         labels = LabelColumn(name, regression=regression, declared=source.class_names.get(name, ()))
         for batch in rows:
             labels.add(batch.column("label"), map(source.place, batch.column("line").to_pylist()))
-        return task.decide(columns, labels, source.where)
+        return labels
 
-    def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter) -> None:
+    def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter, known: RowHashes) -> SplitFindings:
+        """Write the features of a split; return what is found out. known: of the training rows, which come first."""
         source = self.sources[split]
-        num_rows = sum(batch.num_rows for batch in rows)
-        bar = Progress(num_rows, f"tokenising {split}", unit="rows", shown=self.shown)
-        for batch in rows:
+        total = sum(batch.num_rows for batch in rows)
+        limit = data.row_limit(self.config, split)
+        result = SplitFindings(num_in_source=total)
+        training_rows = known.finish() if split != data.TRAIN else None
+        bar = Progress(min(total, limit or total), f"tokenising {split}", unit="rows", shown=self.shown)
+        for batch in sample(rows, total, limit, derive_seed("sample", self.config.seed, split)):
             if self.stop.is_set():
                 raise StopRequested
             features = found.encode(batch, self.tokenizer, self.config.max_seq_length)
             if split != data.TEST:
                 _refuse_wrong_label(found, features, batch, source)
+            self._note(result, found, features, batch)
+            if training_rows is None:
+                known.add(batch)
+            else:
+                result.num_also_in_training += count_known(text_hashes(batch), training_rows)
             writer.append(features, batch.num_rows)
             bar.update(writer.num_rows)
         writer.close()
         bar.close()
+        return result
+
+    def _note(self, result: SplitFindings, found: Task, features: Features, batch: Any) -> None:
+        """Add what is found out about a batch."""
+        result.num_rows += batch.num_rows
+        result.longest = max(result.longest, int(features.lengths.max()))
+        full = np.unique(features.row_of[features.lengths >= self.config.max_seq_length])
+        if len(full):
+            texts = [
+                batch.column(name).take(full).to_pylist() for name in batch.schema.names if name.startswith("text/")
+            ]
+            lengths = uncut_lengths(self.tokenizer, texts)
+            result.num_cut += int(np.count_nonzero(lengths > self.config.max_seq_length))
+            result.longest = max(result.longest, int(lengths.max()))
+        for name, count in found.count_labels(features).items():
+            result.counts[name] = result.counts.get(name, 0) + count
 
 
 def _refuse_wrong_label(found: Task, features: Features, batch: Any, source: Source) -> None:

@@ -106,6 +106,15 @@ def encode(tokenizer: Any, texts: Sequence[list[str]], max_seq_length: int) -> F
     )
 
 
+def uncut_lengths(tokenizer: Any, texts: Sequence[list[str]]) -> np.ndarray:
+    """Return the tokens that rows have before any is cut, int64 [N]. texts: as `encode` takes them.
+
+    It sets the tokenizer's truncation: not while another thread uses it.
+    """
+    rows = tokenizer(*texts, truncation=False, padding=False, return_attention_mask=False)[IDS]
+    return np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+
+
 def _joined(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
     return np.fromiter((each for row in rows for each in row), dtype=dtype)
 

@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ringtune.train import formats
+from ringtune.train import json_rows
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.predict import inputs
@@ -150,7 +150,7 @@ def test_chunks_have_their_sizes_however_the_input_comes(tmp_path):
 
 
 def test_long_arrays_are_read_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "BYTES_PER_READ", 7)  # every element, and every space between two, is torn somewhere
+    monkeypatch.setattr(json_rows, "BYTES_PER_READ", 7)  # every element, and every space between two, is torn somewhere
     content = "[ " + " ,\n ".join(json.dumps({"text": "x" * (number % 9)}) for number in range(50)) + " ]"
     rows, _ = read(write(tmp_path, "t.json", content))
     assert [len(row["text/0"]) for row in rows] == [number % 9 for number in range(50)]

@@ -32,7 +32,7 @@ def test_rows_are_read_once_and_their_files_only_hashed_after_that(tmp_path, mon
 
 def test_the_columns_are_reported_in_one_line(tmp_path):
     found = load(tmp_path, "id,text,label\n1,fine,up\n2,bad,down\n")
-    assert found.report.endswith("train.csv: text: column text; label: column label, 2 classes; not read: id")
+    assert found.report[0].endswith("train.csv: text: column text; label: column label, 2 classes; not read: id")
 
 
 def table(tmp_path, several, **settings):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ringtune.train import flags, formats
+from ringtune.train import csv_rule, flags, formats
 from ringtune.train.contract import CONFIG_FILE, UsageError
 from ringtune.train.flags import free
 
@@ -33,6 +33,12 @@ class PredictConfig:
 
     input_format: Literal["csv", "tsv", "json", "jsonl", "text", "parquet"] | None = None
     """Format of the input; default: by its ending."""
+    csv_delimiter: str = "auto"
+    """What separates the fields of a .csv or .tsv file: a character, or tab; auto: what its header has."""
+    csv_quoting: Literal["auto", "minimal", "none"] = "auto"
+    """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
+    data_field: str | None = None
+    """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
     dataset_config_name: str | None = None
     """Configuration of the data set."""
     dataset_split: str | None = None
@@ -101,6 +107,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[PredictConfig, bool]:
 
 def check(config: PredictConfig) -> None:
     """Raise UsageError for a value that cannot work, before anything is read or written."""
+    csv_rule.require_delimiter(config.csv_delimiter)
     flags.require_counts(config, ("top_k", "max_seq_length", "batch_tokens", "num_threads"))
     if config.bf16 and config.fp16:
         raise UsageError("--bf16 --fp16", "both are set", legal="one of them")

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 from ringtune.train import chunks, columns, data, formats, reader
 from ringtune.train.columns import Columns
+from ringtune.train.compression import plain_ending
 from ringtune.train.contract import UsageError
-from ringtune.train.formats import Row, shown
+from ringtune.train.json_rows import Row, shown
 from ringtune.train.predict.config import ALL_COLUMNS, PredictConfig
 from ringtune.train.reader import Source
 from ringtune.train.task import Task
@@ -25,11 +26,19 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
     """Return the input of a prediction. stdin: the file that holds what came from there. Raises UsageError."""
     path = stdin if stdin is not None else Path(config.input)
     flag = "stdin" if config.reads_stdin else f"--input {config.input}"
-    is_file = path.is_file() or path.suffix.lower() in formats.BY_ENDING or config.input_format is not None
+    is_file = path.is_file() or plain_ending(path) in formats.BY_ENDING or config.input_format is not None
     if not is_file:
         return _open_data_set(config)
     names = columns.split_names(config.text_column_names) or (task.columns.text if task.columns else _TEXT_NAMES)
-    return reader.open_file(path, flag, kind=config.input_format, text_name=names[0])
+    return reader.open_file(
+        path,
+        flag,
+        kind=config.input_format,
+        text_name=names[0],
+        delimiter=config.csv_delimiter,
+        quoting=config.csv_quoting,
+        data_field=config.data_field,
+    )
 
 
 def _open_data_set(config: PredictConfig) -> Source:
@@ -60,7 +69,7 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
             raise UsageError(
                 source.where,
                 f"there is no column {missing[0]!r}, which the model was trained on",
-                legal=f"it has {', '.join(source.names)}",
+                legal=f"it has {columns.shown_names(source.names)}",
                 todo="name the column with the text with --text_column_names",
             )
     else:

@@ -30,6 +30,7 @@ def load_predictor(config: PredictConfig, device: torch.device) -> Predictor:
     assert config.batch_tokens is not None  # resolved
     network, task, _ = model.load_trained(config.model_name_or_path)
     tokenizer = model.load_tokenizer(config.model_name_or_path)
+    model.require_known_tokens(network, len(tokenizer))
     return Predictor(
         task,
         network.to(device),

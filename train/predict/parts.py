@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import chunks, disk, flags, formats, publish, reader
+from ringtune.train import chunks, compression, disk, flags, publish, reader
 from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.predict.config import PredictConfig
@@ -104,7 +104,7 @@ class PartsFolder:
         """Write what comes from stdin to a file, which can be read twice; return it."""
         path = self.folder / "stdin"
         with path.open("wb") as stream:
-            shutil.copyfileobj(sys.stdin.buffer, stream, formats.BYTES_PER_READ)
+            shutil.copyfileobj(sys.stdin.buffer, stream, compression.BYTES_PER_READ)
         return path
 
     def check_identity(self, identity: Identity, *, overwrite: bool) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ringtune.train import tokens
+from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested
 from ringtune.train.device import name_out_of_memory
 from ringtune.train.evaluate import outputs_of, plan_chunk
@@ -62,6 +63,17 @@ class Predictor:
         tokens.require_usable(tokenizer, max_seq_length)
         # Sets truncation and padding once: the library refuses to set them while another thread encodes.
         tokens.encode(tokenizer, [[""]], max_seq_length)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the columns that are predicted."""
+        nothing = np.zeros((0, self.task.width), dtype=np.float32)
+        return [*self.task.predictions(nothing, self.top_k), "error"]
+
+    def describe_columns(self, columns: Columns, names: Sequence[str]) -> str:
+        """Return what is read and kept, and under which names, in one line. names: all columns of the input."""
+        renamed = [f"{name} as {to}" for name, to in kept_names(columns.kept, self.output_names).items() if name != to]
+        return columns.describe(names) + (f"; written {', '.join(renamed)}" if renamed else "")
 
     def predict(
         self, chunk: pa.RecordBatch, clock: Clock, should_stop: Callable[[], bool] = lambda: False
@@ -119,11 +131,28 @@ class Predictor:
         }
 
 
-def kept_columns(chunk: pa.RecordBatch, taken: Mapping[str, Any]) -> dict[str, pa.Array]:
-    """Return the input columns to keep by name, or by ``input_NAME`` where a prediction has that name. **Pure.**"""
-    names = [name for name in chunk.schema.names if name.startswith("kept/")]
-    plain = {name: name.removeprefix("kept/") for name in names}
-    return {(f"input_{plain[name]}" if plain[name] in taken else plain[name]): chunk.column(name) for name in names}
+def kept_columns(chunk: pa.RecordBatch, taken: Iterable[str]) -> dict[str, pa.Array]:
+    """Return the input columns to keep under the names of `kept_names`. **Pure.**"""
+    plain = [name.removeprefix("kept/") for name in chunk.schema.names if name.startswith("kept/")]
+    return {shown: chunk.column(f"kept/{name}") for name, shown in kept_names(plain, taken).items()}
+
+
+def kept_names(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Return the name under which each kept column is written: its own, or ``input_NAME``. **Pure.**
+
+    taken: the names of predictions. No two columns get the same name: beside ``input_label``, ``label`` becomes
+    ``input_input_label``.
+    """
+    names, predicted = list(dict.fromkeys(names)), set(taken)
+    used = predicted | set(names)
+    shown = {}
+    for name in names:
+        target = name
+        while target in predicted or (target != name and target in used):
+            target = f"input_{target}"
+        used.add(target)
+        shown[name] = target
+    return shown
 
 
 def scored_rows(part: pa.RecordBatch, task: Task) -> Scored:

@@ -100,7 +100,7 @@ def _check_input(config: PredictConfig, predictor: Predictor, report: Report) ->
         return
     source = open_source(config, predictor.task)
     columns = choose_columns(source, config, predictor.task)
-    report(f"input {source.where}: {columns.describe(source.names)}")
+    report(f"input {source.where}: {predictor.describe_columns(columns, source.names)}")
 
 
 def _prepare(
@@ -117,7 +117,7 @@ def _prepare(
     before = time.monotonic()
     source = open_source(config, predictor.task, parts.copy_stdin() if config.reads_stdin else None)
     columns = choose_columns(source, config, predictor.task)
-    report(f"input {source.where}: {columns.describe(source.names)}")
+    report(f"input {source.where}: {predictor.describe_columns(columns, source.names)}")
     settings = {**asdict(config), "max_seq_length": predictor.max_seq_length}
     identity = Identity(settings, {**digests, "input": source.digest})
     goes_on = parts.check_identity(identity, overwrite=config.overwrite_output)

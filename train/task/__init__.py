@@ -66,6 +66,10 @@ class Task(Protocol):
         """Return the labels of rows as numbers, [N]; what is no label is marked as one that `has_label` knows."""
         ...
 
+    def count_labels(self, features: Features) -> dict[str, int]:
+        """Return how many features have each class by its name; nothing for labels that are no classes."""
+        ...
+
     def has_label(self, labels: np.ndarray) -> np.ndarray:
         """Return which of the encoded labels are labels, bool [N]."""
         ...

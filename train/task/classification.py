@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from ringtune.train import scores
 from ringtune.train.contract import UsageError
 from ringtune.train.scores import Scored, Scores
-from ringtune.train.task.labels import missing_label
+from ringtune.train.task.labels import missing_label, without_decimals
 from ringtune.train.task.sequence import LABELS, SequenceTask
+from ringtune.train.tokens import Features
 
 NO_CLASS = -1
 _SHOWN = 20  # classes in a message
@@ -58,8 +59,8 @@ class Classification(SequenceTask):
     def labels(self, labels: Sequence[str | None]) -> np.ndarray:
         """Return the class each label names, int64 [N], NO_CLASS where it names none.
 
-        A label is a class's name; a truth value is known in any spelling. Where classes have no names of their own
-        (LABEL_0, ...), a label is a class's number.
+        A label is a class's name; a truth value is known in any spelling, a whole number also as a decimal. Where
+        classes have no names of their own (LABEL_0, ...), a label is a class's number.
         """
         numbers = {name: number for number, name in enumerate(self.classes)}
         if all(name == f"LABEL_{number}" for number, name in enumerate(self.classes)):
@@ -68,10 +69,16 @@ class Classification(SequenceTask):
         def number_of(label: str | None) -> int:
             if label is None:
                 return NO_CLASS
-            spellings = (label, label.strip(), label.strip().capitalize())
+            spellings = (label, label.strip(), label.strip().capitalize(), without_decimals(label))
             return next((numbers[each] for each in spellings if each in numbers), NO_CLASS)
 
         return np.fromiter(map(number_of, labels), dtype=np.int64, count=len(labels))
+
+    def count_labels(self, features: Features) -> dict[str, int]:
+        """Return how many features have each class."""
+        labels = features.feature_columns.get(LABELS, np.empty(0, dtype=np.int64))
+        counts = np.bincount(labels[labels != NO_CLASS], minlength=self.width)
+        return dict(zip(self.classes, counts.tolist(), strict=True))
 
     def has_label(self, labels: np.ndarray) -> np.ndarray:
         """Return which labels name a class, bool [N]."""

@@ -3,9 +3,12 @@
 Labels arrive as texts from every format. Blanks around a label are not part of it.
 
 - They are **ratings** (a regression) if asked for; or, unless classes are asked for, if any of them is a decimal
-  fraction, or if all are numbers and not all are whole.
+  fraction, if all are numbers and not all are whole, or if they are more than 20 different whole numbers written as
+  decimals (``3.0``).
 - Otherwise they are **classes**: whole numbers in the order of their value, truth values as False and True, anything
-  else in the order of the alphabet. A data set that declares its classes keeps their names and their order.
+  else in the order of the alphabet. Whole numbers written as decimals, as pandas writes a column that had gaps, are
+  classes named as whole numbers; that is reported. A data set that declares its classes keeps their names and order.
+- Where all other labels are numbers, a word that stands for a gap (``n/a``, ``?``, ``null`` ...) is a missing label.
 """
 
 from __future__ import annotations
@@ -17,10 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ringtune.train.contract import UsageError
 
-_FRACTION = r"^\s*[-+]?\d*\.\d+\s*$"
+_FRACTION = r"^[-+]?\d*\.\d*[1-9]\d*$"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _INTEGER = re.compile(r"[-+]?\d+")
+_WHOLE = re.compile(r"([-+]?\d+)(\.0*)?")
 _TRUTH = {"false", "true"}
+_GAPS = {"n/a", "na", "nan", "null", "none", "?", "-", "--", "unknown", "missing"}
+MOST_WHOLE_CLASSES = 20  # different whole numbers written as decimals that are still classes
 
 
 class LabelColumn:
@@ -58,12 +64,30 @@ class LabelColumn:
         """Return whether the labels are numbers to predict, not classes."""
         if self.regression is not None or self.declared:
             return bool(self.regression)
-        return self.has_fraction or self._are_fractions()
+        many = self._are_whole_decimals() and len(set(map(_whole, self.first_row))) > MOST_WHOLE_CLASSES
+        return self.has_fraction or self._are_fractions() or many
+
+    def note(self) -> str:
+        """Return how the labels were read where another reading is possible, for the user; "" elsewhere."""
+        if self.declared or self.regression is not None or not self._are_whole_decimals():
+            return ""
+        example = next(each for each in self.first_row if "." in each)
+        what = f"labels are whole numbers written as decimals, such as {example!r}: "
+        if self.are_ratings():
+            return (
+                what + f"more than {MOST_WHOLE_CLASSES} of them, so a number to predict; --regression false for classes"
+            )
+        return what + "few, so classes; --regression true for a number to predict"
+
+    def _are_whole_decimals(self) -> bool:
+        """Return whether all labels are whole numbers and some are written as decimals."""
+        found = self.first_row
+        return bool(found) and all(map(_WHOLE.fullmatch, found)) and any("." in each for each in found)
 
     def _are_fractions(self) -> bool:
         """Return whether all labels are numbers and not all are whole."""
         found = self.first_row
-        return bool(found) and all(map(_NUMBER.fullmatch, found)) and not all(map(_INTEGER.fullmatch, found))
+        return bool(found) and all(map(_NUMBER.fullmatch, found)) and not all(map(_WHOLE.fullmatch, found))
 
     def classes(self, where: str) -> tuple[str, ...]:
         """Return the names of the classes in their order. Raises UsageError for labels that are none.
@@ -73,24 +97,30 @@ class LabelColumn:
         if self.declared:
             return self.declared
         if self._are_fractions():
-            example = next(each for each in self.first_row if not _INTEGER.fullmatch(each))
+            example = next(each for each in self.first_row if not _WHOLE.fullmatch(each))
             raise UsageError(
                 where,
                 f"column {self.name!r} holds numbers such as {example!r}, not classes",
                 legal="strings or whole numbers",
                 todo="use --regression true, or other labels",
             )
-        if self.missing is not None:
-            raise missing_label(self.missing, self.name)
+        gap = self.missing or self._gap()
+        if gap is not None:
+            raise missing_label(gap, self.name)
         if {each.lower() for each in self.first_row} == _TRUTH:
             return ("False", "True")
-        if len(self.first_row) < 2:
-            raise UsageError(
-                where, f"all rows have the label {next(iter(self.first_row), None)!r}", legal="two classes or more"
-            )
-        if all(map(_INTEGER.fullmatch, self.first_row)):
-            return tuple(sorted(self.first_row, key=lambda each: (int(each), each)))
-        return tuple(sorted(self.first_row))
+        names = set(map(_whole, self.first_row)) if self._are_whole_decimals() else set(self.first_row)
+        if len(names) < 2:
+            raise UsageError(where, f"all rows have the label {next(iter(names), None)!r}", legal="two classes or more")
+        if all(map(_INTEGER.fullmatch, names)):
+            return tuple(sorted(names, key=lambda each: (int(each), each)))
+        return tuple(sorted(names))
+
+    def _gap(self) -> str | None:
+        """Return where the first word for a gap stands in a column of numbers, None if there is none."""
+        words = [each for each in self.first_row if not _NUMBER.fullmatch(each)]
+        is_gap = len(words) < len(self.first_row) and bool(words) and all(each.lower() in _GAPS for each in words)
+        return self.first_row[words[0]] if is_gap else None
 
 
 def missing_label(where: str, column: str) -> UsageError:
@@ -103,3 +133,13 @@ def missing_label(where: str, column: str) -> UsageError:
 def is_number(label: str) -> bool:
     """Return whether a text is a decimal number. **Pure.**"""
     return _NUMBER.fullmatch(label.strip()) is not None
+
+
+def without_decimals(label: str) -> str:
+    """Return a whole number written as a decimal without its point, anything else as it is. **Pure.**"""
+    return _whole(label.strip())
+
+
+def _whole(label: str) -> str:
+    match = _WHOLE.fullmatch(label)
+    return match[1] if match else label

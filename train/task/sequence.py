@@ -30,6 +30,10 @@ class SequenceTask:
         """Return labels as numbers, [N]; what is no label is marked as one that `has_label` knows."""
         raise NotImplementedError
 
+    def count_labels(self, features: Features) -> dict[str, int]:
+        """Return nothing: labels are no classes."""
+        return {}
+
     def encode(self, rows: pa.RecordBatch, tokenizer: Any, max_seq_length: int) -> Features:
         """Return one feature for each row, with ``labels`` if the rows have a label column."""
         texts = [rows.column(name).to_pylist() for name in rows.schema.names if name.startswith("text/")]

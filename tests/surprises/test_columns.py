@@ -1,0 +1,80 @@
+"""Which columns are read is known from their names, or asked for."""
+
+from __future__ import annotations
+
+import pytest
+from preparing import load
+from ringtune.train.columns import Columns
+from ringtune.train.contract import UsageError
+from ringtune.train.predict import inputs
+from ringtune.train.predict.config import PredictConfig
+from ringtune.train.predict.predictor import kept_names
+from ringtune.train.task.classification import Classification
+
+TRAINED = Classification(Columns(("text",), "label"), ("down", "up"))
+
+
+def train_columns(tmp_path, *names: str, **settings) -> tuple[str, ...]:
+    lines = [",".join([*names, "label"])]
+    lines += [",".join([*(f"{word} {name}" for name in names), label]) for word, label in (("a", "up"), ("b", "down"))]
+    return load(tmp_path, "\n".join(lines) + "\n", **settings).task.columns.text
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("text", "label_text"), ("text",)),
+        (("author", "text"), ("text",)),
+        (("id", "whatever"), ("whatever",)),
+        (("sentence2", "sentence1"), ("sentence1", "sentence2")),
+        (("hypothesis", "premise", "genre"), ("premise", "hypothesis")),
+        (("question", "sentence", "idx"), ("question", "sentence")),
+        (("text", "text_pair"), ("text", "text_pair")),
+        (("text1", "text2"), ("text1", "text2")),
+        (("review", "stars"), ("review",)),
+    ],
+)
+def test_names_that_are_well_known_decide(tmp_path, names, text):
+    assert train_columns(tmp_path, *names) == text
+
+
+@pytest.mark.parametrize(
+    "names", [("title", "body_html"), ("a", "b"), ("text", "sentence1", "sentence2"), ("review", "comment", "x")]
+)
+def test_names_that_leave_two_readings_are_refused_with_both_ways_out(tmp_path, names):
+    with pytest.raises(UsageError, match="which column holds the text.*--text_column_names .* or --text_column_names"):
+        train_columns(tmp_path, *names)
+
+
+def test_what_is_not_read_is_reported(tmp_path):
+    found = load(tmp_path, "text,label,label_text\nfine,1,up\nbad,0,down\n")
+    assert found.report[0].endswith("text: column text; label: column label, 2 classes; not read: label_text")
+
+
+def test_prediction_reads_the_columns_of_the_training_and_refuses_a_file_without_them(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("author,text\nme,fine\n")
+    source = inputs.open_source(PredictConfig("m", str(path), "out.csv"), TRAINED)
+    assert inputs.choose_columns(source, PredictConfig("m", str(path), "out.csv"), TRAINED).text == ("text",)
+    path.write_text("author,review\nme,fine\n")
+    source = inputs.open_source(PredictConfig("m", str(path), "out.csv"), TRAINED)
+    with pytest.raises(UsageError, match="there is no column 'text', which the model was trained on"):
+        inputs.choose_columns(source, PredictConfig("m", str(path), "out.csv"), TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["text", "label"], {"text": "text", "label": "input_label"}),
+        (["label", "input_label"], {"label": "input_input_label", "input_label": "input_label"}),
+        (["error", "label", "label"], {"error": "input_error", "label": "input_label"}),
+    ],
+)
+def test_every_kept_column_comes_out_under_a_name_of_its_own(names, shown):
+    assert kept_names(names, ["label", "probability_up", "error"]) == shown
+
+
+def test_a_message_about_hundreds_of_columns_is_short(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        train_columns(tmp_path, *(f"column_{number}" for number in range(300)))
+    assert len(str(caught.value)) < 500 and "and 289 more" in str(caught.value)

@@ -1,0 +1,139 @@
+"""How a CSV or TSV file is to be read: what separates its fields, and whether quotes are part of them.
+
+Files disagree on quotes. Most follow RFC 4180: a field that begins with a quote ends with one, may hold separators and
+line breaks, and doubles the quotes in it. Others, such as GLUE's TSV files, know no quoting: a quote is a character.
+What the user does not say is decided from the whole file: quotes enclose the fields of a ``.csv`` file if all its rows
+can be read so, and of a ``.tsv`` file if besides they could not be read otherwise with other rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from ringtune.train.contract import UsageError
+
+AUTO = "auto"
+SEPARATORS = {",": "','", "\t": "tabs", ";": "';'", "|": "'|'"}
+LONGEST_FIELD = 10_000_000  # characters of a value: an unclosed quote must not swallow the rest of the file
+
+
+def require_delimiter(delimiter: str) -> None:
+    """Raise UsageError for what cannot separate fields. **Pure.**"""
+    if delimiter not in (AUTO, "tab") and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise UsageError("--csv_delimiter", f"{delimiter!r} cannot separate fields", legal="one character, tab or auto")
+
+
+@dataclass(frozen=True)
+class CsvRule:
+    """How a file is read."""
+
+    delimiter: str
+    has_quotes: bool  # whether quotes enclose fields (RFC 4180); else they are characters of the text
+
+    def reader(self, stream: BinaryIO) -> CsvReader:
+        """Return a reader of a file's rows from its start; bytes that are not UTF-8 become surrogates (PEP 383)."""
+        return CsvReader(self, stream)
+
+
+class CsvReader:
+    """Gives the rows of a file that are not blank: their line, their fields, and what is wrong with them."""
+
+    def __init__(self, rule: CsvRule, stream: BinaryIO) -> None:
+        csv.field_size_limit(LONGEST_FIELD)
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        settings: dict[str, Any] = {"delimiter": rule.delimiter, "strict": True}
+        settings["quoting"] = csv.QUOTE_MINIMAL if rule.has_quotes else csv.QUOTE_NONE
+        self.reader = csv.reader(text, **settings)
+
+    def __iter__(self) -> Iterator[tuple[int, list[str], str | None]]:
+        while True:
+            line = self.reader.line_num + 1
+            try:
+                fields = next(self.reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield line, [], f"it cannot be read as csv: {error}"
+                continue
+            if fields:
+                yield line, fields, None
+
+
+def wrong_width(fields: list[str], width: int) -> str | None:
+    """Return what is wrong with a row that has not as many fields as the header, None for one that has. **Pure.**"""
+    return None if len(fields) == width else f"it has {len(fields)} fields, the header {width}"
+
+
+def decide(
+    open_file: Callable[[], BinaryIO], kind: str, where: str, *, delimiter: str, quoting: str
+) -> tuple[CsvRule, tuple[str, ...]]:
+    """Return how a file is read, and what of that is not plain, a line each.
+
+    open_file: opens it at its start. kind: csv or tsv. delimiter: a character, ``tab`` or auto. quoting: minimal, none
+    or auto. Raises UsageError where the file can be read in two ways.
+    """
+    notes = []
+    separator = {"tab": "\t"}.get(delimiter, delimiter)
+    if delimiter == AUTO:
+        separator, own = _separator(open_file, kind)
+        if separator != own:
+            notes.append(f"its fields are separated by {SEPARATORS[separator]} (--csv_delimiter)")
+    if quoting != AUTO:
+        return CsvRule(separator, quoting == "minimal"), tuple(notes)
+    quoted, plain = CsvRule(separator, True), CsvRule(separator, False)
+    if not _has_quotes(open_file):
+        return quoted, tuple(notes)
+    by_quotes, as_characters = _try(quoted, open_file), _try(plain, open_file)
+    if by_quotes.error and not as_characters.error:
+        notes.append(f"quotes are characters of its texts (--csv_quoting none): else {where}:{by_quotes.error}")
+        return plain, tuple(notes)
+    differ = not (by_quotes.error or as_characters.error) and by_quotes.num_rows != as_characters.num_rows
+    if differ and kind == "tsv":  # of a .csv file it is known that quotes enclose fields, lines and all
+        raise UsageError(
+            where,
+            f"it can be read in two ways: {by_quotes.num_rows} rows if quotes enclose fields, {as_characters.num_rows} "
+            f"if they are characters of the texts (see line {by_quotes.first_long})",
+            legal="one reading",
+            todo="--csv_quoting minimal or --csv_quoting none",
+        )
+    return quoted, tuple(notes)
+
+
+def _separator(open_file: Callable[[], BinaryIO], kind: str) -> tuple[str, str]:
+    """Return what separates the fields of the header, and what does so in files of this kind."""
+    own = "\t" if kind == "tsv" else ","
+    with open_file() as stream:
+        header = next(filter(bytes.strip, stream), b"")
+    found = [each for each in (own, *SEPARATORS) if each.encode() in header]
+    return (found[0] if found else own), own
+
+
+def _has_quotes(open_file: Callable[[], BinaryIO]) -> bool:
+    with open_file() as stream:
+        return any(b'"' in block for block in iter(lambda: stream.read(1 << 20), b""))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    num_rows: int
+    error: str  # of the first row that cannot be read so: "LINE: what"; "" if all can
+    first_long: int  # line of the first row that goes over several lines, 0 if none does
+
+
+def _try(rule: CsvRule, open_file: Callable[[], BinaryIO]) -> _Attempt:
+    """Read a file by a rule, up to the first row that cannot be read so."""
+    num_rows, width, first_long = -1, 0, 0
+    with open_file() as stream:
+        for line, fields, error in rule.reader(stream):
+            width = width or len(fields)
+            error = error or wrong_width(fields, width)
+            if error:
+                return _Attempt(num_rows, f"{line}: {error}", first_long)
+            num_rows += 1
+            if not first_long and any("\n" in each for each in fields):
+                first_long = line
+    return _Attempt(num_rows, "", first_long)

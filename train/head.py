@@ -1,0 +1,101 @@
+"""What of a pretrained model is kept: all of its body, and its head where that knows the classes of the task.
+
+transformers fills in what a file lacks with random numbers and says so in a log that nobody reads; its heads know
+classes by number only. Here whatever is missing of the body is refused, and a head is kept by the names of its classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from ringtune.train.contract import UsageError
+from ringtune.train.task import Task
+from torch import nn
+
+_SHOWN = 8  # names in a message
+
+
+def require_body(model: nn.Module, loaded: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError if weights of the body were not in the file: the model would be trained from noise.
+
+    loaded: what transformers reports of loading. A pooler may be new: models that predict words have none.
+    """
+    prefix = f"{model.base_model_prefix}."
+    missing = [name for name in sorted(loaded["missing_keys"]) if name.startswith(prefix) and ".pooler." not in name]
+    if not missing:
+        return
+    found = sorted(loaded["unexpected_keys"])
+    renamed = _prefix_of(found, missing)
+    raise UsageError(
+        where,
+        f"{len(missing)} of its weights are not in it, {missing[0]} for one: they would be random numbers",
+        legal="the weights of this architecture by the names of transformers",
+        todo=f"its weights have {renamed!r} before their names: save them without it"
+        if renamed
+        else f"it has {found[0]}, for one, instead"
+        if found
+        else "check the folder",
+    )
+
+
+def _prefix_of(found: Sequence[str], missing: Sequence[str]) -> str:
+    """Return what stands before every missing name among those that were found, "" if nothing does. **Pure.**"""
+    first = next((each for each in found if each.endswith(missing[0])), "")
+    prefix = first.removesuffix(missing[0])
+    return prefix if prefix and {prefix + each for each in missing} <= set(found) else ""
+
+
+def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str] | None, task: Task, seed: int) -> str:
+    """Keep the head by the names of its classes, or draw a new one; return what to report, "" if it was new anyway.
+
+    names: the classes of the saved head in its order, None if they have no names.
+    """
+    classes = tuple(getattr(task, "classes", ()))
+    new = {*loaded["missing_keys"], *(each[0] for each in loaded["mismatched_keys"])}
+    name, output = _output_layer(model, task.width)
+    if output is None or not classes or f"{name}.weight" in new:
+        return ""
+    numbers = tuple(map(str, range(len(classes))))
+    if tuple(names or numbers) == classes:
+        return f"its head is kept: classes {shown(classes)}"
+    if names and set(names) == set(classes):
+        _reorder(output, [list(names).index(each) for each in classes])
+        return f"its head is kept by the names of its classes: {shown(classes)}"
+    torch.manual_seed(seed)
+    nn.init.normal_(output.weight, std=float(getattr(model.config, "initializer_range", 0.02)))
+    if output.bias is not None:
+        nn.init.zeros_(output.bias)
+    known = f"knows other classes ({shown(names)})" if names else "gives its classes no names"
+    return f"its head {known}: a new one is drawn for {shown(classes)}"
+
+
+def saved_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the classes that a model's saved configuration names, None if it names none. **Pure.**"""
+    by_number = config.get("id2label") or {}
+    names = tuple(str(by_number[each]) for each in sorted(by_number, key=int))
+    return None if not names or names == tuple(f"LABEL_{number}" for number in range(len(names))) else names
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return the first few names for a message. **Pure.**"""
+    return ", ".join(each[:40] for each in names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
+
+
+def _output_layer(model: nn.Module, width: int) -> tuple[str, nn.Linear | None]:
+    """Return the last layer of the head, with its name."""
+    body = f"{model.base_model_prefix}."
+    layers = [
+        (name, each)
+        for name, each in model.named_modules()
+        if isinstance(each, nn.Linear) and not name.startswith(body) and each.out_features == width
+    ]
+    return layers[-1] if layers else ("", None)
+
+
+def _reorder(output: nn.Linear, order: Sequence[int]) -> None:
+    with torch.no_grad():
+        output.weight.copy_(output.weight[list(order)].clone())
+        if output.bias is not None:
+            output.bias.copy_(output.bias[list(order)].clone())

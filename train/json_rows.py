@@ -1,0 +1,184 @@
+"""The rows of JSON files: an object a line, one array of objects, or such an array in a field of one object."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ringtune.train.compression import open_binary
+from ringtune.train.contract import UsageError
+from ringtune.train.csv_rule import LONGEST_FIELD
+
+BYTES_PER_READ = 1 << 20
+MOST_BYTES = 2 << 30  # of a file that is one object, which is read as a whole
+_SHOWN = 60  # characters of a value in a message
+
+Row = tuple[int, Mapping[str, Any], str | None]
+"""Line, values by column (as far as they could be read), and what is wrong with the row, None if nothing is."""
+
+
+class JsonFile:
+    """The rows of one file; how it holds them is found out from its beginning."""
+
+    def __init__(self, path: Path, kind: str, where: str, data_field: str | None) -> None:
+        """data_field: the field of one object that holds the rows, ``a.b`` for one inside another; None: find it.
+
+        Raises UsageError for an object that does not say which of its fields holds rows.
+        """
+        self.path, self.where = path, where
+        self.field = ""
+        self.notes: tuple[str, ...] = ()
+        with open_binary(path) as stream:
+            begin = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        self.is_array = begin == b"["
+        if data_field or (kind == "json" and begin == b"{" and not _holds_lines(path)):
+            self.field = self._field(data_field)
+            self.notes = (f"its rows are those of the field {self.field!r} (--data_field)",) * (not data_field)
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether a row is known by its line, not only by its number."""
+        return not self.is_array and not self.field
+
+    def rows(self) -> Iterator[Row]:
+        """Give the rows."""
+        if self.field:
+            return ((number, *_checked_object(each)) for number, each in enumerate(self._list(self.field), start=1))
+        return _json_array(self.path, self.where) if self.is_array else _json_lines(self.path)
+
+    def _field(self, asked: str | None) -> str:
+        """Return the name of the field that holds the rows."""
+        whole = self._whole()
+        if asked:
+            self._list(asked)
+            return asked
+        found = [name for name, value in whole.items() if _is_list_of_objects(value)]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(str(name)[:40] for name in list(whole)[:8])
+        if not found and whole and all(isinstance(value, (dict, list)) for value in whole.values()):
+            raise UsageError(
+                self.where,
+                f"it is one object of columns ({names}), as pandas' to_json() writes a table",
+                legal="an object a line, or an array of objects",
+                todo='write it with orient="records", lines=True',
+            )
+        raise UsageError(
+            self.where,
+            f"it is one object, and {len(found) or 'none'} of its fields hold{'' if found else 's'} a list of objects "
+            f"(it has {names})",
+            legal="rows in one field",
+            todo="--data_field NAME",
+        )
+
+    def _list(self, field: str) -> list[Any]:
+        value: Any = self._whole()
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, list):
+            raise UsageError(f"--data_field {field}", f"there is no list of that name in {self.where}")
+        return value
+
+    def _whole(self) -> dict[str, Any]:
+        if self.path.stat().st_size > MOST_BYTES:
+            raise UsageError(self.where, "it is one object of more than 2 GiB", todo="write an object a line (.jsonl)")
+        with open_binary(self.path) as stream:
+            try:
+                value = json.loads(stream.read().decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                raise UsageError(self.where, f"it is not JSON: {str(error)[:100]}", legal="an object a line") from None
+        if not isinstance(value, dict):
+            raise UsageError(self.where, f"it is {shown(value)}, not a JSON object", legal="an object with rows")
+        return value
+
+
+def _holds_lines(path: Path) -> bool:
+    """Return whether a file that begins with an object has one on each line, the first of them whole."""
+    with open_binary(path) as stream:
+        lines = filter(bytes.strip, stream)
+        first, more = next(lines, b""), next(lines, None)
+    try:
+        value = json.loads(first.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        # One that goes over several lines: not one line that is broken.
+        return first.strip() not in (b"{", b"\xef\xbb\xbf{") and not first.rstrip().endswith((b",", b"[", b"{"))
+    if more is not None or not isinstance(value, dict):
+        return True
+    is_table = bool(value) and all(isinstance(each, (dict, list)) for each in value.values())
+    return not is_table and not any(map(_is_list_of_objects, value.values()))
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it, in printable ASCII and not too long. **Pure.**"""
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with open_binary(path) as stream:
+        for line, raw in enumerate(stream, start=1):
+            if raw.strip():
+                yield line, *_json_object(raw)
+
+
+def _json_object(raw: bytes) -> tuple[Mapping[str, Any], str | None]:
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return {}, f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8"
+    except json.JSONDecodeError as error:
+        return {}, f"it is not JSON: {error.msg}, character {error.pos + 1}"
+    except RecursionError:
+        return {}, "it is not JSON that can be read: it is nested too deeply"
+    return _checked_object(value)
+
+
+def _checked_object(value: Any) -> tuple[Mapping[str, Any], str | None]:
+    return (value, None) if isinstance(value, dict) else ({}, f"it is {shown(value)}, not a JSON object")
+
+
+def _json_array(path: Path, where: str) -> Iterator[Row]:
+    """Yield the elements of one array, reading no more than the next one needs. Rows have numbers, no lines."""
+    with io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="surrogateescape") as stream:
+        text = stream.read(BYTES_PER_READ).lstrip()[1:]
+        number = 0
+        while True:
+            number += 1
+            text = text.lstrip(" \t\r\n")
+            element = _next_element(text, stream.read, f"{where}: row {number}")
+            if element is None:
+                return
+            value, rest = element
+            yield number, *_checked_object(value)
+            text = rest.lstrip(" \t\r\n") or stream.read(BYTES_PER_READ)
+            text = text.lstrip(" \t\r\n").removeprefix(",")
+
+
+def _next_element(text: str, read: Callable[[int], str], where: str) -> tuple[Any, str] | None:
+    """Return the next element of an array and the text behind it, None at the array's end. Raises UsageError."""
+    decoder = json.JSONDecoder()
+    while True:
+        try:
+            if text.startswith("]"):
+                return None
+            value, end = decoder.raw_decode(text)
+            if end == len(text):  # a number may go on in what is not read yet
+                raise ValueError("the array does not end")
+            return value, text[end:]
+        except (ValueError, RecursionError) as error:
+            more = read(BYTES_PER_READ) if len(text) < LONGEST_FIELD else ""
+            if not more:
+                raise UsageError(
+                    where,
+                    f"it is not JSON: {error}",
+                    legal="an array of objects",
+                    todo="a .jsonl file may have broken rows",
+                ) from None
+            text = (text + more).lstrip(" \t\r\n")
