@@ -11,7 +11,7 @@ setup(
     version="0.1.0",
     description="Fine-tune BERT-family models on many machines with Horovod, exactly resumable",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.15",
     package_dir={"ringtune.train": "train", "ringtune.launch": "launch", "ringtune.slurm": "slurm"},
     packages=["ringtune.train", "ringtune.train.task", "ringtune.train.predict", "ringtune.launch", "ringtune.slurm"],
     package_data={"ringtune.launch": ["ring.rules"], "ringtune.slurm": ["examples/*.sbatch"]},
