@@ -206,9 +206,13 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 
 @pytest.fixture(scope="session")
-def workshop(make_once) -> Workshop:
+def workshop(make_once) -> Iterator[Workshop]:
     folder = make_once("workshop", tiny.write)
-    return Workshop(folder / "model", folder / "rows.csv", folder / "dev.csv", folder / "cache")
+    files = [each for each in folder.rglob("*") if each.is_file() and "cache" not in each.parts]
+    before = {each: each.stat().st_mtime_ns for each in files}
+    yield Workshop(folder / "model", folder / "rows.csv", folder / "dev.csv", folder / "cache")
+    # Another process of the tests may be reading them: a test that wants other rows writes files of its own.
+    assert before == {each: each.stat().st_mtime_ns for each in files}, "a test wrote to what all tests share"
 
 
 @pytest.fixture(scope="session")

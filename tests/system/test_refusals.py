@@ -40,13 +40,8 @@ def test_a_rerun_with_other_mathematics_or_another_model_or_other_rows_is_refuse
     assert "--model_name_or_path" in usage_error(
         ranks(0, *CLI, *workshop.arguments(folder, model_name_or_path=tmp_path))
     )
-    other = workshop.model.parent / "rows.csv"
-    content = other.read_bytes()  # as they are: the line ends are part of the digest
-    try:
-        write_rows(other, 101, 99)
-        done = ranks(0, *CLI, *workshop.arguments(folder, max_steps=14))
-    finally:
-        other.write_bytes(content)
+    other = write_rows(tmp_path / "other.csv", 101, 99)
+    done = ranks(0, *CLI, *workshop.arguments(folder, max_steps=14, train_file=other))
     assert "the data is not what it was" in usage_error(done)
     assert before == {each: each.stat().st_mtime_ns for each in folder.rglob("*") if each.name[0] != "."}
 
