@@ -101,6 +101,7 @@ def test_a_preempted_job_goes_on_when_the_urgent_one_is_done(desk, whole):
     mine.finished_as(whole, 400)
 
 
+@pytest.mark.long
 def test_a_slurmctld_that_is_away_changes_nothing_and_is_waited_for_where_it_is_needed(desk, whole):
     mine = desk("n1", "n2")
     start(mine)
