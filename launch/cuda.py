@@ -35,7 +35,8 @@ def has_gpu() -> bool:
 
 def compute_capabilities() -> tuple[int, ...]:
     """Return the compute capabilities of the GPUs present, ``(90,)``; nothing where there is no driver."""
-    return capabilities(output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]))
+    answer = output_of(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+    return capabilities(" ".join(re.findall(r"\d+\.\d", answer)))  # of a GPU that has none it says [N/A]
 
 
 def torch_capabilities() -> tuple[int, ...]:

@@ -36,8 +36,7 @@ class Target:
     @property
     def cxx_standard(self) -> int:
         """The C++ standard that torch's headers need: torch 2.1 asks for C++17, 2.13 is itself built as C++20."""
-        major, minor = re.match(r"(\d+)\.(\d+)", self.torch).groups()  # type: ignore[union-attr]
-        return 20 if (int(major), int(minor)) >= (2, 13) else 17
+        return 20 if tuple(map(int, self.torch.split("+")[0].split(".")[:2])) >= (2, 13) else 17
 
     def without_gpus(self) -> Target:
         """Return the same target for a Horovod that sums on CPUs only."""

@@ -23,7 +23,7 @@ GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
     "rte": ("sentence1", "sentence2"),
     "wnli": ("sentence1", "sentence2"),
 }
-#: Names that data sets of pairs use, in the order in which a model reads them; the first three are GLUE's.
+#: Names that data sets of pairs use, in the order in which a model reads them; GLUE's first.
 PAIRS = (
     *sorted({each for each in GLUE_COLUMNS.values() if len(each) == 2}),
     ("text", "text_pair"),
@@ -121,7 +121,7 @@ def choose_text_columns(
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Return column names for a message, the first few of many. **Pure.**"""
+    """Return names for a message, the first few of many. **Pure.**"""
     shown = ", ".join(name[:40] for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 

@@ -35,7 +35,7 @@ class TrainConfig:
     dataset_config_name: str | None = None
     """Configuration of the data set."""
     train_file: str | None = free(None)
-    """Training rows: .csv, .tsv, .json, .jsonl or .parquet."""
+    """Training rows: .csv, .tsv, .json, .jsonl (also with .gz, .bz2, .xz or .zst) or .parquet."""
     validation_file: str | None = free(None)
     """Rows to evaluate on, of the same format."""
     test_file: str | None = free(None)

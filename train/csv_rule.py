@@ -87,12 +87,14 @@ def decide(
     quoted, plain = CsvRule(separator, True), CsvRule(separator, False)
     if not _has_quotes(open_file):
         return quoted, tuple(notes)
-    by_quotes, as_characters = _try(quoted, open_file), _try(plain, open_file)
+    by_quotes = _try(quoted, open_file)
+    if not by_quotes.error and kind == "csv":  # of such a file it is known that quotes enclose fields, lines and all
+        return quoted, tuple(notes)
+    as_characters = _try(plain, open_file)
     if by_quotes.error and not as_characters.error:
         notes.append(f"quotes are characters of its texts (--csv_quoting none): else {where}:{by_quotes.error}")
         return plain, tuple(notes)
-    differ = not (by_quotes.error or as_characters.error) and by_quotes.num_rows != as_characters.num_rows
-    if differ and kind == "tsv":  # of a .csv file it is known that quotes enclose fields, lines and all
+    if not (by_quotes.error or as_characters.error) and by_quotes.num_rows != as_characters.num_rows:
         raise UsageError(
             where,
             f"it can be read in two ways: {by_quotes.num_rows} rows if quotes enclose fields, {as_characters.num_rows} "

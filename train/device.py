@@ -110,8 +110,11 @@ def peak_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def name_out_of_memory(where: str, device: torch.device, todo: str) -> Iterator[None]:
-    """Raise OutOfMemory with what to lower where torch finds no memory, on a GPU or on the host."""
+def name_out_of_memory(where: Callable[[], str], device: torch.device, todo: str) -> Iterator[None]:
+    """Raise OutOfMemory with what to lower where torch finds no memory, on a GPU or on the host.
+
+    where: gives what did not fit; asked only then.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -125,4 +128,4 @@ def name_out_of_memory(where: str, device: torch.device, todo: str) -> Iterator[
     else:
         return
     peak = f"peak so far {peak_memory(device) / GIB:.2f} GiB"
-    raise OutOfMemory(UsageError("memory", f"{where} does not fit on {device} ({peak}): {words[:300]}", todo=todo))
+    raise OutOfMemory(UsageError("memory", f"{where()} does not fit on {device} ({peak}): {words[:300]}", todo=todo))

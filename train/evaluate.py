@@ -121,7 +121,7 @@ def predict_features(
             if comm.any(stop_requested(), "evaluate/stop"):
                 raise StopRequested
             several = mine[start : start + BATCHES_BETWEEN_STOP_CHECKS]
-            with name_out_of_memory("a batch of the evaluation", precision.device, LOWER):
+            with name_out_of_memory(lambda: "a batch of the evaluation", precision.device, LOWER):
                 outputs += pool.map(lambda batch: outputs_of(model, task, features, batch, precision), several)
             progress(int(num_done[min((start + BATCHES_BETWEEN_STOP_CHECKS) * comm.size, len(batches)) - 1]))
     numbers = np.concatenate([np.empty(0, dtype=np.int64), *mine])

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
+from ringtune.train.rows import texts_of
 
 RARE_ROWS = 1  # a class of so few training rows is named
 COMMON_SHARE = 0.9  # a class with more of the training rows is named
@@ -81,9 +82,9 @@ class RowHashes:
 
 def text_hashes(batch: pa.RecordBatch) -> np.ndarray:
     """Return a hash of the texts of each row, uint64 [N]. **Pure.**"""
-    columns = [batch.column(name).to_pylist() for name in batch.schema.names if name.startswith("text/")]
     digests = (
-        hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest() for texts in zip(*columns, strict=True)
+        hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest()
+        for texts in zip(*texts_of(batch), strict=True)
     )
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from ringtune.train.columns import shown_names
 from ringtune.train.contract import UsageError
 from ringtune.train.task import Task
 from torch import nn
-
-_SHOWN = 8  # names in a message
 
 
 def require_body(model: nn.Module, loaded: Mapping[str, Any], where: str) -> None:
@@ -59,16 +58,16 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
         return ""
     numbers = tuple(map(str, range(len(classes))))
     if tuple(names or numbers) == classes:
-        return f"its head is kept: classes {shown(classes)}"
+        return f"its head is kept: classes {shown_names(classes)}"
     if names and set(names) == set(classes):
         _reorder(output, [list(names).index(each) for each in classes])
-        return f"its head is kept by the names of its classes: {shown(classes)}"
+        return f"its head is kept by the names of its classes: {shown_names(classes)}"
     torch.manual_seed(seed)
     nn.init.normal_(output.weight, std=float(getattr(model.config, "initializer_range", 0.02)))
     if output.bias is not None:
         nn.init.zeros_(output.bias)
-    known = f"knows other classes ({shown(names)})" if names else "gives its classes no names"
-    return f"its head {known}: a new one is drawn for {shown(classes)}"
+    known = f"knows other classes ({shown_names(names)})" if names else "gives its classes no names"
+    return f"its head {known}: a new one is drawn for {shown_names(classes)}"
 
 
 def saved_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -76,11 +75,6 @@ def saved_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     by_number = config.get("id2label") or {}
     names = tuple(str(by_number[each]) for each in sorted(by_number, key=int))
     return None if not names or names == tuple(f"LABEL_{number}" for number in range(len(names))) else names
-
-
-def shown(names: Sequence[str]) -> str:
-    """Return the first few names for a message. **Pure.**"""
-    return ", ".join(each[:40] for each in names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
 
 
 def _output_layer(model: nn.Module, width: int) -> tuple[str, nn.Linear | None]:

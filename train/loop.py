@@ -22,7 +22,7 @@ from ringtune.train.evaluate import Predictions, predict_features
 from ringtune.train.journal import Journal, closing_message, write_predictions
 from ringtune.train.order import DataOrder
 from ringtune.train.saver import Saver, versions
-from ringtune.train.schedule import learning_rate_factor, num_warmup_steps
+from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import is_better
 from ringtune.train.shards import deal, shards_of_rank
 from ringtune.train.step import Stepper, StepPlan, StepResult
@@ -106,8 +106,6 @@ class Loop:
         features = self.tables.train
         shards = deal(chosen, features.lengths[chosen], self.num_shards)
         mine = shards_of_rank(self.num_shards, self.comm.rank, self.comm.size)
-        warmup = num_warmup_steps(self.total_steps, self.config.warmup_ratio, self.config.warmup_steps)
-        factor = learning_rate_factor(self.config.lr_scheduler_type, step, warmup, self.total_steps)
         return StepPlan(
             step=step + 1,
             epoch=self.order.place(step)[0],
@@ -115,7 +113,7 @@ class Loop:
             num_terms=int(features.num_terms[chosen].sum()),
             shards=[shards[number] for number in mine],
             first_shard=mine.start,
-            learning_rate=self.config.learning_rate * factor,
+            learning_rate=learning_rate(self.config, step, self.total_steps),
         )
 
     def _upcoming(self) -> StepPlan | None:

@@ -142,14 +142,19 @@ def _fit_tokens(model: nn.Module, num_tokens: int, *, resize: bool, seed: int) -
     """Raise UsageError for a tokenizer with more tokens than the model has embeddings, or draw those that lack."""
     if not resize:
         require_known_tokens(model, num_tokens, "--resize_token_embeddings true draws embeddings for the others")
-    elif num_tokens > model.get_input_embeddings().num_embeddings:  # type: ignore[operator]
+    elif num_tokens > _num_embeddings(model):
         torch.manual_seed(seed)
         model.resize_token_embeddings(num_tokens)  # type: ignore[operator]
 
 
+def _num_embeddings(model: nn.Module) -> int:
+    """Return how many tokens a model knows."""
+    return int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+
 def require_known_tokens(model: nn.Module, num_tokens: int, todo: str = "check the folder's tokenizer files") -> None:
     """Raise UsageError for a tokenizer with more tokens than the model has embeddings."""
-    known = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    known = _num_embeddings(model)
     if num_tokens > known:
         raise UsageError(
             "--model_name_or_path",
@@ -165,7 +170,7 @@ def refuse_other_tokens(model: nn.Module, task: Task, several: Sequence[Features
     Its tokenizer is then another model's. Found late, it would be an index out of range in the middle of training.
     """
     largest = max(int(features.token_columns[IDS].max(initial=0)) for features in several)
-    known = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    known = _num_embeddings(model)
     if largest >= known:
         raise UsageError(
             "--model_name_or_path",

@@ -27,6 +27,11 @@ class Opening:
     step: int  # of that checkpoint, 0 without one
     finished_step: int  # 0 unless the run has finished
 
+    @property
+    def done(self) -> int:
+        """Steps that the run has."""
+        return max(self.step, self.finished_step)
+
 
 def open_run(
     config: TrainConfig, world_size: int, lock: rundir.RunLock, report: Callable[[str], None], *, dry_run: bool
@@ -40,7 +45,7 @@ def open_run(
     if not dry_run:
         lock.acquire()
     goes_on = is_there and not config.overwrite_output_dir
-    found, saved = _find(config, folder, report, goes_on=goes_on)
+    found, step, saved = _find(config, folder, report, goes_on=goes_on)
     per_device = config.per_device_train_batch_size
     if saved is not None:
         _refuse_other_batch(config, saved, world_size)
@@ -61,26 +66,25 @@ def open_run(
         config = dataclasses.replace(config, num_shards=batch.num_shards)
     if found is not None:
         report(f"going on from {found}")
-    step = checkpoint.load_state(found).step if found is not None else 0
     return Opening(config, batch, found, step, _finished_step(folder) if goes_on else 0)
 
 
 def _find(
     config: TrainConfig, folder: Path, report: Callable[[str], None], *, goes_on: bool
-) -> tuple[Path | None, Mapping[str, Any] | None]:
-    """Return the checkpoint to go on from and the configuration of its run, None for what there is not."""
+) -> tuple[Path | None, int, Mapping[str, Any] | None]:
+    """Return the checkpoint to go on from, its step and the configuration of its run; None and 0 for what is not."""
     found: Path | None = None
-    saved: Mapping[str, Any] | None = None
     if config.resume_from_checkpoint not in (None, LATEST):
         found = Path(str(config.resume_from_checkpoint))
-        return found, checkpoint.load_state(found).config
+        return _with_state(found)
+    saved: Mapping[str, Any] | None = None
     if goes_on:
         found, skipped = checkpoint.find_latest(folder)
         for each in skipped:
             report(f"skipped {each.path}: {each.reason}")
         if found is None:
             _refuse_to_lose(folder, skipped)
-        saved = rundir.read_config(folder) if found is None else checkpoint.load_state(found).config
+            saved = rundir.read_config(folder)
     if config.resume_from_checkpoint == LATEST and found is None:
         raise UsageError(
             f"--resume_from_checkpoint {LATEST}",
@@ -88,7 +92,12 @@ def _find(
             legal="a folder with one",
             todo="leave the flag out to start from the beginning",
         )
-    return found, saved
+    return _with_state(found) if found is not None else (None, 0, saved)
+
+
+def _with_state(found: Path) -> tuple[Path, int, Mapping[str, Any]]:
+    state = checkpoint.load_state(found)
+    return found, state.step, state.config
 
 
 def _refuse_to_lose(folder: Path, skipped: Sequence[checkpoint.Skipped]) -> None:

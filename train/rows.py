@@ -26,6 +26,11 @@ def write_rows(path: Path, batches: Iterable[pa.RecordBatch], should_stop: Calla
     return num_batches
 
 
+def texts_of(batch: pa.RecordBatch) -> list[list[str]]:
+    """Return the texts of usable rows: a list for each text column."""
+    return [batch.column(name).to_pylist() for name in batch.schema.names if name.startswith("text/")]
+
+
 class RowFile:
     """Rows that `write_rows` wrote. It holds one batch in memory; threads open one file each."""
 

@@ -22,7 +22,7 @@ from ringtune.train.opening import Opening, open_run
 from ringtune.train.order import DataOrder
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.saver import Saver
-from ringtune.train.schedule import learning_rate_factor, num_warmup_steps
+from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.step import Precision, Stepper
 from ringtune.train.stop import StopFlag
@@ -58,8 +58,7 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
         if dry_run:
             report("dry run: everything checked, nothing trained or written")
             return EXIT_FINISHED
-        done = max(opening.finished_step, opening.step)
-        if opening.finished_step == inputs.total_steps or done > inputs.total_steps:
+        if opening.finished_step == inputs.total_steps or opening.done > inputs.total_steps:
             _report_nothing_to_do(config, opening, inputs.total_steps, report)
             return EXIT_FINISHED
 
@@ -82,8 +81,7 @@ def _report_nothing_to_do(config: TrainConfig, opening: Opening, total_steps: in
     if opening.finished_step == total_steps:
         report(f"{config.output_dir}: finished already at step {total_steps}; {how}")
     else:
-        done = max(opening.finished_step, opening.step)
-        report(f"{config.output_dir}: already at step {done} of {total_steps}: nothing to train; {how}")
+        report(f"{config.output_dir}: already at step {opening.done} of {total_steps}: nothing to train; {how}")
 
 
 def _silent(*words: object) -> None:
@@ -184,20 +182,15 @@ def _assemble(inputs: Inputs, found: Path | None, comm: Comm, stop: StopFlag, de
 
 def _report_schedule(state: checkpoint.RunState, inputs: Inputs, report: Callable[..., None]) -> None:
     """Report the learning rate before and after where another number of steps changes the schedule."""
-    before, after = (
-        _learning_rate(inputs.config, state.step, total) for total in (state.total_steps, inputs.total_steps)
-    )
     if state.total_steps != inputs.total_steps:
+        before, after = (
+            learning_rate(inputs.config, min(state.step, total - 1), total)
+            for total in (state.total_steps, inputs.total_steps)
+        )
         report(
             f"the schedule has {inputs.total_steps} steps instead of {state.total_steps}: the learning rate of step "
             f"{state.step + 1} is {after:.3g}, where the run before had {before:.3g} left"
         )
-
-
-def _learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
-    warmup = num_warmup_steps(total_steps, config.warmup_ratio, config.warmup_steps)
-    step = min(step, total_steps - 1)
-    return config.learning_rate * learning_rate_factor(config.lr_scheduler_type, step, warmup, total_steps)
 
 
 def _reducer(config: TrainConfig, network: torch.nn.Module, comm: Comm, num_shards: int) -> Reducer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ringtune.train.config import TrainConfig
+
 
 def num_warmup_steps(total_steps: int, warmup_ratio: float, warmup_steps: int) -> int:
     """Return the length of the warm-up in steps; ``warmup_steps`` wins over the ratio, as in Hugging Face. **Pure.**"""
@@ -27,3 +29,9 @@ def learning_rate_factor(schedule: str, step: int, warmup_steps: int, total_step
         case "constant":
             return 1.0
     raise ValueError(f"no learning rate schedule named {schedule!r}")
+
+
+def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Return the learning rate at 0-based ``step`` of ``total_steps``. **Pure.**"""
+    warmup = num_warmup_steps(total_steps, config.warmup_ratio, config.warmup_steps)
+    return config.learning_rate * learning_rate_factor(config.lr_scheduler_type, step, warmup, total_steps)

@@ -107,7 +107,7 @@ class Stepper:
         **Collective.** A crash inside leaves nothing on disk; the run goes on from its last checkpoint. Raises
         OutOfMemory on a rank whose device has too little memory.
         """
-        with name_out_of_memory(self._size(plan), self.precision.device, LOWER):
+        with name_out_of_memory(lambda: self._size(plan), self.precision.device, LOWER):
             self.watch.mark("start")
             self.model.train()
             self.optimizer.zero_grad(set_to_none=True)

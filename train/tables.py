@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from ringtune.train import data, findings, publish, reader, table, task
 from ringtune.train.columns import Columns
 from ringtune.train.comm import Comm
@@ -25,7 +26,7 @@ from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_
 from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
 from ringtune.train.reader import Source
-from ringtune.train.rows import RowFile, sample, write_rows
+from ringtune.train.rows import RowFile, sample, texts_of, write_rows
 from ringtune.train.stop import StopFlag
 from ringtune.train.table import TableWriter, open_table
 from ringtune.train.task import Task
@@ -233,10 +234,7 @@ class _Tokenising:
         result.longest = max(result.longest, int(features.lengths.max()))
         full = np.unique(features.row_of[features.lengths >= self.config.max_seq_length])
         if len(full):
-            texts = [
-                batch.column(name).take(full).to_pylist() for name in batch.schema.names if name.startswith("text/")
-            ]
-            lengths = uncut_lengths(self.tokenizer, texts)
+            lengths = uncut_lengths(self.tokenizer, texts_of(batch.take(pa.array(full))))
             result.num_cut += int(np.count_nonzero(lengths > self.config.max_seq_length))
             result.longest = max(result.longest, int(lengths.max()))
         for name, count in found.count_labels(features).items():

@@ -100,7 +100,7 @@ def test_a_head_in_the_order_of_the_task_is_kept_as_it_is(folder):
     assert reports[0].endswith("its head is kept: classes up, down, odd")
 
 
-def test_a_head_of_other_classes_is_drawn_anew_and_that_is_reported(folder):
+def test_of_a_head_for_other_classes_a_new_one_is_drawn_and_that_is_reported(folder):
     task = Classification(COLUMNS, ("a", "b", "c"))
     first, reports = load(folder, task)
     second, _ = load(folder, task)

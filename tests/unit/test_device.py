@@ -211,11 +211,11 @@ def test_memory_that_runs_out_is_named_with_what_to_lower(fails):
     expected = r"memory: step 3 does not fit on cpu \(peak so far .* GiB\): [^\n]*; lower this$"
     with (
         pytest.raises(OutOfMemory, match=expected),
-        device.name_out_of_memory("step 3", torch.device("cpu"), "lower this"),
+        device.name_out_of_memory(lambda: "step 3", torch.device("cpu"), "lower this"),
     ):
         fails()
 
 
 def test_other_errors_of_torch_stay_themselves():
-    with pytest.raises(RuntimeError, match="shape"), device.name_out_of_memory("x", torch.device("cpu"), ""):
+    with pytest.raises(RuntimeError, match="shape"), device.name_out_of_memory(lambda: "x", torch.device("cpu"), ""):
         torch.zeros(2).reshape(3)

@@ -27,7 +27,8 @@ class PredictConfig:
     model_name_or_path: str = free()
     """Trained model: a run directory of ringtune-train, one of its checkpoints, another folder, or a hub name."""
     input: str = free()
-    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line) or .parquet file, - for stdin, or a data set."""
+    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line; all also .gz, .bz2, .xz or .zst) or .parquet file, - for
+    stdin, or a data set."""
     output: str = free()
     """File to write, one row for each row of the input and in its order: .jsonl, .csv or .parquet."""
 

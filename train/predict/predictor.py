@@ -110,7 +110,7 @@ class Predictor:
             for batch in plan_chunk(features.lengths, self.batch_tokens):
                 if should_stop():
                     raise StopRequested
-                with name_out_of_memory("a batch", self.precision.device, LOWER):
+                with name_out_of_memory(lambda: "a batch", self.precision.device, LOWER):
                     outputs[batch] = outputs_of(self.model, self.task, features, batch, self.precision).numpy()
         return outputs
 

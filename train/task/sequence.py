@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from ringtune.train import tokens
 from ringtune.train.columns import Columns
+from ringtune.train.rows import texts_of
 from ringtune.train.tokens import Features
 
 LABELS = "labels"
@@ -36,8 +37,7 @@ class SequenceTask:
 
     def encode(self, rows: pa.RecordBatch, tokenizer: Any, max_seq_length: int) -> Features:
         """Return one feature for each row, with ``labels`` if the rows have a label column."""
-        texts = [rows.column(name).to_pylist() for name in rows.schema.names if name.startswith("text/")]
-        features = tokens.encode(tokenizer, texts, max_seq_length)
+        features = tokens.encode(tokenizer, texts_of(rows), max_seq_length)
         if "label" not in rows.schema.names:
             return features
         return replace(features, feature_columns={LABELS: self.labels(rows.column("label").to_pylist())})
