@@ -121,6 +121,8 @@ def trainer(place: str, words: str, way: str) -> dict[str, Any]:
     work, folder = Work(**json.loads(words)), Path(place)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     rows = encoded_rows(tokenizer, folder / "rows.csv")
+    if way == "trainer-best":
+        torch.backends.cuda.enable_cudnn_sdp(False)
     best = {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
     arguments = TrainingArguments(
         output_dir=str(folder / way),

@@ -41,6 +41,16 @@ def choose_device(comm: Comm, *, use_cpu: bool, share_gpus: bool, report: Callab
     return torch.device("cuda", number)
 
 
+def leave_out_cudnn_attention(device: torch.device) -> None:
+    """Leave attention on a GPU to the kernels that take rows of any length as they are.
+
+    cuDNN's attention makes a plan for every new shape of a batch. On an H100 with BERT-base and texts of 128 tokens in
+    the mean, a step took 528 ms while most shapes were new, of which the GPU computed 66.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def require_nccl(comm: Comm) -> None:
     """Raise UsageError for several ranks with a Horovod that cannot sum what lies on GPUs."""
     if comm.size > 1 and not comm.has_nccl:

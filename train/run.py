@@ -15,6 +15,7 @@ from ringtune.train import batching, checkpoint, disk, model, rundir, task
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig, to_yaml
 from ringtune.train.contract import CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, TASK_FILE, UsageError
+from ringtune.train.device import leave_out_cudnn_attention
 from ringtune.train.due import Schedule
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer, Reducer
 from ringtune.train.loop import Loop
@@ -94,6 +95,7 @@ def choose_kernels(config: TrainConfig, device: torch.device) -> None:
     (PyTorch's notes on reproducibility.) New tensors are not filled, which is for finding reads of memory that nothing
     wrote, and would cost a pass over each.
     """
+    leave_out_cudnn_attention(device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     if config.mode == "exact":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 import torch
-from conftest import curve, digests, ranks, records, run_command, script
+from conftest import curve, digests, predict, ranks, records, run_command, script
 
 NUM_GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 pytestmark = [
@@ -23,7 +24,9 @@ def test_a_run_computes_on_the_gpu_and_reports_its_memory(workshop, tmp_path):
     done = workshop.train(1, tmp_path / "run")
     assert done.returncode == 0, done.output
     assert "cuda:0" in done.output and torch.cuda.get_device_name() in done.output
-    assert all(0 < each["peak_memory_gib"] < 10 for each in records(tmp_path / "run", "train"))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    peaks = [each["peak_memory_gib"] for each in lines if each["event"] == "train"]
+    assert len(peaks) == 12 and all(0 < each < 10 for each in peaks)
 
 
 def test_exact_mode_gives_the_same_bits_at_one_rank_and_at_two_that_share_the_gpu(workshop, reference, tmp_path):
@@ -76,6 +79,22 @@ def test_a_gpu_gives_the_curve_of_the_cpu(workshop, tmp_path):
     for name, use_cpu in (("cpu", "true"), ("gpu", "false")):
         assert workshop.train(1, tmp_path / name, dropout=0.0, use_cpu=use_cpu).returncode == 0
     assert curve(tmp_path / "gpu") == pytest.approx(curve(tmp_path / "cpu"), rel=1e-3)
+
+
+def test_prediction_on_a_gpu_gives_the_classes_of_the_cpu(workshop, reference, tmp_path):
+    model, found = reference(1, **EXACT), {}
+    for name, use_cpu in (("cpu", "true"), ("gpu", "false")):
+        done = predict(1, model, workshop.dev, tmp_path / f"{name}.csv", use_cpu=use_cpu)
+        assert done.returncode == 0 and ("cuda:0" in done.output) == (name == "gpu"), done.output
+        found[name] = (tmp_path / f"{name}.csv").read_text().splitlines()
+    assert len(found["gpu"]) == len(found["cpu"]) > 20
+    for on_cpu, on_gpu in zip(found["cpu"], found["gpu"], strict=True):
+        (label, *probabilities), (same, *others) = on_cpu.split(","), on_gpu.split(",")
+        assert label == same
+        if label != "label":
+            assert [float(each) for each in others[:2]] == pytest.approx(
+                [float(each) for each in probabilities[:2]], abs=1e-4
+            )
 
 
 def test_gpus_that_are_hidden_are_reported(workshop, tmp_path):

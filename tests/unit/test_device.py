@@ -191,6 +191,15 @@ def test_fp32_is_multiplied_as_tf32_only_where_that_is_asked_for(monkeypatch, as
     assert found == [precision]
 
 
+def test_attention_on_a_gpu_makes_no_plan_for_each_shape_of_a_batch(monkeypatch):
+    found = []
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", found.append)
+    run.choose_kernels(TrainConfig("model"), torch.device("cpu"))
+    assert found == []
+    run.choose_kernels(TrainConfig("model"), torch.device("cuda", 0))
+    assert found == [False]
+
+
 # Memory
 
 

@@ -10,6 +10,7 @@ from ringtune.train import model
 from ringtune.train import task as tasks
 from ringtune.train.comm import Comm
 from ringtune.train.contract import UsageError
+from ringtune.train.device import leave_out_cudnn_attention
 from ringtune.train.predict import config as settings
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.predictor import Predictor, default_max_seq_length
@@ -28,6 +29,7 @@ def resolve(config: PredictConfig) -> PredictConfig:
 def load_predictor(config: PredictConfig, device: torch.device) -> Predictor:
     """Return the model of resolved settings, on the device. Raises UsageError for one that cannot predict."""
     assert config.batch_tokens is not None  # resolved
+    leave_out_cudnn_attention(device)
     network, task, _ = model.load_trained(config.model_name_or_path)
     tokenizer = model.load_tokenizer(config.model_name_or_path)
     model.require_known_tokens(network, len(tokenizer))
