@@ -164,9 +164,10 @@ def _best(metrics: Sequence[Mapping[str, Any]], finished: Mapping[str, Any] | No
 
 def _eta_s(metrics: Sequence[Mapping[str, Any]], step: int) -> float | None:
     """Return the seconds that the steps left will take at the speed of the latest ten records."""
-    seconds = [each["num_tokens"] / each["tokens_per_s"] for each in metrics if each["event"] == "train"][-10:]
-    total = next((each["total_steps"] for each in reversed(metrics) if each["event"] == "train"), None)
-    return None if not seconds or total is None else max(0, total - step) * sum(seconds) / len(seconds)
+    needed = ("num_tokens", "tokens_per_s", "total_steps")  # a damaged line may lack one
+    steps = [each for each in metrics if each["event"] == "train" and all(each.get(name) for name in needed)][-10:]
+    seconds = [each["num_tokens"] / each["tokens_per_s"] for each in steps]
+    return None if not steps else max(0, steps[-1]["total_steps"] - step) * sum(seconds) / len(seconds)
 
 
 # For people

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import math
 import re
 import shutil
 from collections.abc import Collection, Mapping
@@ -18,18 +19,17 @@ from typing import Any
 
 import torch
 from ringtune.train import disk, publish
-from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, METRICS_FILE, UsageError
+from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, LEFT_BEHIND, MANIFEST_FILE, UsageError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+SMALL_FILE = 16 << 20  # bytes; read at every start, of every checkpoint
 FORMAT = 2  # of a checkpoint; raise it when a file changes its meaning
 _REQUIRED = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE)
 _NAME = re.compile(rf"{CHECKPOINT_PREFIX}(\d+)")
-_TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}\d+\..*\.(tmp|old)")
-_LEFT = re.compile(rf"\.({BEST_LINK}|{re.escape(MODEL_FILE)}|{re.escape(METRICS_FILE)})\.[0-9a-f]+\.tmp")
 
 
 @dataclass
@@ -56,6 +56,13 @@ class RunState:
     data_digest: str  # of the rows as read
     tokenizer_digest: str
     versions: Mapping[str, str]
+    metrics: Mapping[str, Any] | None = None  # size and sha256 of the metrics file up to here
+    schedule_steps: int | None = None  # of the learning rates, if not total_steps
+
+    @property
+    def steps_of_schedule(self) -> int:
+        """Steps that the learning rates were planned for."""
+        return self.schedule_steps or self.total_steps
 
     def to_json(self) -> dict[str, Any]:
         """Return the state for state.json."""
@@ -73,10 +80,12 @@ class RunState:
                 todo="go on with the version that wrote it",
             )
         names = [each.name for each in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in content]
+        optional = [each.name for each in dataclasses.fields(cls) if each.default is not dataclasses.MISSING]
+        missing = [name for name in names if name not in content and name not in optional]
         if missing:
             raise UsageError(where, f"its state has no {missing[0]}", legal="a checkpoint as ringtune wrote it")
-        return cls(**{**{name: content[name] for name in names}, "best": Best(**content["best"])})
+        found = {name: content[name] for name in names if name in content}
+        return cls(**{**found, "best": Best(**content["best"])})
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,8 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
     Raises UsageError for a full disk, OSError for other failures; the temporary folder is then removed.
     """
     target = output_dir / f"{CHECKPOINT_PREFIX}{snapshot.state.step}"
+    output_dir.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(output_dir).free
     try:
         with publish.new_folder(target) as new:
             for name, content in snapshot.files.items():
@@ -140,7 +151,7 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
         needed = sum(each.nbytes for each in [*snapshot.model.values(), *snapshot.optimizer.values()])
         raise UsageError(
             str(target),
-            f"the disk is full: {needed} bytes needed, {shutil.disk_usage(output_dir).free} free",
+            f"the disk is full: {needed} bytes needed, {free} were free",
             legal="room for a checkpoint; the earlier ones are whole",
             todo="free space or lower --save_total_limit, then run again",
         ) from error
@@ -152,19 +163,13 @@ def model_bytes(model: Mapping[str, torch.Tensor]) -> bytes:
     return tensor_bytes(dict(model), metadata={"format": "pt"})
 
 
-def write_model(folder: Path, model: Mapping[str, torch.Tensor], files: Mapping[str, bytes]) -> None:
-    """Write what ``from_pretrained`` loads into a folder: each file replaced at once, weights last. **Rank 0 only.**"""
-    for name, content in files.items():
-        disk.replace_file(folder / name, content)
-    disk.replace_file(folder / MODEL_FILE, model_bytes(model))
-
-
 # Reading
 
 
-def verify(path: Path) -> str | None:
-    """Return why a folder is not a whole checkpoint, None if it is. Reads every byte."""
-    return publish.verify_folder(path, _REQUIRED)
+def verify(path: Path, *, read_up_to: float = math.inf) -> str | None:
+    """Return why a folder is not a whole checkpoint, None if it is. Reads every byte, but of files of more bytes than
+    ``read_up_to`` the size alone."""
+    return publish.verify_folder(path, _REQUIRED, read_up_to=read_up_to)
 
 
 def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
@@ -174,14 +179,20 @@ def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
 
 
 def find_latest(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
-    """Return the newest checkpoint that verifies, and what was skipped on the way to it."""
-    skipped = [Skipped(each, "its writing never ended") for each in _named_like(_TEMPORARY, output_dir)]
+    """Return the newest checkpoint that is whole, and all that are not.
+
+    Of those before it, large files are not read: that they are whole is found out when one of them is used.
+    """
+    names = sorted(output_dir.glob(f".{CHECKPOINT_PREFIX}*"))
+    skipped = [Skipped(each, "its writing never ended") for each in names if LEFT_BEHIND.fullmatch(each.name)]
+    found = None
     for _, path in list_checkpoints(output_dir):
-        reason = verify(path)
-        if reason is None:
-            return path, skipped
-        skipped.append(Skipped(path, reason))
-    return None, skipped
+        reason = verify(path) if found is None else verify(path, read_up_to=SMALL_FILE)
+        if reason is not None:
+            skipped.append(Skipped(path, reason))
+        elif found is None:
+            found = path
+    return found, skipped
 
 
 def load_state(path: Path) -> RunState:
@@ -215,17 +226,9 @@ def _require_whole(path: Path) -> None:
 # Removing
 
 
-def _named_like(pattern: re.Pattern[str], output_dir: Path) -> list[Path]:
-    return sorted(each for each in output_dir.iterdir() if pattern.fullmatch(each.name)) if output_dir.is_dir() else []
-
-
-def clean_stale(output_dir: Path) -> list[Path]:
-    """Remove what crashed writers left of checkpoints, of ``best``, and of the files that are replaced whole and may be
-    large. **Rank 0 only**, under the run's lock: no other writer is alive then."""
-    stale = [*_named_like(_TEMPORARY, output_dir), *_named_like(_LEFT, output_dir)]
-    for path in stale:
-        publish.remove(path)
-    return stale
+def remove_at_once(path: Path) -> None:
+    """Remove a checkpoint under another name, so that nobody ever finds half of it under its own. **Rank 0 only.**"""
+    publish.remove(disk.rename(path, path.with_name(f".{path.name}.{publish.unique_suffix()}.old")))
 
 
 def rotate(output_dir: Path, keep: int | None, protect: Collection[Path]) -> list[Path]:
@@ -238,12 +241,38 @@ def rotate(output_dir: Path, keep: int | None, protect: Collection[Path]) -> lis
     protected = {each.resolve() for each in protect}
     removed = [each for _, each in list_checkpoints(output_dir)[max(1, keep) :] if each.resolve() not in protected]
     for path in removed:
-        publish.remove(disk.rename(path, output_dir / f".{path.name}.{publish.unique_suffix()}.old"))
+        remove_at_once(path)
     return removed
 
 
+def copy(path: Path, target: Path) -> None:
+    """Copy a whole checkpoint, unless one is there already. **Rank 0 only.** Raises OSError."""
+    with publish.new_folder(target) as new:
+        for each in sorted(path.iterdir()):
+            if each.name != MANIFEST_FILE:
+                new.write(each.name, each.read_bytes())
+
+
 def point_best(output_dir: Path, checkpoint: Path) -> None:
-    """Make ``best`` a link to a checkpoint, replaced in one rename. **Rank 0 only.**"""
+    """Make ``best`` a link to a checkpoint, replaced in one rename, where there are links. **Rank 0 only.**"""
     temporary = output_dir / f".{BEST_LINK}.{publish.unique_suffix().rpartition('.')[2]}.tmp"
-    temporary.symlink_to(checkpoint.name)
-    disk.rename(temporary, output_dir / BEST_LINK)
+    if _link(temporary, checkpoint.name):
+        disk.rename(temporary, output_dir / BEST_LINK)
+
+
+def can_link(output_dir: Path) -> bool:
+    """Return whether the file system of a run's folder has symbolic links; FAT and some network shares have none."""
+    path = output_dir / f".{BEST_LINK}.{publish.unique_suffix().rpartition('.')[2]}.tmp"
+    is_made = _link(path, "nothing")
+    path.unlink(missing_ok=True)
+    return is_made
+
+
+def _link(path: Path, target: str) -> bool:
+    try:
+        path.symlink_to(target)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):  # symlink(2)
+            return False
+        raise
+    return True

@@ -149,6 +149,8 @@ class TrainConfig:
     """What counts as an improvement."""
     resume_from_checkpoint: str | None = free(None)
     """latest, or a checkpoint folder; an unfinished output_dir resumes without it."""
+    keep_schedule: bool = free(False)
+    """Going on for more steps than planned, keep the learning rates of that plan, and after it its last one."""
     overwrite_output_dir: bool = free(False)
     """Start afresh in an output_dir that holds an earlier run; what ringtune wrote there is removed."""
     log_row_ids: bool = free(False)

@@ -6,10 +6,10 @@ that both sides use are defined here, once.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Collection, Mapping, Sequence
@@ -34,6 +34,10 @@ CHECKPOINT_PREFIX = "checkpoint-"
 BEST_LINK = "best"
 FINISHED_FILE = "finished.json"
 TASK_FILE = "task.json"  # of a checkpoint or final model: what a row means
+SET_ASIDE_PREFIX = "set-aside-"  # of folders with what no longer belongs to the run
+#: Temporary names that a killed process may leave: of a file that was being replaced, of a folder being written or
+#: removed.
+LEFT_BEHIND = re.compile(r"\..+\.(\d+|[0-9a-f]{8})\.(tmp|old)")
 LOCK_FILE = ".lock"  # held while a run is alive in the directory
 HOLDER_FILE = ".lock.holder"  # who holds it
 MANIFEST_FILE = "manifest.json"  # of a checkpoint; written last
@@ -120,17 +124,20 @@ def cache_folder(chosen: str | Path | None = None, environ: Mapping[str, str] = 
 def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
     """Return whether a run is in the folder already; changes nothing.
 
-    ours: what may be there before the run is, beside its lock and its batch job's files. Raises UsageError if the
-    folder is not a folder, or holds something else than a run.
+    A run has its settings there, or a checkpoint, or has finished: one file that is lost does not make it another's.
+    ours: what may be there before the run is, beside its lock, its batch job's files and what a killed process left.
+    Raises UsageError if the folder is not a folder, or holds something else than a run.
     """
     if not folder.exists():
         return False
     if not folder.is_dir():
         raise UsageError(f"--output_dir {folder}", "it is not a folder", legal="a new or empty folder, or one of a run")
-    if (folder / CONFIG_FILE).exists():
+    signs = [folder / CONFIG_FILE, folder / FINISHED_FILE, *folder.glob(f"{CHECKPOINT_PREFIX}*/{MANIFEST_FILE}")]
+    if any(each.exists() for each in signs):
         return True
     ours = {LOCK_FILE, HOLDER_FILE, SLURM_DIR, *ours}
-    foreign = sorted(each.name for each in folder.iterdir() if each.name not in ours)
+    names = sorted(each.name for each in folder.iterdir())
+    foreign = [name for name in names if name not in ours and not LEFT_BEHIND.fullmatch(name)]
     if foreign:
         raise UsageError(
             f"--output_dir {folder}",
@@ -142,12 +149,20 @@ def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a file of one JSON object a line, without lines that a crash cut off."""
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            records.append(json.loads(line))
-    return [each for each in records if isinstance(each, dict)]
+    """Return the records of a file of one JSON object a line, without lines that are cut off or damaged."""
+    found = (record_of(line) for line in path.read_bytes().split(b"\n"))
+    return [each for each in found if each is not None]
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """Return the record in a line, None if it holds none. **Pure.**"""
+    try:
+        found = json.loads(line)
+    except ValueError:  # not UTF-8, not JSON
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("event"), str):
+        return None
+    return found if isinstance(found.get("step", 0), int) else None
 
 
 def first_integer(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:

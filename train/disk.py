@@ -6,15 +6,34 @@ Data that must survive a crash is flushed to the device before a rename makes it
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the path in an OSError that names none, as those of a write or flush."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename or error.errno is None:
+            raise
+        raise type(error)(error.errno, os.strerror(error.errno), str(path)) from None
+
+
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file and flush it to the device."""
-    with path.open("wb") as stream:
+    """Write a file and flush it to the device. Raises OSError, naming the file."""
+    with named(path), path.open("wb") as stream:
         stream.write(content)
         stream.flush()
         fsync(stream.fileno())
+
+
+def append(path: Path, content: bytes) -> None:
+    """Append to a file in one write. Raises OSError, naming the file."""
+    with named(path), path.open("ab", buffering=0) as stream:
+        stream.write(content)
 
 
 def fsync(descriptor: int) -> None:

@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from ringtune.train import disk
+from ringtune.train.board import Board
 from ringtune.train.checkpoint import Best
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, TENSORBOARD_DIR, read_records
+from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, TENSORBOARD_DIR
 from ringtune.train.device import GIB
+from ringtune.train.metrics import MetricsFile
 from ringtune.train.progress import Progress
 from ringtune.train.step import StepPlan, StepResult
 
 PREDICTIONS_FILE = "predict_results.txt"
 
 
-class MetricsFile:
-    """One JSON object a line; rank 0 appends."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-
-    def truncate_after(self, step: int) -> None:
-        """Drop what a run resumed at ``step`` will write again: later steps, the evaluation of this step (which comes
-        after its checkpoint) and a line that a crash cut off."""
-        if self.path.exists():
-            kept = [record for record in read_records(self.path) if _stays(record, step)]
-            disk.replace_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
-
-
-def _stays(record: Mapping[str, Any], step: int) -> bool:
-    here = record.get("step", 0)
-    return bool(here < step or (here == step and record.get("event") != "eval"))
-
-
 class Journal:
     """Everything a run writes beside its checkpoints. On all ranks but rank 0 it does nothing."""
 
-    def __init__(self, folder: Path, *, step: int, total_steps: int, writes: bool, board: bool, bar: bool) -> None:
-        """Open the files for a run that goes on from ``step``. writes: whether this is rank 0."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        step: int,
+        total_steps: int,
+        writes: bool,
+        board: bool,
+        bar: bool,
+        metrics: Mapping[str, Any] | None,
+    ) -> None:
+        """Open the files for a run that goes on from ``step``.
+
+        writes: whether this is rank 0. metrics: of the checkpoint's state.
+        """
         self.writes, self.shows_bars = writes, writes and bar
         self.total_steps = total_steps
         self.bar = Progress(total_steps, "training", initial=step, shown=self.shows_bars)
-        self.board: Any = None
+        self.board: Board | None = None
         if not writes:
             return
         self.metrics = MetricsFile(folder / METRICS_FILE)
-        self.metrics.truncate_after(step)
+        wrong = self.metrics.truncate_after(step, metrics)
+        if wrong:
+            self.report(wrong)
         if board:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / TENSORBOARD_DIR), purge_step=step + 1)
+            self.board = Board(folder / TENSORBOARD_DIR, step)
 
     def step(self, plan: StepPlan, result: StepResult, seconds: float) -> None:
         """Move the bar."""
@@ -99,9 +89,11 @@ class Journal:
             return
         self.metrics.write({"event": event, "step": step, **values})
         if self.board is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)):
-                    self.board.add_scalar(f"{event}/{name}", value, step)
+            self.board.add(event, values, step)
+
+    def metrics_fingerprint(self) -> dict[str, int | str] | None:
+        """Return size and sha256 of the metrics so far; None on other ranks than rank 0."""
+        return self.metrics.fingerprint() if self.writes else None
 
     def rows_bar(self, num_rows: int, what: str) -> Progress:
         """Return a bar for work on rows."""

@@ -7,16 +7,14 @@ cut back to the checkpoint's step first.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from ringtune.train import disk
 from ringtune.train.checkpoint import Best, RunState
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, FINISHED_FILE, StopRequested
+from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested
 from ringtune.train.due import Schedule
 from ringtune.train.evaluate import Predictions, predict_features
 from ringtune.train.journal import Journal, closing_message, write_predictions
@@ -47,6 +45,7 @@ class Loop:
     score: str  # name of the score that decides which model is best
     greater_is_better: bool
     resumed: RunState | None  # the state of the checkpoint to go on from
+    schedule_steps: int  # that the learning rates are planned for; after them the last one stays
 
     def __post_init__(self) -> None:
         self.folder = Path(self.config.output_dir)
@@ -60,7 +59,7 @@ class Loop:
 
     def open_files(self) -> None:
         """Remove what a killed process left, and cut the metrics back to this run's step."""
-        self.saver.open()
+        can_link = self.saver.open()
         self.journal = Journal(
             self.folder,
             step=self.step,
@@ -68,7 +67,10 @@ class Loop:
             writes=self.comm.rank == 0,
             board=self.config.report_to == "tensorboard",
             bar=not self.config.disable_tqdm,
+            metrics=self.resumed.metrics if self.resumed else None,
         )
+        if not can_link:
+            self.journal.report(f"{self.folder}: no symbolic links here; which checkpoint is best is in finished.json")
 
     def run(self) -> int:
         """Train to the end, or to where a stop is agreed on; return the exit code. **Collective.**"""
@@ -113,7 +115,7 @@ class Loop:
             num_terms=int(features.num_terms[chosen].sum()),
             shards=[shards[number] for number in mine],
             first_shard=mine.start,
-            learning_rate=learning_rate(self.config, step, self.total_steps),
+            learning_rate=learning_rate(self.config, min(step, self.schedule_steps - 1), self.schedule_steps),
         )
 
     def _upcoming(self) -> StepPlan | None:
@@ -144,6 +146,8 @@ class Loop:
             data_digest=self.tables.digest,
             tokenizer_digest=self.tokenizer_digest,
             versions=versions(),
+            metrics=self.journal.metrics_fingerprint(),
+            schedule_steps=self.schedule_steps,
         )
 
     def _out_of_patience(self) -> bool:
@@ -195,10 +199,8 @@ class Loop:
             predictions = self._predict(self.tables.test, "predicting")
             if self.comm.rank == 0:
                 write_predictions(self.folder, self.tables.task.predictions(predictions.outputs))
-        self.saver.write_final_model()
-        if self.comm.rank == 0:
-            # A run that early stopping ended is finished at whatever step.
-            facts = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
-            disk.replace_text(self.folder / FINISHED_FILE, json.dumps(facts))
+        # A run that early stopping ended is finished at whatever step.
+        facts = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
+        self.saver.write_final_model({**facts, "metrics": self.journal.metrics_fingerprint()})
         self.journal.report(closing_message(self.config, self.score, self.best, self.peak_memory))
         return EXIT_FINISHED

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import head
+from ringtune.train import final, head
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import leave_out_other_tokens
@@ -46,6 +46,7 @@ def load_model(
     import transformers
 
     name = config.model_name_or_path
+    final.require_whole(name)
     auto_class = getattr(transformers, task.auto_class)
     with _error_in_one_line(name):
         saved, _ = transformers.PretrainedConfig.get_config_dict(name)
@@ -73,6 +74,7 @@ def load_trained(name: str) -> tuple[nn.Module, Task, int | None]:
     import transformers
 
     where = f"--model_name_or_path {name}"
+    final.require_whole(name)
     found = read_task(Path(name).expanduser())
     auto_class = getattr(transformers, found[0].auto_class if found else "AutoModelForSequenceClassification")
     with _error_in_one_line(name):

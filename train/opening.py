@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import batching, checkpoint, rundir
+from ringtune.train import batching, checkpoint, final, metrics, rundir
+from ringtune.train.checkpoint import RunState
 from ringtune.train.config import TrainConfig, refuse_changes
-from ringtune.train.contract import CHECKPOINT_PREFIX, FINISHED_FILE, UsageError, holds_run
+from ringtune.train.contract import CHECKPOINT_PREFIX, FINISHED_FILE, MANIFEST_FILE, METRICS_FILE, UsageError, holds_run
 
 LATEST = "latest"
 
@@ -26,6 +26,9 @@ class Opening:
     checkpoint: Path | None  # to go on from
     step: int  # of that checkpoint, 0 without one
     finished_step: int  # 0 unless the run has finished
+    best: Path | None  # the checkpoint with the best score before that one
+    best_is_lost: str  # why it is not there, "" if it is or there is none
+    damaged: tuple[Path, ...]  # checkpoints that are not whole
 
     @property
     def done(self) -> int:
@@ -41,11 +44,13 @@ def open_run(
     Raises UsageError for a folder that cannot be used, or settings that do not fit the run in it.
     """
     folder = Path(config.output_dir)
-    is_there = holds_run(folder)
+    holds_run(folder)  # before anything is written into a folder that is not ours
     if not dry_run:
         lock.acquire()
-    goes_on = is_there and not config.overwrite_output_dir
-    found, step, saved = _find(config, folder, report, goes_on=goes_on)
+    # Looked at only now: until the lock was ours, another run may have written there.
+    goes_on = holds_run(folder) and not config.overwrite_output_dir
+    found, state, damaged = _find(config, folder, report, goes_on=goes_on)
+    saved = state.config if state is not None else rundir.read_config(folder) if goes_on else None
     per_device = config.per_device_train_batch_size
     if saved is not None:
         _refuse_other_batch(config, saved, world_size)
@@ -64,27 +69,32 @@ def open_run(
     )
     if config.mode == "exact":
         config = dataclasses.replace(config, num_shards=batch.num_shards)
-    if found is not None:
-        report(f"going on from {found}")
-    return Opening(config, batch, found, step, _finished_step(folder) if goes_on else 0)
+    names_start = config.resume_from_checkpoint not in (None, LATEST)
+    return Opening(
+        config,
+        batch,
+        found,
+        state.step if state is not None else 0,
+        _finished_step(folder, found, report) if goes_on and not names_start else 0,
+        *_find_best(found, state),
+        damaged,
+    )
 
 
 def _find(
     config: TrainConfig, folder: Path, report: Callable[[str], None], *, goes_on: bool
-) -> tuple[Path | None, int, Mapping[str, Any] | None]:
-    """Return the checkpoint to go on from, its step and the configuration of its run; None and 0 for what is not."""
-    found: Path | None = None
+) -> tuple[Path | None, RunState | None, tuple[Path, ...]]:
+    """Return the checkpoint to go on from and its state, None for what is not, and those that are damaged."""
+    found, skipped = checkpoint.find_latest(folder) if goes_on else (None, [])
+    for each in skipped:
+        report(f"skipped {each.path}: {each.reason}")
+    damaged = tuple(each.path for each in skipped)
     if config.resume_from_checkpoint not in (None, LATEST):
-        found = Path(str(config.resume_from_checkpoint))
-        return _with_state(found)
-    saved: Mapping[str, Any] | None = None
-    if goes_on:
-        found, skipped = checkpoint.find_latest(folder)
-        for each in skipped:
-            report(f"skipped {each.path}: {each.reason}")
-        if found is None:
-            _refuse_to_lose(folder, skipped)
-            saved = rundir.read_config(folder)
+        named = Path(str(config.resume_from_checkpoint))
+        named = named.resolve() if named.is_symlink() else named  # ``best`` is another one's name
+        return named, checkpoint.load_state(named), damaged
+    if found is None:
+        _refuse_to_lose(folder, skipped)
     if config.resume_from_checkpoint == LATEST and found is None:
         raise UsageError(
             f"--resume_from_checkpoint {LATEST}",
@@ -92,12 +102,16 @@ def _find(
             legal="a folder with one",
             todo="leave the flag out to start from the beginning",
         )
-    return _with_state(found) if found is not None else (None, 0, saved)
+    return found, checkpoint.load_state(found) if found is not None else None, damaged
 
 
-def _with_state(found: Path) -> tuple[Path, int, Mapping[str, Any]]:
-    state = checkpoint.load_state(found)
-    return found, state.step, state.config
+def _find_best(found: Path | None, state: RunState | None) -> tuple[Path | None, str]:
+    """Return the checkpoint with the best score before the one to go on from, or why it is not there."""
+    if found is None or state is None or not state.best.step:
+        return None, ""
+    path = found.with_name(f"{CHECKPOINT_PREFIX}{state.best.step}")
+    reason = None if path == found else checkpoint.verify(path) if path.exists() else "it is missing"
+    return (path, "") if reason is None else (None, f"{path}: {reason}")
 
 
 def _refuse_to_lose(folder: Path, skipped: Sequence[checkpoint.Skipped]) -> None:
@@ -145,8 +159,24 @@ def _take_over(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
     return dataclasses.replace(config, **changes)
 
 
-def _finished_step(folder: Path) -> int:
-    """Return the step at which the run in a folder finished, 0 if it has not."""
-    with suppress(OSError, ValueError, TypeError, KeyError):  # damaged: the checkpoint knows how far the run is
-        return int(json.loads((folder / FINISHED_FILE).read_text())["step"])
+def _finished_step(folder: Path, found: Path | None, report: Callable[[str], None]) -> int:
+    """Return the step at which the run in a folder finished, 0 if it has not, or if its final model is to be written
+    again from a checkpoint. Raises UsageError if there is none to write it from."""
+    if not any((folder / name).exists() for name in (FINISHED_FILE, MANIFEST_FILE)):
+        return 0
+    reason = final.verify(folder)
+    if reason is None:
+        facts = json.loads((folder / FINISHED_FILE).read_bytes())
+        wrong = metrics.difference(folder / METRICS_FILE, facts["metrics"])
+        if wrong:
+            report(wrong)
+        return int(facts["step"])
+    if found is None:
+        raise UsageError(
+            f"--output_dir {folder}",
+            f"its final model is not whole: {reason}; it has no checkpoint to write it from again",
+            legal="files as ringtune wrote them",
+            todo="restore them, or start again with --overwrite_output_dir",
+        )
+    report(f"the final model in {folder} is not whole: {reason}; it is written again")
     return 0

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from ringtune.train import disk
-from ringtune.train.contract import MANIFEST_FILE
+from ringtune.train.contract import LEFT_BEHIND, MANIFEST_FILE
 
+A_DAY_S = 86_400
 _FILE_NAME = re.compile(r"([a-z]+(?:-\d+)?)\.([0-9a-f]{64})\.arrow")
-_TEMPORARY_FILE = re.compile(r"\..*\.tmp")
 
 
 def unique_suffix() -> str:
@@ -32,6 +34,16 @@ def unique_suffix() -> str:
 
 
 # Folders
+
+
+def fingerprint(content: bytes) -> dict[str, int | str]:
+    """Return size and sha256 of content, as a manifest holds them. **Pure.**"""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def manifest_bytes(contents: Mapping[str, bytes]) -> bytes:
+    """Return the manifest of files by name. **Pure.**"""
+    return json.dumps({name: fingerprint(content) for name, content in contents.items()}, indent=1).encode()
 
 
 class HashedFile:
@@ -59,7 +71,7 @@ class NewFolder:
     def write(self, name: str, content: bytes) -> None:
         """Write one file and flush it to the device."""
         disk.write_bytes(self.path / name, content)
-        self.manifest[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        self.manifest[name] = fingerprint(content)
 
     @contextmanager
     def open(self, name: str) -> Iterator[HashedFile]:
@@ -109,8 +121,9 @@ def _publish_folder(temporary: Path, target: Path, aside: Path) -> None:
     remove(aside)
 
 
-def verify_folder(path: Path, required: Collection[str] = ()) -> str | None:
-    """Return why a folder is not whole, None if it is. Reads every byte.
+def verify_folder(path: Path, required: Collection[str] = (), *, read_up_to: float = math.inf) -> str | None:
+    """Return why a folder is not whole, None if it is. Reads every byte, but of files of more bytes than ``read_up_to``
+    the size alone.
 
     required: names of files that the manifest must list.
     """
@@ -132,7 +145,7 @@ def verify_folder(path: Path, required: Collection[str] = ()) -> str | None:
         found = (path / name).stat().st_size
         if found != size:
             return f"{name} has {found} of {size} bytes"
-        if file_sha256(path / name) != sha256:
+        if size <= read_up_to and file_sha256(path / name) != sha256:
             return f"{name} is not what was written: its sha256 differs"
     return None
 
@@ -143,6 +156,21 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed writers left in a folder that others may write to now: by processes of this host that are
+    gone, and by those of other hosts if it is older than a day."""
+    for path in folder.iterdir() if folder.is_dir() else []:
+        if LEFT_BEHIND.fullmatch(path.name) and _is_abandoned(path):
+            remove(path)
+
+
+def _is_abandoned(path: Path) -> bool:
+    before_pid, pid, *_ = path.name.rsplit(".", 4)  # as `unique_suffix` makes them
+    if before_pid.endswith(f".{socket.gethostname()}") and pid.isdigit():
+        return not Path(f"/proc/{pid}").exists()
+    return time.time() - path.stat().st_mtime > A_DAY_S
 
 
 # Files
@@ -188,8 +216,8 @@ def verify_file(path: Path) -> str | None:
     return None if match and match[2] == file_sha256(path) else "it is not what was written: its sha256 differs"
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Remove what crashed writers left in a folder. Only while no other writer is alive."""
+def remove_left_behind(folder: Path) -> None:
+    """Remove what killed writers left in a folder. Only while no other writer is alive."""
     for path in folder.iterdir():
-        if _TEMPORARY_FILE.fullmatch(path.name):
+        if LEFT_BEHIND.fullmatch(path.name):
             remove(path)

@@ -59,11 +59,12 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
         print(f"{name}: installation: {error}; run ringtune-launch horovod, then try again", file=sys.stderr)
         return EXIT_USAGE
     comm = None
+    reports = True
     try:
         comm = Comm()
         code = work(settings, comm, stop, dry_run=dry_run)
     except PeerFailed as failed:
-        code = failed.exit_code
+        code, reports = failed.exit_code, False
     except UsageError as error:
         if comm is None or comm.reports_error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
@@ -80,15 +81,20 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
         _die(name, comm, error)
     if comm is not None:
         comm.close()
+    if not reports:
+        # The rank that reported the error should be the first to end: its launcher names it, and ends this wait.
+        time.sleep(REPORT_GRACE_S)
     return code
 
 
 def _die(name: str, comm: object, error: BaseException) -> None:
     """Report this rank's failure and end the process at once, so that the launcher ends the other ranks.
 
-    A rank that only notices that another one is gone stays silent: its traceback would hide the cause.
+    A rank that only notices that another one is gone stays silent, and waits: its traceback would hide the cause, and
+    its exit code, if the launcher saw it first, would be the job's.
     """
     if isinstance(error, getattr(comm, "Broken", ())):
+        time.sleep(REPORT_GRACE_S)
         leave(EXIT_FAILED)
     rank, size = getattr(comm, "rank", promised_rank()), getattr(comm, "size", promised_size())
     usage = as_usage(error)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import batching, checkpoint, disk, model, rundir, task
+from ringtune.train import batching, checkpoint, disk, final, model, publish, rundir, task
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig, to_yaml
-from ringtune.train.contract import CONFIG_FILE, EXIT_FINISHED, FINISHED_FILE, TASK_FILE, UsageError
+from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, CONFIG_FILE, EXIT_FINISHED, TASK_FILE, UsageError
 from ringtune.train.device import leave_out_cudnn_attention
 from ringtune.train.due import Schedule
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer, Reducer
@@ -56,20 +56,22 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
         inputs = _prepare(opening, comm, stop)
         _report_plan(inputs, comm.size, report)
         _require_splits(inputs, report)
-        if dry_run:
-            report("dry run: everything checked, nothing trained or written")
-            return EXIT_FINISHED
         if opening.finished_step == inputs.total_steps or opening.done > inputs.total_steps:
             _report_nothing_to_do(config, opening, inputs.total_steps, report)
             return EXIT_FINISHED
+        if opening.checkpoint is not None:
+            report(f"going on from {opening.checkpoint}")
+        if dry_run:
+            report("dry run: everything checked, nothing trained or written")
+            return EXIT_FINISHED
 
         def assemble() -> Loop:
-            return _assemble(inputs, opening.checkpoint, comm, stop, device)
+            return _assemble(inputs, opening, comm, stop, device)
 
         loop = comm.work_together(assemble, stop, "run/model")
         _refuse_unequal_replicas(loop, comm)
         if comm.rank == 0:
-            _sign(Path(config.output_dir), inputs.config, fresh=opening.checkpoint is None)
+            _sign(Path(config.output_dir), inputs.config, opening, report)
         loop.open_files()
         return loop.run()
     finally:
@@ -147,9 +149,9 @@ def _require_splits(inputs: Inputs, report: Callable[..., None]) -> None:
         )
 
 
-def _assemble(inputs: Inputs, found: Path | None, comm: Comm, stop: StopFlag, device: torch.device) -> Loop:
-    """Build model, optimizer and loop on this rank, restored from the checkpoint ``found`` if there is one."""
-    config, tables = inputs.config, inputs.tables
+def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, device: torch.device) -> Loop:
+    """Build model, optimizer and loop on this rank, restored from a checkpoint if there is one to go on from."""
+    config, tables, found = inputs.config, inputs.tables, opening.checkpoint
     report: Callable[..., None] = print if comm.rank == 0 else _silent
     network = model.load_model(config, tables.task, len(inputs.tokenizer), report if found is None else _silent)
     splits = [tables.train, *tables.validation.values(), *([tables.test] if tables.test is not None else [])]
@@ -162,7 +164,6 @@ def _assemble(inputs: Inputs, found: Path | None, comm: Comm, stop: StopFlag, de
         snapshot = checkpoint.load_checkpoint(found)
         _refuse_other_data(snapshot.state, inputs, str(found))
         model.restore_model(network, snapshot.model, str(found))
-        _report_schedule(snapshot.state, inputs, report)
     network.to(device)
     optimizer = model.make_optimizer(network, config)
     if snapshot is not None:
@@ -179,20 +180,33 @@ def _assemble(inputs: Inputs, found: Path | None, comm: Comm, stop: StopFlag, de
         max_grad_norm=config.max_grad_norm,
         label_smoothing=config.label_smoothing_factor,
     )
-    return _loop(inputs, stepper, stop, snapshot.state if snapshot is not None else None)
+    resumed = _resumed(snapshot.state, opening, report) if snapshot is not None else None
+    return _loop(inputs, stepper, stop, resumed, _schedule_steps(resumed, inputs, report))
 
 
-def _report_schedule(state: checkpoint.RunState, inputs: Inputs, report: Callable[..., None]) -> None:
-    """Report the learning rate before and after where another number of steps changes the schedule."""
-    if state.total_steps != inputs.total_steps:
-        before, after = (
-            learning_rate(inputs.config, min(state.step, total - 1), total)
-            for total in (state.total_steps, inputs.total_steps)
-        )
-        report(
-            f"the schedule has {inputs.total_steps} steps instead of {state.total_steps}: the learning rate of step "
-            f"{state.step + 1} is {after:.3g}, where the run before had {before:.3g} left"
-        )
+def _resumed(state: checkpoint.RunState, opening: Opening, report: Callable[..., None]) -> checkpoint.RunState:
+    """Return the state to go on from, without a best model that is not there any more."""
+    if not opening.best_is_lost:
+        return state
+    report(f"the best model so far is lost ({opening.best_is_lost}): the best is chosen from the evaluations to come")
+    return dataclasses.replace(state, best=checkpoint.Best())
+
+
+def _schedule_steps(state: checkpoint.RunState | None, inputs: Inputs, report: Callable[..., None]) -> int:
+    """Return the steps that the learning rates are planned for; where they change, report the one before and after."""
+    total = inputs.total_steps
+    if state is None or state.steps_of_schedule == total:
+        return total
+    kept = state.steps_of_schedule
+    if inputs.config.keep_schedule:
+        report(f"the learning rates stay those planned for {kept} steps; after them the last one")
+        return kept
+    before, after = (learning_rate(inputs.config, min(state.step, steps - 1), steps) for steps in (kept, total))
+    report(
+        f"the schedule has {total} steps instead of {kept}: the learning rate of step {state.step + 1} is {after:.3g}, "
+        f"where the run before had {before:.3g} left; --keep_schedule true keeps it"
+    )
+    return total
 
 
 def _reducer(config: TrainConfig, network: torch.nn.Module, comm: Comm, num_shards: int) -> Reducer:
@@ -202,7 +216,9 @@ def _reducer(config: TrainConfig, network: torch.nn.Module, comm: Comm, num_shar
     return OverlappedReducer(parameters, comm, fp16=config.fp16_allreduce)
 
 
-def _loop(inputs: Inputs, stepper: Stepper, stop: StopFlag, resumed: checkpoint.RunState | None) -> Loop:
+def _loop(
+    inputs: Inputs, stepper: Stepper, stop: StopFlag, resumed: checkpoint.RunState | None, schedule_steps: int
+) -> Loop:
     config, tables = inputs.config, inputs.tables
     files = {
         **model.pretrained_files(stepper.model, inputs.tokenizer),
@@ -224,6 +240,7 @@ def _loop(inputs: Inputs, stepper: Stepper, stop: StopFlag, resumed: checkpoint.
         score=score,
         greater_is_better=greater,
         resumed=resumed,
+        schedule_steps=schedule_steps,
     )
 
 
@@ -253,11 +270,26 @@ def _refuse_unequal_replicas(loop: Loop, comm: Comm) -> None:
         )
 
 
-def _sign(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
-    """Make the folder this run's. Only now, when everything is checked, is anything of an earlier run removed."""
-    if fresh:
+def _sign(folder: Path, config: TrainConfig, opening: Opening, report: Callable[..., None]) -> None:
+    """Make the folder this run's. Only now, when everything is checked, is anything of an earlier run removed.
+
+    Killed at any line, the same command does it again.
+    """
+    found, best = opening.checkpoint, opening.best
+    is_here = found is not None and found.resolve().parent == folder.resolve()
+    if not is_here and (found is None or config.overwrite_output_dir):
         rundir.clear(folder)
-    (folder / FINISHED_FILE).unlink(missing_ok=True)
+    final.withdraw(folder)
+    aside = rundir.set_aside(folder, opening.step if is_here else 0, opening.damaged)
+    if aside is not None:
+        names = ", ".join(sorted(each.name for each in aside.glob(f"{CHECKPOINT_PREFIX}*")))
+        report(f"{folder}: {names} set aside in {aside.name}")
+    if found is not None and not is_here:
+        rundir.bring(found, opening.step, best, folder)
+    if best is not None:
+        checkpoint.point_best(folder, folder / best.name)
+    elif not (folder / BEST_LINK).exists():  # it points to what was set aside
+        publish.remove(folder / BEST_LINK)
     # Overwriting and resuming are requests of one command, not settings of the run: from its file the run goes on.
     kept = dataclasses.replace(config, overwrite_output_dir=False, resume_from_checkpoint=None)
     disk.replace_text(folder / CONFIG_FILE, to_yaml(kept))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from ringtune.train import checkpoint, publish
+from ringtune.train import checkpoint, disk, final, publish
 from ringtune.train.contract import (
     BEST_LINK,
     CHECKPOINT_PREFIX,
     CONFIG_FILE,
-    FINISHED_FILE,
     HOLDER_FILE,
     LOCK_FILE,
     METRICS_FILE,
+    SET_ASIDE_PREFIX,
     TASK_FILE,
     TENSORBOARD_DIR,
     UsageError,
@@ -24,12 +26,49 @@ from ringtune.train.contract import (
 
 
 def clear(folder: Path) -> None:
-    """Remove what ringtune wrote into a run directory, and nothing else. **Rank 0 only**, under the lock."""
-    ours = [folder / name for name in (BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, FINISHED_FILE, CONFIG_FILE)]
-    ours += folder.glob(f"{CHECKPOINT_PREFIX}*")
-    ours += folder.glob(f".{CHECKPOINT_PREFIX}*")
-    for path in [*ours, folder / checkpoint.MODEL_FILE, folder / TASK_FILE]:
+    """Remove what ringtune wrote into a run directory, and nothing else. **Rank 0 only**, under the lock.
+
+    The settings stay until those of the new run replace them: wherever this is killed, the folder is still a run's.
+    """
+    final.withdraw(folder)
+    for _, path in checkpoint.list_checkpoints(folder):
+        checkpoint.remove_at_once(path)
+    publish.remove_left_behind(folder)
+    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, checkpoint.MODEL_FILE, TASK_FILE]
+    for path in [*folder.glob(f"{SET_ASIDE_PREFIX}*"), *(folder / name for name in others)]:
         publish.remove(path)
+
+
+def set_aside(folder: Path, later_than: int, damaged: Collection[Path]) -> Path | None:
+    """Move the checkpoints after a step, and damaged ones, to a folder of their own, with a copy of the metrics; return
+    it, None if there are none. **Rank 0 only**, under the lock.
+
+    A run that goes on from that step would otherwise mix with them, and a damaged one would keep its good name.
+    Wherever this is killed, those that are still there are those of earlier steps.
+    """
+    moved = [path for step, path in checkpoint.list_checkpoints(folder) if step > later_than or path in damaged]
+    if not moved:
+        return None
+    aside = next(path for number in itertools.count(1) if not (path := folder / f"{SET_ASIDE_PREFIX}{number}").exists())
+    aside.mkdir()
+    if (folder / METRICS_FILE).exists():
+        disk.replace_file(aside / METRICS_FILE, (folder / METRICS_FILE).read_bytes())
+    for path in moved:  # the newest first
+        disk.rename(path, aside / path.name)
+    return aside
+
+
+def bring(found: Path, step: int, best: Path | None, folder: Path) -> None:
+    """Copy the checkpoint of another run to go on from, its best one and its metrics. **Rank 0 only**, under the lock.
+
+    So the run in the folder is whole from its first step, wherever the other one goes.
+    """
+    if best is not None:
+        checkpoint.copy(best, folder / best.name)
+    checkpoint.copy(found, folder / f"{CHECKPOINT_PREFIX}{step}")
+    metrics = found.with_name(METRICS_FILE)
+    if metrics.exists():
+        disk.replace_file(folder / METRICS_FILE, metrics.read_bytes())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -70,15 +109,26 @@ class RunLock:
         try:
             self.lock.acquire()
         except Timeout:
-            holder = self.folder / HOLDER_FILE
-            who = holder.read_text() if holder.exists() else "another process"
+            raise self._taken() from None
+        except (NotImplementedError, OSError) as error:  # the first: filelock, where flock(2) gives ENOSYS
             raise UsageError(
                 self.where,
-                f"a run is alive in it: {who}",
-                legal="one run in a folder",
-                todo="wait for it, stop it, or choose another folder",
+                f"it cannot be locked: {getattr(error, 'strerror', None) or error}",
+                legal="a folder one may write to, on a file system with locks",
+                todo="choose another folder",
             ) from None
-        (self.folder / HOLDER_FILE).write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
+        with disk.named(self.folder / HOLDER_FILE):
+            (self.folder / HOLDER_FILE).write_text(f"host {socket.gethostname()}, pid {os.getpid()}")
+
+    def _taken(self) -> UsageError:
+        holder = self.folder / HOLDER_FILE
+        who = holder.read_text() if holder.exists() else "another process"
+        return UsageError(
+            self.where,
+            f"a run is alive in it: {who}",
+            legal="one run in a folder",
+            todo="wait for it, stop it, or choose another folder",
+        )
 
     def release(self) -> None:
         """Release the lock, if it is held."""

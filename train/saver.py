@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
-from ringtune.train import checkpoint, model
+from ringtune.train import checkpoint, final, model, publish
 from ringtune.train.checkpoint import RunState, Snapshot
-from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX
+from ringtune.train.contract import CHECKPOINT_PREFIX
 from ringtune.train.step import Stepper
 from ringtune.train.stop import StopFlag
 
@@ -27,10 +28,12 @@ class Saver:
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
 
-    def open(self) -> None:
-        """Remove what a killed process left in the folder."""
-        if self.writes:
-            checkpoint.clean_stale(self.folder)
+    def open(self) -> bool:
+        """Remove what a killed process left in the folder; return whether ``best`` can be a link there."""
+        if not self.writes:
+            return True
+        publish.remove_left_behind(self.folder)
+        return checkpoint.can_link(self.folder)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all that training changes: parameters, buffers and moments, by name."""
@@ -38,10 +41,10 @@ class Saver:
         return {**self.network.state_dict(), **{f"optimizer/{name}": each for name, each in moments.items()}}
 
     def save(self, state: RunState) -> None:
-        """Snapshot the run and start to write it; first waits for the save before. Raises what that one raised."""
+        """Snapshot the run and start to write it, once the save before is on disk. **Collective.**"""
+        self.settle()
         if not self.writes:
             return
-        self._wait()
         snapshot = Snapshot(
             state=state,
             model=checkpoint.to_host(self.network.state_dict()),
@@ -55,9 +58,7 @@ class Saver:
         reason = checkpoint.verify(path)
         if reason is not None:
             raise OSError(f"{path}: what was just written cannot be read back: {reason}")
-        best = self.folder / BEST_LINK
-        kept = {path, best.resolve()} if best.exists() else {path}
-        checkpoint.rotate(self.folder, self.keep, kept)
+        checkpoint.rotate(self.folder, self.keep, {path, self._path(snapshot.state.best.step)})
 
     def _wait(self) -> None:
         pending, self.pending = self.pending, None
@@ -81,10 +82,11 @@ class Saver:
         saved = self.comm.work_together(lambda: checkpoint.load_checkpoint(path), StopFlag(), "saver/best")
         model.restore_model(self.network, saved.model, str(path))
 
-    def write_final_model(self) -> None:
-        """Leave the model where the Hugging Face Trainer would."""
+    def write_final_model(self, facts: Mapping[str, Any]) -> None:
+        """Leave the model where the Hugging Face Trainer would, and facts of the run in ``finished.json``."""
         if self.writes:
-            checkpoint.write_model(self.folder, checkpoint.to_host(self.network.state_dict()), self.files)
+            weights = checkpoint.model_bytes(checkpoint.to_host(self.network.state_dict()))
+            final.write(self.folder, weights, self.files, facts)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{CHECKPOINT_PREFIX}{step}"

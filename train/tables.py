@@ -102,8 +102,11 @@ def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool
     parts = [table.LAYOUT, digest, tokenizer_digest(tokenizer), config.max_seq_length]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     folder = _folder(config, key)
-    if publish.verify_folder(folder, (TASK_FILE, FINDINGS_FILE)) is not None:
+    damage = publish.verify_folder(folder, (TASK_FILE, FINDINGS_FILE))
+    was_there = folder.exists()
+    if damage is not None:
         try:
+            publish.remove_abandoned(folder.parent)
             with publish.new_folder(folder) as new:
                 _Tokenising(config, sources, columns, tokenizer, stop, shown).run(new)
         except OSError as error:
@@ -111,6 +114,8 @@ def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool
     found = task.read(folder)
     assert found is not None  # verified above
     report = _report(config, sources, columns, found[0], (folder / FINDINGS_FILE).read_bytes())
+    if damage is not None and was_there:
+        report.append(f"cache {folder}: {damage}; the rows were tokenised again")
     return _Prepared(found[0], key, tuple(sources), digest, tuple(report))
 
 

@@ -11,7 +11,7 @@ import os
 
 import pytest
 import torch
-from ringtune.train import checkpoint, disk
+from ringtune.train import checkpoint, disk, publish
 from ringtune.train.contract import UsageError
 from ringtune.train.saver import Saver
 
@@ -95,7 +95,7 @@ def test_a_crash_at_every_write_flush_and_rename_leaves_a_whole_checkpoint(tmp_p
             loaded = checkpoint.load_checkpoint(found)
             assert loaded.model["w"].tolist() == [float(loaded.state.step)] * 4
         assert all(each.reason for each in skipped)
-        checkpoint.clean_stale(folder)
+        publish.remove_left_behind(folder)
         assert not list(folder.glob(".*"))
         two_saves(folder)  # and the run goes on
         assert checkpoint.find_latest(folder) == (folder / "checkpoint-2", [])
@@ -212,12 +212,12 @@ def test_a_spoilt_checkpoint_is_named_and_skipped(tmp_path, spoil, reason):
 
 
 def test_what_killed_writers_left_is_named_and_removed_and_nothing_else(tmp_path):
-    (tmp_path / ".checkpoint-3.host.1.abc.tmp").mkdir()
+    (tmp_path / ".checkpoint-3.host.1.2.0123abcd.tmp").mkdir()
     assert checkpoint.find_latest(tmp_path)[1][0].reason == "its writing never ended"
     (tmp_path / f".{checkpoint.MODEL_FILE}.1.tmp").write_bytes(b"half of it")
-    (tmp_path / ".best.abc.tmp").symlink_to("checkpoint-3")
+    (tmp_path / ".best.0123abcd.tmp").symlink_to("checkpoint-3")
     (tmp_path / ".notes.tmp").write_text("not ours")
-    checkpoint.clean_stale(tmp_path)
+    publish.remove_left_behind(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == [".notes.tmp"]
 
 

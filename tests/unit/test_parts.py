@@ -11,7 +11,8 @@ from ringtune.train import disk, publish
 from ringtune.train.contract import UsageError
 from ringtune.train.predict import inputs, writer
 from ringtune.train.predict.config import PredictConfig
-from ringtune.train.predict.parts import Identity, PartsFolder, Spool, write_part
+from ringtune.train.predict.identity import Identity
+from ringtune.train.predict.parts import PartsFolder, Spool, write_part
 from ringtune.train.task.regression import Regression
 
 TASK = Regression(None)
@@ -33,11 +34,11 @@ def make_output(folder, name="out.jsonl", **settings):
         identity = Identity(
             {"model_name_or_path": "m", "input": "", "output": "", "top_k": config.top_k}, {"input": source.digest}
         )
-        publish.remove_temporary_files(parts.folder)
+        publish.remove_left_behind(parts.folder)
         goes_on = parts.check_identity(identity, overwrite=config.overwrite_output)
         if not goes_on:
             parts.clear()
-        spool = Spool(parts.spool(source, columns, config, lambda: False))
+        spool = Spool(parts.spool(source, columns, config, lambda: False, print))
         if not goes_on:
             parts.sign(identity)
         for chunk in parts.missing_chunks(spool.num_batches, print):
@@ -127,7 +128,7 @@ def test_parts_of_another_input_or_other_settings_are_refused_by_name(rows, monk
     with pytest.raises(UsageError, match="--top_k: 2 is not what the run to be resumed has, None"):
         make_output(rows, top_k=2)
     (rows / "in.txt").write_text("other\n")
-    with pytest.raises(UsageError, match="the input is not what these parts were made with"):
+    with pytest.raises(UsageError, match="the input has changed since this was begun"):
         make_output(rows)
     monkeypatch.undo()
     make_output(rows, overwrite_output=True)

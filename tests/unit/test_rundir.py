@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
-from ringtune.train import rundir
+from ringtune.train import publish, rundir
 from ringtune.train.contract import UsageError, as_usage, holds_run, read_records
-from ringtune.train.journal import MetricsFile
+from ringtune.train.metrics import MetricsFile
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -25,7 +26,8 @@ def test_clearing_removes_what_is_ours_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("")
     (tmp_path / "checkpoint-1").mkdir()
     rundir.clear(tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+    # The settings are replaced by those of the new run, not removed: until then the folder is still a run's.
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["config.yaml", "notes.txt"]
 
 
 def test_a_second_run_in_a_folder_is_refused_naming_the_first_which_may_die_by_sigkill(tmp_path):
@@ -56,6 +58,45 @@ def test_metrics_are_cut_back_to_the_checkpoint_without_the_evaluation_after_it(
         stream.write(b"\xff\xfe")
     log.truncate_after(2)
     assert [(each["event"], each["step"]) for each in read_records(log.path)] == [("train", 1), ("train", 2)]
+
+
+def test_only_records_are_read_from_the_metrics_whatever_else_a_line_holds(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good = b'{"event": "train", "step": 1}\n'
+    path.write_bytes(good + b'{"event": "train", "step": null}\n{"step": 2}\n[]\n\xff\n"\x0b"\n\n' + good)
+    assert [each["step"] for each in read_records(path)] == [1, 1]
+
+
+def test_metrics_that_are_not_what_was_written_are_reported_and_every_whole_line_stays(tmp_path):
+    log = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        log.write({"event": "train", "step": step, "loss": 0.5})
+    expected = log.fingerprint()
+    content = log.path.read_bytes()
+    assert MetricsFile(log.path).truncate_after(3, expected) == ""
+    log.path.write_bytes(content.replace(b'"step": 2,', b'"step":"2,'))
+    assert "1 damaged line(s) left out" in MetricsFile(log.path).truncate_after(3, expected)
+    assert [each["step"] for each in read_records(log.path)] == [1, 3]
+    log.path.write_bytes(content.replace(b"0.5", b"0.7", 1))
+    again = MetricsFile(log.path)
+    assert again.truncate_after(3, expected).endswith("up to step 3: lines are missing or changed")
+    again.write({"event": "train", "step": 4})
+    assert again.fingerprint() == publish.fingerprint(log.path.read_bytes())
+    log.path.unlink()
+    assert "lines are missing" in MetricsFile(log.path).truncate_after(3, expected)
+
+
+def test_only_what_nobody_writes_any_more_is_removed_from_a_folder_of_many(tmp_path):
+    me, host = os.getpid(), socket.gethostname()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for pid, name in ((me, host), (gone.pid, host), (1, "elsewhere"), (2, "elsewhere")):
+        (tmp_path / f".key.{name}.{pid}.7.0123abcd.tmp").mkdir()
+    (tmp_path / "key").mkdir()
+    os.utime(tmp_path / ".key.elsewhere.2.7.0123abcd.tmp", (0, 0))
+    publish.remove_abandoned(tmp_path)
+    left = {f".key.{host}.{me}.7.0123abcd.tmp", ".key.elsewhere.1.7.0123abcd.tmp", "key"}
+    assert {each.name for each in tmp_path.iterdir()} == left
 
 
 def test_a_disk_that_the_user_can_fix_is_a_usage_error_and_any_other_error_stays_itself(tmp_path):

@@ -5,28 +5,27 @@ OUTPUT.parts/
   job.json                      what the parts are made from; written when the spool is there
   spool.<sha256>.arrow          the rows of the input, a chunk a record batch
   part-00000012.<sha256>.arrow  the predictions of chunk 12
+.OUTPUT.job.json                when it has finished: what the output was made from, and its checksum
 ```
 
 What makes a kill at any line harmless: every file appears by one rename, with its checksum in its name; the parts are
 joined in a temporary file, which one rename makes the output; the folder goes last. Started again in between, the same
-command finds parts and output, joins again and sees that they agree.
+command finds parts and output, joins again and sees that they agree; started again afterwards, it has nothing to do.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from ringtune.train import chunks, compression, disk, flags, publish, reader
+from ringtune.train import chunks, compression, disk, publish, reader
 from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.predict.config import PredictConfig
+from ringtune.train.predict.identity import START_AGAIN, Identity, refuse_other
 from ringtune.train.predict.inputs import in_chunks
 from ringtune.train.predict.predictor import shown_columns
 from ringtune.train.predict.writer import open_writer
@@ -36,15 +35,6 @@ from ringtune.train.rundir import RunLock
 JOB_FILE = "job.json"
 KEEP_ROWS = "fix it, or use --on_error keep"
 SPOOL = "spool"
-_START_AGAIN = "use --overwrite_output to start again, or write to another --output"
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What decides every bit of the output."""
-
-    settings: Mapping[str, Any]
-    digests: Mapping[str, str]  # of model, tokenizer, input and software
 
 
 def part_name(chunk: int) -> str:
@@ -84,6 +74,7 @@ class PartsFolder:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.folder = output.with_name(output.name + ".parts")
+        self.record = output.with_name(f".{output.name}.{JOB_FILE}")
         self.lock = RunLock(self.folder, "--output: the parts in")
 
     def check_output(self, config: PredictConfig) -> None:
@@ -91,7 +82,8 @@ class PartsFolder:
         where = f"--output {self.output}"
         if self.output.is_dir():
             raise UsageError(where, "it is a folder", legal="a file to write", todo="name a file in it")
-        if self.output.exists() and not self.folder.exists() and not config.overwrite_output:
+        is_ours = self.folder.exists() or self.record.exists()
+        if self.output.exists() and not is_ours and not config.overwrite_output:
             raise UsageError(
                 where, "it exists", legal="a new file", todo="--overwrite_output replaces it; or name another"
             )
@@ -116,16 +108,33 @@ class PartsFolder:
         if not path.exists():
             return False
         try:
-            saved = Identity(**json.loads(path.read_bytes()))
-            _refuse_other(saved, identity, str(self.folder))
+            refuse_other(Identity.read(path)[0], identity, f"the parts in {self.folder}")
         except UsageError:
             if overwrite:
                 return False
             raise
-        except (ValueError, TypeError) as error:
+        return True
+
+    def has_finished(self, identity: Identity, *, overwrite: bool) -> bool:
+        """Return whether the output of this very job is there already, whole.
+
+        Raises UsageError naming what differs if an output is there that is another's or was changed.
+        """
+        if overwrite or not self.output.exists():
+            return False
+        if not self.record.exists():
             raise UsageError(
-                str(path), f"it cannot be read: {error}", legal="the file ringtune wrote", todo=_START_AGAIN
-            ) from None
+                f"--output {self.output}", "it exists", legal="a new file", todo="--overwrite_output replaces it"
+            )
+        saved, sha256 = Identity.read(self.record)
+        refuse_other(saved, identity, f"--output {self.output}")
+        if publish.file_sha256(self.output) != sha256:
+            raise UsageError(
+                f"--output {self.output}",
+                "it is not what was predicted: its sha256 differs",
+                legal="the file as it was written",
+                todo=START_AGAIN,
+            )
         return True
 
     def clear(self) -> None:
@@ -135,7 +144,12 @@ class PartsFolder:
                 path.unlink()
 
     def spool(
-        self, source: reader.Source, columns: Columns, config: PredictConfig, should_stop: Callable[[], bool]
+        self,
+        source: reader.Source,
+        columns: Columns,
+        config: PredictConfig,
+        should_stop: Callable[[], bool],
+        report: Callable[[str], None],
     ) -> Path:
         """Read the input once, row by row, into a file that ranks read by chunk; return it.
 
@@ -143,11 +157,16 @@ class PartsFolder:
         row that cannot be used, if such a row should stop the job.
         """
         found = publish.list_files(self.folder).get(SPOOL)
-        if found is not None and publish.verify_file(found) is None:
-            return found
+        if found is not None:
+            reason = publish.verify_file(found)
+            if reason is None:
+                return found
+            report(f"{found}: {reason}; the input is read again")
         path = publish.temporary_file(self.folder, SPOOL)
         try:
-            if not write_rows(path, _usable_chunks(source, columns, config), should_stop):
+            with disk.named(self.folder):
+                has_rows = write_rows(path, _usable_chunks(source, columns, config), should_stop)
+            if not has_rows:
                 raise UsageError(source.where, "there are no rows in it", legal="at least one row")
             return publish.publish_file(path, SPOOL)
         finally:
@@ -155,7 +174,7 @@ class PartsFolder:
 
     def sign(self, identity: Identity) -> None:
         """Write down what the parts that follow are made from."""
-        disk.replace_file(self.folder / JOB_FILE, json.dumps(asdict(identity), indent=1).encode())
+        identity.write(self.folder / JOB_FILE)
 
     def missing_chunks(self, num_chunks: int, report: Callable[[str], None]) -> list[int]:
         """Return the chunks without a whole part; a damaged part is named and removed."""
@@ -181,7 +200,8 @@ class PartsFolder:
         temporary = publish.temporary_file(self.folder, "output")
         schema = shown_columns(read_part(paths[0])).schema
         try:
-            with open_writer(temporary, self.output.suffix.lower(), schema) as writer:
+            suffix = self.output.suffix.lower()
+            with disk.named(self.folder), open_writer(temporary, suffix, schema) as writer:
                 for path in paths:
                     if should_stop():
                         raise StopRequested
@@ -203,8 +223,13 @@ class PartsFolder:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def sign_output(self, identity: Identity) -> None:
+        """Write down what the output was made from, so that the same command finds that it has finished."""
+        identity.write(self.record, publish.file_sha256(self.output))
+
     def remove(self) -> None:
-        """Remove the folder: the output is there."""
+        """Remove the folder: the output is there. What makes it a job's goes first, so that half of it is none."""
+        (self.folder / JOB_FILE).unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
     def release(self) -> None:
@@ -214,18 +239,6 @@ class PartsFolder:
         if self.folder.exists() and not (self.folder / JOB_FILE).exists():
             self.remove()
         self.lock.release()
-
-
-def _refuse_other(saved: Identity, identity: Identity, where: str) -> None:
-    for name, digest in identity.digests.items():
-        if saved.digests[name] != digest:
-            raise UsageError(
-                where,
-                f"the {name} is not what these parts were made with",
-                legal=f"the same {name}, byte for byte",
-                todo=f"put it back, or {_START_AGAIN}",
-            )
-    flags.refuse_changes(saved.settings, PredictConfig(**identity.settings), _START_AGAIN)
 
 
 def _usable_chunks(source: reader.Source, columns: Columns, config: PredictConfig) -> Iterator[pa.RecordBatch]:

@@ -14,9 +14,10 @@ from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.predict.config import PredictConfig
+from ringtune.train.predict.identity import Identity
 from ringtune.train.predict.inputs import choose_columns, open_source
 from ringtune.train.predict.load import describe, load_predictor, require_same_model, resolve
-from ringtune.train.predict.parts import Identity, PartsFolder, Spool
+from ringtune.train.predict.parts import PartsFolder, Spool
 from ringtune.train.predict.predictor import Predictor
 from ringtune.train.predict.report import Parts, report_scores, write_report
 from ringtune.train.predict.workers import Workers, WorkerStats, stats_table
@@ -37,6 +38,7 @@ class Prepared:
     todo: tuple[int, ...]  # chunks that have no part yet
     rows_done: int  # rows of those that have
     place: str  # what a row's line follows in messages
+    identity: Identity
     reading_s: float  # that rank 0 took to read the input
 
 
@@ -61,12 +63,15 @@ def run(config: PredictConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fa
         prepared = comm.on_rank_0(
             lambda: _prepare(config, predictor, digests, parts, stop, report), stop, "predict/prepare"
         )
+        if prepared is None:
+            report(f"{config.output}: finished already; --overwrite_output predicts it again")
+            return EXIT_FINISHED
         ranks = _predict(config, predictor, parts, prepared, num_threads, comm, stop)
 
         def finish() -> None:
             _finish(config, prepared, parts, predictor, ranks, started, stop, report)
 
-        # With a flag of its own, that nobody sets: what is finished when a stop is requested is finished, not stopped.
+        # With a flag of its own, that nobody sets: a stop ends the joining of parts, and nothing after it.
         comm.on_rank_0(finish, StopFlag(), "predict/finish")
         return EXIT_FINISHED
     except StopRequested:
@@ -110,10 +115,11 @@ def _prepare(
     parts: PartsFolder,
     stop: StopFlag,
     report: Report,
-) -> Prepared:
-    """Open the folder of parts and put the input's rows there, or find both. **Rank 0 only.**"""
+) -> Prepared | None:
+    """Open the folder of parts and put the input's rows there, or find both; None if the output is there already.
+    **Rank 0 only.**"""
     parts.lock.acquire()
-    publish.remove_temporary_files(parts.folder)
+    publish.remove_left_behind(parts.folder)
     before = time.monotonic()
     source = open_source(config, predictor.task, parts.copy_stdin() if config.reads_stdin else None)
     columns = choose_columns(source, config, predictor.task)
@@ -122,8 +128,10 @@ def _prepare(
     identity = Identity(settings, {**digests, "input": source.digest})
     goes_on = parts.check_identity(identity, overwrite=config.overwrite_output)
     if not goes_on:
+        if parts.has_finished(identity, overwrite=config.overwrite_output):
+            return None
         parts.clear()
-    spool_path = parts.spool(source, columns, config, stop.is_set)
+    spool_path = parts.spool(source, columns, config, stop.is_set, report)
     reading_s = time.monotonic() - before
     if not goes_on:
         parts.sign(identity)
@@ -132,7 +140,8 @@ def _prepare(
     rows_done = spool.num_rows - sum(spool.rows_of_chunk(chunk) for chunk in todo)
     already = f"; {rows_done} rows are predicted already" if goes_on else ""
     report(f"{spool.num_rows} rows in {spool.num_batches} chunks{already}")
-    return Prepared(spool_path, spool.num_rows, spool.num_batches, tuple(todo), rows_done, source.place(""), reading_s)
+    place = source.place("")
+    return Prepared(spool_path, spool.num_rows, spool.num_batches, tuple(todo), rows_done, place, identity, reading_s)
 
 
 def _predict(
@@ -190,4 +199,5 @@ def _finish(
         f"{prepared.num_rows} rows, {num_errors} with an error, in {config.output}; "
         f"{elapsed_s:.1f} s, {speed:.1f} rows/s"
     )
+    parts.sign_output(prepared.identity)
     parts.remove()

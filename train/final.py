@@ -1,0 +1,61 @@
+"""The final model of a run, written where the Hugging Face Trainer would, with the checksums of its files.
+
+``manifest.json`` is written last and withdrawn first: a run whose manifest fits has finished, and its model is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ringtune.train import disk, publish
+from ringtune.train.checkpoint import MODEL_FILE, STATE_FILE
+from ringtune.train.contract import CONFIG_FILE, FINISHED_FILE, MANIFEST_FILE, TASK_FILE, UsageError
+
+
+def write(folder: Path, model: bytes, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+    """Write the model that ``from_pretrained`` loads, and that the run has finished. **Rank 0 only.**
+
+    model: content of ``model.safetensors``. files: configuration, tokenizer and task. facts: for ``finished.json``.
+    """
+    withdraw(folder)
+    written = {**files, MODEL_FILE: model, FINISHED_FILE: json.dumps(facts).encode()}
+    for name, content in written.items():
+        disk.replace_file(folder / name, content)
+    contents = {**written, CONFIG_FILE: (folder / CONFIG_FILE).read_bytes()}
+    disk.replace_file(folder / MANIFEST_FILE, publish.manifest_bytes(contents))
+
+
+def withdraw(folder: Path) -> None:
+    """Make a run that has finished one that has not. **Rank 0 only.**"""
+    for name in (MANIFEST_FILE, FINISHED_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def verify(folder: Path) -> str | None:
+    """Return why the final model of a run is not whole, None if it is. Reads every byte."""
+    return publish.verify_folder(folder, (MODEL_FILE, TASK_FILE, FINISHED_FILE, CONFIG_FILE))
+
+
+def require_whole(name: str) -> None:
+    """Raise UsageError for the model of a run, or its checkpoint, that is not as ringtune wrote it.
+
+    Each of several files shows that a folder is one of these, so that no single one that is lost hides it. A model that
+    was copied without the files of its run is taken as it is.
+    """
+    folder = Path(name).expanduser()
+    has_task, has_settings, has_manifest, has_state, has_finished = (
+        (folder / name).exists() for name in (TASK_FILE, CONFIG_FILE, MANIFEST_FILE, STATE_FILE, FINISHED_FILE)
+    )
+    if not has_finished and not has_state and not (has_task and (has_manifest or has_settings)):
+        return
+    reason: str | None
+    if has_state or has_finished or has_manifest:
+        reason = publish.verify_folder(folder)
+        todo = "the same training command writes the final model again from a checkpoint"
+    else:
+        reason, todo = "the run in it has not finished", "finish it, or name one of its checkpoints"
+    if reason is not None:
+        raise UsageError(f"--model_name_or_path {name}", reason, legal="a model as ringtune wrote it", todo=todo)
