@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringtune.train import csv_rule, flags
+from ringtune.train import csv_rule, decay, flags, huggingface, implied
 from ringtune.train.contract import UsageError
 from ringtune.train.flags import free
 
@@ -89,9 +89,22 @@ class TrainConfig:
     warmup_ratio: float = 0.1
     """Part of all steps over which the learning rate rises from 0."""
     warmup_steps: int = 0
-    """Steps over which it rises; overrides warmup_ratio if positive."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
-    """What follows the warm-up."""
+    """Steps over which it rises, or below 1 their part; overrides warmup_ratio if positive; 0 alone: no warm-up."""
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "cosine_with_min_lr",
+        "cosine_warmup_with_min_lr",
+        "warmup_stable_decay",
+    ] = "linear"
+    """How the learning rate falls behind the warm-up; constant has no warm-up either."""
+    lr_scheduler_kwargs: dict[str, Any] | None = None
+    """What its schedule takes, as JSON, such as {"num_cycles": 3}."""
     weight_decay: float = 0.01
     """Decoupled weight decay, not on biases and norms."""
     adam_beta1: float = 0.9
@@ -127,16 +140,18 @@ class TrainConfig:
     """Write predictions for test_file at the end."""
     eval_strategy: Literal["no", "steps", "epoch"] = free("epoch")
     """When to evaluate."""
-    eval_steps: int | None = free(None)
-    """Evaluate every so many steps; implies eval_strategy steps."""
+    eval_steps: int | float | None = free(None)
+    """Evaluate every so many steps, or below 1 their part of all; alone it implies eval_strategy steps."""
     save_strategy: Literal["no", "steps", "epoch"] = free("epoch")
     """When to save; a checkpoint is also written before every evaluation and at the end."""
-    save_steps: int | None = free(None)
-    """Save every so many steps; implies save_strategy steps."""
+    save_steps: int | float | None = free(None)
+    """Save every so many steps, or below 1 their part of all; alone it implies save_strategy steps."""
     save_total_limit: int | None = free(2)
     """Checkpoints kept, beside the best one."""
-    logging_steps: int = free(10)
-    """Write metrics every so many steps."""
+    logging_steps: int | float = free(10)
+    """Write metrics every so many steps, or below 1 their part of all."""
+    logging_first_step: bool = free(False)
+    """Write them of the first step, too."""
     load_best_model_at_end: bool = free(False)
     """Leave the best model as the final one, not the last."""
     metric_for_best_model: str | None = None
@@ -174,30 +189,31 @@ COMMAND = flags.Command(
     epilog="exit codes: 0 finished, 75 stopped on request with a checkpoint (run again), 2 wrong usage, 1 failure",
     dry_run="Check everything, show the plan, train nothing.",
     paths=("output_dir", "train_file", "validation_file", "test_file", "cache_dir", "resume_from_checkpoint"),
+    foreign=huggingface.TRAIN,
+    imply=implied.imply,
+    complete=implied.complete,
 )
 FIELDS = COMMAND.fields
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[TrainConfig, bool]:
+def parse(
+    argv: Sequence[str] | None = None, note: Callable[[str], None] = flags.print_note
+) -> tuple[TrainConfig, bool]:
     """Return the configuration that the arguments say, and whether only a dry run is wanted.
 
-    Raises UsageError for everything wrong with them.
+    note: as `flags.parse` has it. Raises UsageError for everything wrong with them.
     """
-    config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv)
+    config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv, note)
     check(config)
     return config, dry_run
 
 
 def check(config: TrainConfig) -> None:
     """Raise UsageError for a value that cannot work, before anything is read or written."""
-    flags.require_positive(
-        config, ("max_seq_length", "learning_rate", "logging_steps", "per_device_eval_batch_size", "adam_epsilon")
-    )
+    flags.require_positive(config, ("max_seq_length", "learning_rate", "per_device_eval_batch_size", "adam_epsilon"))
     flags.require_counts(
         config,
         (
-            "eval_steps",
-            "save_steps",
             "save_total_limit",
             "num_threads",
             "max_train_samples",
@@ -205,7 +221,9 @@ def check(config: TrainConfig) -> None:
             "early_stopping_patience",
         ),
     )
+    _check_cadence(config)
     csv_rule.require_delimiter(config.csv_delimiter)
+    decay.check_settings(config.lr_scheduler_type, config.lr_scheduler_kwargs or {}, config.learning_rate)
     fractions = ("warmup_ratio", "label_smoothing_factor", "dropout", "adam_beta1", "adam_beta2")
     for name in fractions:
         value = getattr(config, name)
@@ -223,15 +241,30 @@ def check(config: TrainConfig) -> None:
         raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
     if config.mode == "exact" and config.fp16_allreduce:
         raise UsageError("--fp16_allreduce", "exact mode sums integers", legal="fp16 on the wire goes with fast")
+    _check_source(config)
+    if not config.do_train:
+        raise UsageError(
+            "--do_train", "false leaves nothing to do", legal="true", todo="ringtune-predict evaluates and predicts"
+        )
+    if config.load_best_model_at_end and not config.do_eval:
+        raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
+
+
+def _check_cadence(config: TrainConfig) -> None:
+    for name in ("eval_steps", "save_steps", "logging_steps"):
+        value = getattr(config, name)
+        if value is not None and (value <= 0 or (value > 1 and value != int(value))):
+            raise UsageError(
+                f"--{name}", f"{value} is no number of steps", legal="from 1, or their part of all below 1"
+            )
+
+
+def _check_source(config: TrainConfig) -> None:
     sources = [name for name in ("task_name", "dataset_name", "train_file") if getattr(config, name)]
     if not sources:
         raise UsageError("data", "nothing to train on", legal="--train_file, --task_name or --dataset_name")
     if "train_file" in sources and len(sources) > 1 and not (sources == ["task_name", "train_file"]):
         raise UsageError("data", f"both --{sources[0]} and --{sources[1]} are given", legal="one source of rows")
-    if not config.do_train:
-        raise UsageError("--do_train", "false leaves nothing to do", legal="true", todo="leave the flag out")
-    if config.load_best_model_at_end and not config.do_eval:
-        raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
 
 
 def to_yaml(config: TrainConfig) -> str:

@@ -6,13 +6,14 @@ that both sides use are defined here, once.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
 import os
 import re
 import signal
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,12 @@ class UsageError(Exception):
     def __str__(self) -> str:
         line = f"{self.where}: " + "; ".join(part for part in (self.wrong, self.legal, self.todo) if part)
         return " ".join(line.split())
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return what a user may have meant by a name that is not known, in words. **Pure.**"""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"nearest is {near[0]}" if near else "the legal ones are in --help"
 
 
 #: Disk errors that mean no room, no permission, a folder where a file should be, or a bad path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ringtune.train.config import TrainConfig
@@ -18,7 +19,8 @@ class Schedule:
 
     def log(self, step: int) -> bool:
         """Return whether to write metrics."""
-        return step % self.config.logging_steps == 0 or step == self.total_steps
+        first = self.config.logging_first_step and step == 1
+        return first or step == self.total_steps or step % self._every(self.config.logging_steps) == 0
 
     def evaluate(self, step: int) -> bool:
         """Return whether to evaluate."""
@@ -39,7 +41,11 @@ class Schedule:
         """
         return self.evaluate(step) or (self.evaluates and step == total_steps_then)
 
-    def _at(self, step: int, strategy: str, every: int | None) -> bool:
-        if every is not None:
-            return step % every == 0
+    def _at(self, step: int, strategy: str, every: float | None) -> bool:
+        if strategy == "steps" and every is not None:
+            return step % self._every(every) == 0
         return strategy == "epoch" and step % self.steps_per_epoch == 0
+
+    def _every(self, steps: float) -> int:
+        """Return a number of steps; below 1 it is a part of all."""
+        return math.ceil(self.total_steps * steps) if steps < 1 else int(steps)

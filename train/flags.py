@@ -6,18 +6,20 @@ Imports nothing heavy, so that ``--help`` and a misspelt flag answer at once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringtune.train.contract import UsageError
+from ringtune.train import arguments
+from ringtune.train.arguments import Value
+from ringtune.train.contract import UsageError, promised_rank
+from ringtune.train.huggingface import Flag
+from ringtune.train.translate import Vocabulary, judge, settle
 
 MAY_CHANGE = "may change when a run is resumed"
-FLAGS_ONLY = ("config", "print_config", "help", "dry_run", "print_completion")
 
 
 def free(default: Any = dataclasses.MISSING) -> Any:
@@ -35,6 +37,9 @@ class Command:
     epilog: str
     dry_run: str  # what a dry run does
     paths: tuple[str, ...]  # fields in which ~ is one's home
+    foreign: Mapping[str, Flag]  # what becomes of the flags of Hugging Face
+    imply: Callable[[dict[str, Value]], dict[str, Value]] = dict  # adds what the settings of one source say of others
+    complete: Callable[[dict[str, str], Callable[[str], None]], dict[str, str]] = lambda settings, note: settings
 
     @property
     def fields(self) -> dict[str, dataclasses.Field]:
@@ -50,101 +55,52 @@ def parser(command: Command) -> Any:
     result = ArgumentParser(
         prog=command.name, description=command.description, epilog=command.epilog, exit_on_error=False, add_help=True
     )
-    result.add_argument("--config", action="config", help="YAML file with these settings; flags win over it.")
+    result.add_argument("--config", action="config", help="YAML or JSON file with these settings; flags win over it.")
     result.add_argument("--dry_run", action="store_true", help=command.dry_run)
     result.add_class_arguments(command.settings)
     return result
 
 
-def normalise(command: Command, argv: Sequence[str]) -> list[str]:
-    """Spell flags as jsonargparse wants them: underscores, and ``--bf16 true`` for ``--bf16``, as run_glue.py takes.
-
-    **Pure.** Raises UsageError for an unknown flag, naming the nearest.
-    """
-    fields = command.fields
-    known = {*fields, *FLAGS_ONLY}
-    result: list[str] = []
-    for index, word in enumerate(argv):
-        if not word.startswith("--"):
-            result.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        name = name.replace("-", "_")
-        if name not in known:
-            raise UsageError(f"--{name}", "there is no such flag", legal=_nearest(name, known), todo="see --help")
-        if name in fields and "bool" in str(fields[name].type) and not equals:
-            following = argv[index + 1] if index + 1 < len(argv) else "--"
-            if following.startswith("-"):
-                equals, value = "=", "true"
-        result.append(f"--{name}{equals}{value}")
-    return result
+def print_note(line: str) -> None:
+    """Print a line for the user, on rank 0, beside what the command prints for programs."""
+    if promised_rank() == 0:
+        print(line, file=sys.stderr)
 
 
-def parse(command: Command, argv: Sequence[str]) -> tuple[Any, bool]:
+def parse(command: Command, argv: Sequence[str], note: Callable[[str], None] = print_note) -> tuple[Any, bool]:
     """Return the settings that the arguments say, and whether only a dry run is wanted.
 
-    Raises UsageError for everything wrong with them.
+    note: takes a line for each flag of Hugging Face that has no effect. Raises UsageError for everything wrong with the
+    arguments.
     """
-    words = normalise(command, argv)
+    given, requests = translate(command, argv, note)
     the_parser = parser(command)
-    _check_config_file(command, words)
     try:
-        namespace = the_parser.parse_args(words)
+        namespace = the_parser.parse_args([*(f"--{name}={value}" for name, value in given.items()), *requests])
     except SystemExit:
         raise
     except Exception as error:  # jsonargparse and argparse raise many kinds; each becomes one line
         raise UsageError("arguments", _one_line(error), todo="see --help") from None
     values = {name: _expand(command, name, getattr(namespace, name)) for name in command.fields}
-    for name, value in values.items():
-        _refuse_empty(command.fields[name], value)
     return command.settings(**values), bool(namespace.dry_run)
 
 
-def _refuse_empty(setting: dataclasses.Field, value: Any) -> None:
-    """Raise UsageError for what only a YAML file can hold: a missing value, ``.nan``, ``"\\0"``. **Pure.**"""
-    if value is None and "None" not in str(setting.type):
-        raise UsageError(
-            f"--{setting.name}", "it is null", legal=f"a value of type {setting.type}", todo="give one or leave it out"
-        )
-    if isinstance(value, str) and "\0" in value:
-        raise UsageError(f"--{setting.name}", f"{value!r} holds a NUL character", legal="text without one")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"--{setting.name}", f"{value} is not finite", legal="a finite number")
+def translate(command: Command, argv: Sequence[str], note: Callable[[str], None]) -> tuple[dict[str, str], list[str]]:
+    """Return the command's own settings that the arguments give, as its parser takes them, and requests like --help.
 
-
-def _check_config_file(command: Command, words: Sequence[str]) -> None:
-    """Say what is wrong with the YAML file in its own words before the parser wraps them in its own."""
-    import yaml
-
-    for index, word in enumerate(words):
-        if word.split("=")[0] != "--config":
-            continue
-        name = word.partition("=")[2] or (words[index + 1] if index + 1 < len(words) else "")
-        if not name:
-            continue  # the parser reports it
-        try:
-            text = Path(name).expanduser().read_text(encoding="utf-8")
-            content = yaml.safe_load(text)
-        except OSError as error:
-            raise UsageError(f"--config {name}", str(error.strerror), legal="a YAML file") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is a ValueError
-            raise UsageError(f"--config {name}", _one_line(error), legal="YAML: one 'key: value' a line") from None
-        if not isinstance(content, Mapping):
-            raise UsageError(f"--config {name}", "it holds no settings", legal="YAML: one 'key: value' a line")
-        root = yaml.compose(text)
-        keys = [each.value for each, _ in root.value] if isinstance(root, yaml.MappingNode) else []
-        for key in content:
-            if keys.count(str(key)) > 1:  # YAML's reader takes the last one in silence
-                raise UsageError(f"{name}: {key}", "it is there twice", legal="each key once")
-            if key not in command.fields:
-                raise UsageError(
-                    f"{name}: {key}", "unknown key", legal=_nearest(str(key), command.fields), todo="see --help"
-                )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"nearest is {near[0]}" if near else "the legal ones are in --help"
+    Raises UsageError for names that are unknown or refused, and for values that mean nothing here.
+    """
+    sources, requests = arguments.read(argv)
+    words = Vocabulary(command.fields, command.foreign)
+    merged: dict[str, Value] = {}
+    where: dict[str, str] = {}
+    for source in sources:
+        found = settle(words, source)
+        merged |= command.imply(found)
+        where |= {name: source.where(name) for name in found}
+    judge(words, merged, where, note)
+    own = {name: str(value) for name, value in merged.items() if name in command.fields}
+    return command.complete(own, note), requests
 
 
 def _one_line(error: BaseException) -> str:

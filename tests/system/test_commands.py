@@ -235,12 +235,12 @@ def test_what_the_readme_says_of_flags_and_targets_exists():
     from ringtune.launch import cli as launch
     from ringtune.slurm import parser as slurm
     from ringtune.train import config as train
-    from ringtune.train import flags
+    from ringtune.train.arguments import FLAGS_ONLY
     from ringtune.train.predict import config as predict
 
     root = Path(__file__).parents[2]
     text = (root / "README.md").read_text()
-    settings = (*train.FIELDS, *predict.COMMAND.fields, *flags.FLAGS_ONLY)
+    settings = (*train.FIELDS, *predict.COMMAND.fields, *FLAGS_ONLY)
     known = {f"--{name}" for name in settings} | {"--nv"}  # apptainer's
     known |= option_strings(launch._parser()) | option_strings(slurm.make_parser())
     flags = set(re.findall(r"--[a-z][a-z_0-9-]*", text))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ringtune.train import batching, chunks, config, fixedpoint, schedule, scores
+from ringtune.train import batching, chunks, config, fixedpoint, scores
 from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import plan_batches
 from ringtune.train.order import DataOrder, derive_seed
@@ -90,14 +90,6 @@ def test_a_unit_is_a_power_of_two_and_numbers_of_every_size_come_back(value):
     unit = fixedpoint.units(exact.double().max(), 1)
     assert math.frexp(unit.item())[0] == 0.5
     assert torch.equal(fixedpoint.dequantise(fixedpoint.quantise(exact, unit), unit, torch.float32), exact)
-
-
-@pytest.mark.parametrize(("name", "middle"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])
-def test_schedules_rise_from_zero_and_end_where_they_should(name, middle):
-    factor = [schedule.learning_rate_factor(name, step, 10, 110) for step in range(111)]
-    assert factor[0] == 0 and factor[5] == 0.5 and factor[10] == 1
-    assert factor[60] == pytest.approx(middle)
-    assert factor[110] == pytest.approx(0 if name != "constant" else 1, abs=1e-12)
 
 
 def test_given_batch_sizes_must_multiply_out():

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ringtune.train import csv_rule, flags, formats
+from ringtune.train import config as training
+from ringtune.train import csv_rule, flags, formats, huggingface
 from ringtune.train.contract import CONFIG_FILE, UsageError
 from ringtune.train.flags import free
 
@@ -92,6 +93,7 @@ COMMAND = flags.Command(
     "1 failure",
     dry_run="Check everything, show the plan, write nothing.",
     paths=("input", "output", "report"),
+    foreign=huggingface.of_prediction((each.name for each in dataclasses.fields(PredictConfig)), training.FIELDS),
 )
 
 

@@ -1,0 +1,89 @@
+"""A configuration file means what a command line of the same words means, whatever YAML makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from ringtune.train import config
+from ringtune.train.contract import UsageError
+from transformers import TrainingArguments
+
+ENOUGH = ["--model_name_or_path", "m", "--train_file", "x.csv"]
+
+
+def parse(*words: str) -> tuple[config.TrainConfig, bool]:
+    return config.parse([*ENOUGH, *words])
+
+
+def from_file(tmp_path, name: str, text: str, *words: str) -> config.TrainConfig:
+    (tmp_path / name).write_text(text)
+    return config.parse([*ENOUGH, "--config", str(tmp_path / name), *words], lambda line: None)[0]
+
+
+def test_yaml_reads_no_as_false_and_1e_3_as_text_and_both_mean_what_is_written(tmp_path):
+    found = from_file(
+        tmp_path,
+        "c.yaml",
+        "eval_strategy: no\nsave_strategy: no\nreport_to: no\nlearning_rate: 1e-3\nmax_steps: 1e2\n"
+        "lr_scheduler_type: polynomial\nlr_scheduler_kwargs: {lr_end: 1e-7}\nevaluation_strategy: no\n",
+    )
+    assert (found.eval_strategy, found.save_strategy, found.report_to) == ("no", "no", "none")
+    assert (found.learning_rate, found.max_steps, found.lr_scheduler_kwargs) == (1e-3, 100, {"lr_end": 1e-7})
+    assert from_file(tmp_path, "again.yaml", config.to_yaml(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gradient_checkpointing: true\n", "c.yaml: gradient_checkpointing: true is refused"),
+        ("learningrate: 1\n", "c.yaml: learningrate: unknown key; nearest is learning_rate"),
+        ("report_to: [wandb]\n", "c.yaml: report_to: wandb is not taken"),
+        ("output_dir: {a: 1}\n", "c.yaml: output_dir: it has 1 values, a; one value"),
+        ("train_file: [a.csv, b.csv]\n", "c.yaml: train_file: it has 2 values, a.csv, b.csv; one value"),
+    ],
+)
+def test_a_key_of_a_file_is_treated_as_a_flag(tmp_path, text, words):
+    with pytest.raises(UsageError) as caught:
+        from_file(tmp_path, "c.yaml", text)
+    assert words in str(caught.value)
+
+
+def test_flags_win_over_a_file_wherever_they_stand_and_in_whatever_words(tmp_path):
+    (tmp_path / "c.yaml").write_text("warmup_ratio: 0.3\nwarmup_steps: 70\neval_steps: 5\nseed: 1\n")
+    file = ["--config", str(tmp_path / "c.yaml")]
+    for words in (["--warmup_ratio", "0.1"], ["--warmup_steps", "0.1"]):
+        assert (parse(*words, *file)[0].warmup_ratio, parse(*file, *words)[0].warmup_steps) == (0.1, 0)
+    assert parse("--warmup_steps", "0", *file)[0].warmup_ratio == 0
+    assert parse("--eval_strategy", "epoch", "--seed", "2", *file)[0].eval_strategy == "epoch"
+    assert parse("--seed", "2", *file)[0].seed == 2
+
+
+def test_a_json_file_as_the_only_argument_is_a_configuration(tmp_path):
+    settings = {"model_name_or_path": "m", "train_file": "x.csv", "learning_rate": 1e-5, "fsdp": [], "tf32": None}
+    (tmp_path / "args.json").write_text(json.dumps(settings, indent="\t"))  # tabs, which YAML does not take
+    found, _ = config.parse([str(tmp_path / "args.json")])
+    assert found == parse("--learning_rate", "1e-5")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"seed": 1, "seed": 2}', "seed: it is there twice"),
+        ("[1]", "it holds no settings"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_a_json_file_of_something_else_is_refused(tmp_path, text, words):
+    with pytest.raises(UsageError) as caught:
+        from_file(tmp_path, "args.json", text)
+    assert words in str(caught.value)
+
+
+def test_all_defaults_of_transformers_in_one_file_are_taken(tmp_path):
+    fields = dataclasses.fields(TrainingArguments)
+    theirs = {each.name: getattr(each.default, "value", each.default) for each in fields}
+    written = {name: value for name, value in theirs.items() if value is not dataclasses.MISSING}
+    found = from_file(tmp_path, "args.json", json.dumps({**written, "output_dir": "runs/x", "do_train": True}))
+    assert (found.weight_decay, found.warmup_ratio, found.save_steps, found.eval_strategy) == (0.0, 0.0, 500, "no")
