@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ringtune.launch import cuda, environment
+from ringtune.launch.parser import Parser
 from ringtune.launch.plan import Ssh
 from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ringtune-launch`` and exit with its code."""
-    options = _parser().parse_args(argv)
     try:
+        options = _parser().parse_args(argv)
         sys.exit(options.run(options))
     except UsageError as error:
         print(f"ringtune-launch: {error}", file=sys.stderr)
@@ -27,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ringtune-launch",
         description="Start the ranks of any Horovod, MPI or torch program on any hosts; build the Horovod they need.",
         epilog="tab completion: ringtune-launch completion bash|zsh|tcsh",
@@ -175,6 +176,7 @@ def _add_run(commands: Any) -> None:
         epilog="exit codes: 0 all ranks ended well, 75 stopped on request with a checkpoint, 2 wrong usage or a host "
         "that cannot take ranks (it is named), otherwise that of the first failing rank (128 + N if killed by signal "
         "N)",
+        behind="flags of the program come after --",
     )
     run.add_argument("-np", "--num-proc", type=int, metavar="N", help="ranks (default: all slots of the hosts)")
     _add_hosts(run)

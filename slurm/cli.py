@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ringtune.slurm import options as sbatch
-from ringtune.slurm.parser import make_parser
+from ringtune.slurm.parser import TAKE_SBATCH, make_parser
 from ringtune.slurm.script import RetryLimits
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, EXIT_USAGE, UsageError
 
@@ -22,9 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ringtune-slurm`` and exit with its code."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
-    parser = make_parser()
     try:
-        options, unknown = parser.parse_known_args(words[:cut])
+        options, unknown = make_parser().parse_known_args(words[:cut])
         options.train, options.argv = words[cut + 1 :], words
         if unknown or (options.train and options.command not in ("submit", "script")):
             options.sbatch = {**_sbatch(options), **_take_unknown(options, unknown)}
@@ -40,13 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _take_unknown(options: argparse.Namespace, unknown: Sequence[str]) -> dict[str, str | None]:
-    if unknown and options.command in ("submit", "script", "resume"):
-        return sbatch.take_unknown(unknown, sbatch.of_this_site())
-    raise UsageError(
-        unknown[0] if unknown else "--",
-        f"ringtune-slurm {options.command} takes no such argument",
-        todo=f"see ringtune-slurm {options.command} --help",
-    )
+    if unknown and options.command in TAKE_SBATCH:
+        return sbatch.take_unknown(unknown, sbatch.of_this_site(), options.parser.known())
+    raise options.parser.unknown(unknown or ["--"])
 
 
 def _sbatch(options: argparse.Namespace) -> dict[str, str | None]:

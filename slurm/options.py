@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from ringtune.train.contract import UsageError
+from ringtune.train.contract import UsageError, nearest
 
 WITH_VALUE = {
     "account": "A",
@@ -144,10 +143,11 @@ def refuse_ours(name: str, where: str) -> None:
         raise UsageError(where, "ringtune sets it", legal=OURS[name])
 
 
-def take_unknown(words: Sequence[str], sites_own: Sequence[str]) -> dict[str, str | None]:
+def take_unknown(words: Sequence[str], sites_own: Sequence[str], known: Iterable[str]) -> dict[str, str | None]:
     """Return options that the parser did not know but this site's sbatch does (of its plug-ins). **Pure.**
 
-    sites_own: long names that ``sbatch --help`` lists. Raises UsageError for any other, naming the nearest.
+    sites_own: long names that ``sbatch --help`` lists. known: flags of the parser. Raises UsageError for any other,
+    naming the nearest.
     """
     result: dict[str, str | None] = {}
     for word in words:
@@ -161,11 +161,10 @@ def take_unknown(words: Sequence[str], sites_own: Sequence[str]) -> dict[str, st
             )
         refuse_ours(name, f"--{name}")
         if name not in sites_own:
-            near = difflib.get_close_matches(name, [*WITH_VALUE, *MAY_HAVE_VALUE, *WITHOUT_VALUE, *sites_own], n=1)
             raise UsageError(
                 f"--{name}",
                 "sbatch has no such option",
-                legal=f"nearest is --{near[0]}" if near else "see sbatch(1)",
+                legal=nearest(f"--{name}", [*known, *(f"--{each}" for each in sites_own)]),
                 todo="flags of ringtune-train come after --",
             )
         result[name] = value if equals else None

@@ -6,18 +6,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ringtune.launch.parser import Parser
 from ringtune.slurm import options as sbatch
 from ringtune.slurm.profile import LAUNCHERS
 from ringtune.slurm.script import RetryLimits
 
+TAKE_SBATCH = ("submit", "script", "resume")  # commands with sbatch's options, also those of a site's own plug-ins
 _EPILOG = "exit codes: 0 done, 1 the run failed or was cancelled, 2 wrong usage or a request that SLURM refused"
 _USAGE = "%(prog)s [sbatch's options] [options] -- ARGUMENTS OF ringtune-train"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser; the attribute ``command`` of what it parses is the sub-command's name."""
-    parser = argparse.ArgumentParser(
+def make_parser() -> Parser:
+    """Return the parser; of what it parses, ``command`` is the sub-command's name, ``parser`` its parser."""
+    parser = Parser(
         prog="ringtune-slurm",
+        passes_unknown=True,
         description="Submit a fine-tuning run to SLURM once; it requeues itself until it has finished.",
         epilog="tab completion: ringtune-slurm completion bash|zsh|tcsh",
     )
@@ -45,10 +48,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Any, name: str, help: str, usage: str | None = None) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help, description=f"{help[0].upper()}{help[1:]}.", usage=usage, epilog=_EPILOG, allow_abbrev=False
+def _add(commands: Any, name: str, help: str, usage: str | None = None) -> Parser:
+    parser: Parser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        usage=usage,
+        epilog=_EPILOG,
+        allow_abbrev=False,
+        passes_unknown=name in TAKE_SBATCH,
     )
+    parser.set_defaults(parser=parser)
     return parser
 
 

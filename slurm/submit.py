@@ -54,7 +54,7 @@ def make_job(request: Submission) -> BatchJob:
             "--dry_run", "a job that trains nothing", legal="ringtune-slurm script shows what would be submitted"
         )
     for settings in sweep.expand(axes):
-        training.parse([*request.train, *sweep.flags(settings)])
+        training.parse([*request.train, *sweep.flags(settings)], lambda line: None)  # reported above
     folder = Path(config.output_dir).absolute()
     given = {**request.profile.sbatch, **request.sbatch}
     sbatch = options.complete(

@@ -75,9 +75,10 @@ class UsageError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return what a user may have meant by a name that is not known, in words. **Pure.**"""
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"nearest is {near[0]}" if near else "the legal ones are in --help"
+    """Return what a user may have meant by a flag or key that is not known, in words; "" for nothing near. **Pure.**"""
+    names = {each.lstrip("-"): each for each in sorted(known)}
+    near = difflib.get_close_matches(name.lstrip("-"), names, n=1)
+    return f"nearest is {names[near[0]]}" if near else ""
 
 
 #: Disk errors that mean no room, no permission, a folder where a file should be, or a bad path

@@ -133,14 +133,14 @@ def test_times_are_read_as_sbatch_reads_them(text, expected):
 
 
 def test_options_of_a_sites_plugins_pass_and_misspelt_ones_do_not():
-    assert options.take_unknown(["--container-image=x.sqsh", "--bell"], ["container-image", "bell"]) == {
+    assert options.take_unknown(["--container-image=x.sqsh", "--bell"], ["container-image", "bell"], []) == {
         "container-image": "x.sqsh",
         "bell": None,
     }
     with pytest.raises(UsageError, match="--nods: sbatch has no such option; nearest is --nodes"):
-        options.take_unknown(["--nods=2"], [])
+        options.take_unknown(["--nods=2"], [], ["--nodes"])
     with pytest.raises(UsageError, match="--learning_rate"):
-        options.take_unknown(["--learning_rate=2"], [])
+        options.take_unknown(["--learning_rate=2"], [], [])
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
