@@ -50,7 +50,10 @@ def read(argv: Sequence[str]) -> tuple[list[Source], list[str]]:
             flags.settings[name] = value
     if any(each.startswith("--help") for each in requests):
         return [], requests
-    return [*map(_read_file, files), flags], requests
+    sources = [*map(_read_file, files), flags]
+    if any(source.settings.pop("dry_run", "false") == "true" for source in sources):  # --print_config writes it
+        requests.append("--dry_run")
+    return sources, requests
 
 
 def _flags(words: Sequence[str]) -> Iterator[tuple[str, Value]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ringtune.train.config import FIELDS
 from ringtune.train.huggingface import DEFAULTS, OFF, TRAIN, Fate, Flag
 
 
@@ -11,12 +12,17 @@ def markdown() -> str:
     """Return docs/from-huggingface.md. **Pure.**"""
     named = {fate: {name: flag for name, flag in TRAIN.items() if flag.fate is fate} for fate in Fate}
     lines = [_HEAD, "## Taken, with the same meaning\n", "| flag | what to know | not taken |", "| --- | --- | --- |"]
-    for name, flag in named[Fate.TAKEN].items():
+    for names, flag in _joined(named[Fate.TAKEN]):
         values = "; ".join(f"{value}: {why}" for value, why in flag.refused.items())
-        lines.append(f"| `{name}` | {flag.reason} | {values} |")
+        lines.append(f"| {names} | {flag.reason} | {values} |")
     lines += ["\nUnder another name: " + ", ".join(f"`{a}` is `{b.instead}`" for a, b in named[Fate.RENAMED].items())]
-    lines += ["\n## Defaults that are not transformers'\n", "| flag | theirs | why |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | {theirs} | {why} |" for name, (theirs, why) in DEFAULTS.items()]
+    lines += [
+        "\n## Defaults that are not transformers'\n",
+        "| flag | theirs | ours | why |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, (theirs, why) in DEFAULTS.items():
+        lines.append(f"| `{name}` | {theirs} | {str(FIELDS[name].default).lower()} | {why} |")
     lines += ["\n## Accepted without effect, with one line\n", "| flag | why |", "| --- | --- |"]
     lines += [f"| {names} | {flag.reason} |" for names, flag in _joined(named[Fate.UNUSED])]
     lines += ["\n## Refused\n", "| flag | why | instead | values that pass |", "| --- | --- | --- | --- |"]

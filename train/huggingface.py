@@ -12,6 +12,10 @@ from enum import Enum
 
 #: Values of a flag that ask for nothing.
 OFF = ("", "null", "none", "no", "false", "[]", "{}")
+#: The same of a flag that is on by default.
+ON = ("true", "null")
+#: Settings that transformers writes as null where they are not set.
+NULL_BY_DEFAULT = ("output_dir", "label_column_name", "tf32", "disable_tqdm")
 
 
 class Fate(Enum):
@@ -47,9 +51,9 @@ def renamed(name: str) -> Flag:
     return Flag(Fate.RENAMED, instead=name)
 
 
-def unused(reason: str) -> Flag:
-    """Return a flag that is accepted with one line, because nothing depends on it here."""
-    return Flag(Fate.UNUSED, reason)
+def unused(reason: str, *same: str) -> Flag:
+    """Return a flag that is accepted with one line, because nothing depends on it here; without one for some values."""
+    return Flag(Fate.UNUSED, reason, same=same or OFF)
 
 
 def refused(reason: str, instead: str, *same: str, same_as: str = "") -> Flag:
@@ -64,7 +68,7 @@ def each(names: str, flag: Flag) -> dict[str, Flag]:
 
 #: Defaults that are not transformers' own: name → theirs (of run_glue.py or TrainingArguments), and why.
 DEFAULTS = {
-    "output_dir": ("trainer_output", ""),
+    "output_dir": ("trainer_output", "runs lie side by side"),
     "do_train": ("false", "training is what the command is for"),
     "do_eval": ("false", "a run without scores says little; without --validation_file nothing is evaluated"),
     "eval_strategy": ("no", "so that the best checkpoint is known"),
@@ -74,20 +78,20 @@ DEFAULTS = {
     "report_to": ("none", "TensorBoard writes a file in output_dir and needs no account"),
     "per_device_train_batch_size": ("8", "--global_batch_size 32 over all ranks unless both are given"),
     "per_device_eval_batch_size": ("8", "scores do not depend on it"),
-    "warmup_steps": ("0", "10 % of the steps, as in the BERT paper; 0 where it is given as 0"),
-    "weight_decay": ("0.0", "0.01, as in the BERT paper"),
+    "warmup_steps": ("0", "warmup_ratio is 0.1, as in the BERT paper, unless one of them is given"),
+    "weight_decay": ("0.0", "as in the BERT paper"),
     "metric_for_best_model": ("loss", "the task's own score: accuracy, or spearmanr of a regression"),
 }
 _EVERY = "a number below 1 is a share of all steps"
 _NO_PUSH = unused("nothing is pushed to the hub; hf upload NAME OUTPUT_DIR does it")
 _COMPILE = unused("the model is not compiled: rows of many lengths would be compiled again and again")
 _RECOMPUTE = "activations are kept, not computed again"
-_LOADER = unused("rows are tokenised once, before the first step, and kept in memory maps; there is no loader")
+_LOADER = "rows are tokenised once, before the first step, and kept in memory maps; there is no loader"
 _DDP = unused("Horovod sums the gradients, not torch's DistributedDataParallel")
 _SPLITS = "the splits of a data set are found by their own names"
 _SHARDED = "the model is whole on every rank; Horovod sums the gradients"
-_ROWS = unused("only the columns of texts and label are read")
-_EVAL = unused("evaluation is spread over all ranks, its results are small, and scores do not depend on it")
+_ROWS = "only the columns of texts and label are read"
+_EVAL = "evaluation is spread over all ranks, its results are small, and scores do not depend on it"
 _SHARE = "use --bf16, a smaller --per_device_train_batch_size, or more ranks"
 
 TRAIN: Mapping[str, Flag] = {
@@ -112,7 +116,7 @@ TRAIN: Mapping[str, Flag] = {
         "name one folder that has both",
         same_as="model_name_or_path",
     ),
-    "use_fast_tokenizer": refused("tokenizers are the fast ones", "leave it out", "true", "null"),
+    "use_fast_tokenizer": refused("tokenizers are the fast ones", "leave it out", *ON),
     "model_revision": refused(
         "the newest revision is read",
         "hf download NAME --revision REVISION --local-dir FOLDER, and name the folder",
@@ -126,11 +130,12 @@ TRAIN: Mapping[str, Flag] = {
     "trust_remote_code": refused("code from the hub is not run", "use a model that transformers knows"),
     "ignore_mismatched_sizes": unused("a head that does not fit is drawn from the seed, and one line reports it"),
     "overwrite_cache": unused("cached rows are found by content, settings and tokenizer: they are never out of date"),
-    "pad_to_max_length": unused("nothing is padded, which changes no result"),
+    "pad_to_max_length": unused("rows are not padded to one length, which changes no result", "null"),
     "do_lower_case": refused("the tokenizer's own files settle it", "use an uncased model"),
     "data_dir": refused("files are named one by one", "--train_file and --validation_file"),
-    "text_column_delimiter": refused("columns are not joined", "join them in the file", *OFF, " "),
-    **each("remove_columns remove_unused_columns", _ROWS),
+    "text_column_delimiter": refused("two columns are a pair, not joined", "join them in the file"),
+    "remove_columns": unused(_ROWS),
+    "remove_unused_columns": unused(_ROWS, *ON),
     "remove_splits": refused(_SPLITS, "--do_eval false leaves out validation; test is read with --do_predict only"),
     "metric_name": refused("all scores of the task are computed", "--metric_for_best_model names the one that decides"),
     "train_split_name": refused(_SPLITS, "write the split to a --train_file", *OFF, "train"),
@@ -149,14 +154,14 @@ TRAIN: Mapping[str, Flag] = {
     "tf32": taken("off unless given"),
     "no_cuda": renamed("use_cpu"),
     "lr_scheduler_type": taken(
-        "",
+        "constant has no warm-up",
         reduce_lr_on_plateau="it follows the scores, and a step would depend on more than its number; "
         "--early_stopping_patience stops instead",
         greedy="it follows the loss, and a step would depend on more than its number; cosine needs no tuning",
     ),
-    "lr_scheduler_kwargs": taken("as JSON; what each schedule takes"),
+    "lr_scheduler_kwargs": taken("JSON of what the schedule takes"),
     "warmup_steps": taken("below 1 a share of all steps; wins over warmup_ratio unless it is 0"),
-    "warmup_ratio": taken(),
+    "warmup_ratio": taken("a share of all steps"),
     "optim": refused(
         "the optimizer is AdamW",
         "leave it out, or tune --adam_beta1, --adam_beta2, --adam_epsilon, --weight_decay",
@@ -165,7 +170,7 @@ TRAIN: Mapping[str, Flag] = {
     ),
     **each("optim_args optim_target_modules", refused("AdamW has its own flags", "--adam_beta1 and the like")),
     "adafactor": refused("the optimizer is AdamW", "leave it out"),
-    "average_tokens_across_devices": unused("the loss of a step is divided by the rows of all ranks, always"),
+    "average_tokens_across_devices": unused("the loss of a step is divided by the rows of all ranks, always", *ON),
     **each("bf16_full_eval fp16_full_eval", refused("evaluation computes as training does", "--bf16 or --fp16")),
     **each(
         "half_precision_backend fp16_backend",
@@ -199,11 +204,15 @@ TRAIN: Mapping[str, Flag] = {
     "logging_steps": taken(_EVERY),
     "logging_first_step": taken(),
     "logging_strategy": refused("metrics.jsonl has a line every so many steps", "--logging_steps N", "steps"),
-    **each("log_on_each_node log_level log_level_replica", unused("rank 0 reports, in few lines")),
-    "logging_nan_inf_filter": unused("a loss that is not finite stops the run, and its rows are named"),
+    **each("log_level log_level_replica", unused("rank 0 reports, in few lines", "null", "passive")),
+    "log_on_each_node": unused("rank 0 reports, in few lines", *ON),
+    "logging_nan_inf_filter": unused("a loss that is not finite stops the run, and its rows are named", *ON),
     "logging_dir": unused("curves lie in OUTPUT_DIR/tensorboard, so that a resumed run goes on in them"),
-    **each("include_num_input_tokens_seen include_tokens_per_second", unused("metrics.jsonl always has tokens")),
-    "skip_memory_metrics": unused("metrics.jsonl always has the peak"),
+    **each(
+        "include_num_input_tokens_seen include_tokens_per_second",
+        unused("metrics.jsonl has the tokens of every step in it"),
+    ),
+    "skip_memory_metrics": unused("metrics.jsonl always has the peak of memory", *ON),
     "debug": unused("a loss that is not finite stops the run, and its rows are named"),
     "disable_tqdm": taken(),
     "report_to": taken(
@@ -219,8 +228,9 @@ TRAIN: Mapping[str, Flag] = {
     "eval_steps": taken(f"given alone it means eval_strategy steps; {_EVERY}"),
     "eval_delay": refused("evaluation starts with training", "--eval_steps", *OFF, "0", "0.0"),
     "eval_on_start": refused("a model is evaluated when it has learnt", "ringtune-predict evaluates any model"),
-    **each("prediction_loss_only include_for_metrics include_inputs_for_metrics batch_eval_metrics", _EVAL),
-    **each("eval_do_concat_batches eval_use_gather_object eval_accumulation_steps", _EVAL),
+    **each("prediction_loss_only include_for_metrics include_inputs_for_metrics batch_eval_metrics", unused(_EVAL)),
+    **each("eval_use_gather_object eval_accumulation_steps", unused(_EVAL)),
+    "eval_do_concat_batches": unused(_EVAL, *ON),
     "save_strategy": taken(
         "no, steps or epoch (steps without save_steps: every 500); one is also written before every evaluation and at "
         "the end",
@@ -231,7 +241,7 @@ TRAIN: Mapping[str, Flag] = {
     **each("load_best_model_at_end metric_for_best_model greater_is_better", taken()),
     "save_only_model": refused("a checkpoint is there to go on from", "the final model is one without optimizer"),
     "save_on_each_node": refused("rank 0 writes", "an --output_dir that all hosts share"),
-    "save_safetensors": refused("no pickle is written", "leave it out", "true", "null"),
+    "save_safetensors": refused("no pickle is written", "leave it out", *ON),
     "enable_jit_checkpoint": unused("SIGTERM and SIGUSR1 always lead to a checkpoint"),
     # the run
     "output_dir": taken(),
@@ -246,8 +256,9 @@ TRAIN: Mapping[str, Flag] = {
     **each("hub_model_id hub_strategy hub_always_push hub_private_repo hub_revision", _NO_PUSH),
     **each("push_to_hub_model_id push_to_hub_organization", _NO_PUSH),
     # processes
-    **each("dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers", _LOADER),
-    **each("dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order", _LOADER),
+    **each("dataloader_num_workers dataloader_persistent_workers dataloader_prefetch_factor", unused(_LOADER)),
+    "dataloader_multiprocessing_context": unused(_LOADER),
+    **each("dataloader_pin_memory dataloader_in_order", unused(_LOADER, *ON)),
     "dataloader_drop_last": refused("an epoch has every row", "leave it out"),
     **each("ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend", _DDP),
     "ddp_timeout": unused("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS is how long ranks wait for one that hangs"),
@@ -273,7 +284,7 @@ def of_prediction(own: Iterable[str], of_training: Iterable[str]) -> dict[str, F
     for_training = refused("it belongs to training", "the model's own settings are taken over; see --help")
     flags = {
         **dict.fromkeys((*TRAIN, *of_training), for_training),
-        **each("validation_file test_file train_file", renamed("input")),
+        **each("validation_file test_file", renamed("input")),
         "output_dir": refused("one file is written", "--output FILE"),
         "per_device_eval_batch_size": refused("batches are counted in tokens", "--batch_tokens"),
         **each("dataset_name task_name", refused("rows have one flag", "--input NAME of a file or data set")),

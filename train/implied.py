@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ringtune.train.arguments import Value
@@ -64,6 +65,9 @@ def complete(settings: dict[str, str], note: Callable[[str], None]) -> dict[str,
         if settings.get(f"{what}_strategy") == "steps" and settings.get(f"{what}_steps", "null") == "null":
             result[f"{what}_steps"] = steps
             note(f"--{what}_strategy steps: every {steps} steps (--{what}_steps)")
+    model = settings.get("model_name_or_path", "")
+    if settings.get("cache_dir", "null") != "null" and not Path(model).expanduser().exists():
+        note("--cache_dir: of tokenised rows; models from the hub lie where HF_HOME says")
     asked = [name for name in ("do_eval", "do_predict") if settings.get(name) == "true"]
     if asked and "do_train" not in settings:
         note(f"--{asked[0]}: the command also trains; ringtune-predict evaluates and predicts without training")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from ringtune.train.arguments import FLAGS_ONLY, Source, Value
 from ringtune.train.contract import UsageError, nearest
-from ringtune.train.huggingface import Fate, Flag
+from ringtune.train.huggingface import NULL_BY_DEFAULT, Fate, Flag
 
 TRUE, FALSE = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
 
@@ -56,8 +56,8 @@ def settle(words: Vocabulary, source: Source) -> dict[str, Value]:
         where = source.where(given)
         name, value = words.name(given, text)
         if name in words.fields:
-            if value == "null" and words.fields[name].type == "bool":
-                continue  # as transformers writes what is not set
+            if value == "null" and name in NULL_BY_DEFAULT:
+                continue
             value = spell(words, name, value, where)
         elif name not in words.foreign:
             raise words.unknown(where, name, "unknown key" if source.file else "there is no such flag")

@@ -6,9 +6,11 @@ import dataclasses
 import json
 
 import pytest
+from conftest import ranks, records
 from ringtune.train import config
 from ringtune.train.contract import UsageError
 from transformers import TrainingArguments
+from usage import CLI, usage_error
 
 ENOUGH = ["--model_name_or_path", "m", "--train_file", "x.csv"]
 
@@ -61,7 +63,14 @@ def test_flags_win_over_a_file_wherever_they_stand_and_in_whatever_words(tmp_pat
 
 
 def test_a_json_file_as_the_only_argument_is_a_configuration(tmp_path):
-    settings = {"model_name_or_path": "m", "train_file": "x.csv", "learning_rate": 1e-5, "fsdp": [], "tf32": None}
+    settings = {
+        "model_name_or_path": "m",
+        "train_file": "x.csv",
+        "learning_rate": 1e-5,
+        "fsdp": [],
+        "tf32": None,
+        "label_column_name": None,
+    }
     (tmp_path / "args.json").write_text(json.dumps(settings, indent="\t"))  # tabs, which YAML does not take
     found, _ = config.parse([str(tmp_path / "args.json")])
     assert found == parse("--learning_rate", "1e-5")[0]
@@ -87,3 +96,28 @@ def test_all_defaults_of_transformers_in_one_file_are_taken(tmp_path):
     written = {name: value for name, value in theirs.items() if value is not dataclasses.MISSING}
     found = from_file(tmp_path, "args.json", json.dumps({**written, "output_dir": "runs/x", "do_train": True}))
     assert (found.weight_decay, found.warmup_ratio, found.save_steps, found.eval_strategy) == (0.0, 0.0, 500, "no")
+
+
+def test_what_print_config_writes_is_a_configuration_file(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse("--seed", "7", "--print_config")
+    (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
+    assert config.parse(["--config", str(tmp_path / "c.yaml")]) == parse("--seed", "7")
+    (tmp_path / "dry.yaml").write_text("dry_run: true\n")
+    assert parse("--config", str(tmp_path / "dry.yaml"))[1]
+
+
+@pytest.mark.system
+def test_a_real_run_takes_a_json_file_of_run_glue_and_reports_once_what_it_does_not_use(workshop, tmp_path):
+    words = workshop.arguments(tmp_path / "run", max_steps=4, log_row_ids=None)
+    settings = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    settings |= {"do_train": True, "do_eval": True, "fp16": False, "push_to_hub": False, "dataloader_num_workers": 4}
+    settings |= {"lr_scheduler_type": "constant", "warmup_steps": 2, "eval_strategy": "no", "optim": "adamw_torch"}
+    (tmp_path / "args.json").write_text(json.dumps(settings, indent=2))
+    done = ranks(2, *CLI, str(tmp_path / "args.json"))
+    assert done.returncode == 0, done.output
+    assert done.output.count("dataloader_num_workers: not used: rows are tokenised once") == 1
+    assert [each["learning_rate"] for each in records(tmp_path / "run", "train")] == [1e-3] * 4
+    assert len(records(tmp_path / "run", "eval")) == 1  # at the end
+    again = ranks(2, *CLI, str(tmp_path / "args.json"), "--optim", "lion")
+    assert "--optim: lion is refused: the optimizer is AdamW" in usage_error(again)
