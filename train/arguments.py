@@ -11,8 +11,8 @@ from typing import Any
 
 from ringtune.train.contract import UsageError
 
-REQUESTS = ("print_config", "help", "dry_run", "print_completion")
-FLAGS_ONLY = ("config", *REQUESTS)
+REQUESTS = ("print_config", "help", "print_completion")
+FLAGS_ONLY = ("config", "dry_run", *REQUESTS)
 CONFIG_ENDINGS = (".json", ".yaml", ".yml")
 
 Value = str | list[str] | dict[str, Any] | None
@@ -51,9 +51,18 @@ def read(argv: Sequence[str]) -> tuple[list[Source], list[str]]:
     if any(each.startswith("--help") for each in requests):
         return [], requests
     sources = [*map(_read_file, files), flags]
-    if any(source.settings.pop("dry_run", "false") == "true" for source in sources):  # --print_config writes it
+    if _wants_dry_run(sources):
         requests.append("--dry_run")
     return sources, requests
+
+
+def _wants_dry_run(sources: Sequence[Source]) -> bool:
+    """Take --dry_run, which --print_config writes too, out of the sources; return what the last of them says."""
+    asked = [source.settings.pop("dry_run") for source in sources if "dry_run" in source.settings]
+    last = str(asked[-1] or "true").lower() if asked else "false"
+    if last not in ("true", "false"):
+        raise UsageError("--dry_run", f"{last} is not taken", legal="true or false")
+    return last == "true"
 
 
 def _flags(words: Sequence[str]) -> Iterator[tuple[str, Value]]:

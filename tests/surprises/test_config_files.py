@@ -104,7 +104,8 @@ def test_what_print_config_writes_is_a_configuration_file(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
     assert config.parse(["--config", str(tmp_path / "c.yaml")]) == parse("--seed", "7")
     (tmp_path / "dry.yaml").write_text("dry_run: true\n")
-    assert parse("--config", str(tmp_path / "dry.yaml"))[1]
+    assert parse("--config", str(tmp_path / "dry.yaml"))[1] and parse("--dry-run")[1] and parse("--dry_run", "true")[1]
+    assert not parse("--config", str(tmp_path / "dry.yaml"), "--dry_run=false")[1]
 
 
 @pytest.mark.system
