@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +156,6 @@ def refuse_changes(saved: Mapping[str, Any], settings: Any, start_new: str) -> N
         raise UsageError(
             f"--{name}",
             f"{current[name]!r} is not what the run to be resumed has, {saved[name]!r}",
-            legal=f"the world size and these may change: {free_ones}",
+            legal=f"the world size and these may change: {textwrap.shorten(free_ones, 240, placeholder=' ...')}",
             todo=f"set {name} back, or {start_new}",
         )
