@@ -20,6 +20,8 @@ setup(
         "transformers>=5.17,<6",
         "datasets>=5.2,<6",
         "safetensors>=0.8,<1",
+        "sentencepiece>=0.2,<1",
+        "protobuf>=4",
         "jsonargparse[signatures,shtab]>=4.53,<5",
         "scikit-learn>=1.9,<2",
         "scipy>=1.17,<2",
