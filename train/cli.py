@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
-from ringtune.train import config, rank
+from ringtune.train import config, convert, rank
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ringtune-train`` and leave the process with its exit code."""
-    rank.main(config.COMMAND.name, lambda: config.parse(argv), _load_work)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == [convert.NAME]:
+        sys.exit(convert.main(words[1:]))
+    rank.main(config.COMMAND.name, lambda: config.parse(words), _load_work)
 
 
 def _load_work() -> Callable[..., int]:

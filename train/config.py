@@ -60,6 +60,8 @@ class TrainConfig:
     """Use only that many evaluation rows, drawn by the seed."""
     resize_token_embeddings: bool = False
     """Draw embeddings for tokens that the tokenizer has and the model does not know."""
+    allow_pickle: bool = free(False)
+    """Read weights from pytorch_model.bin where there is no model.safetensors, as tensors alone."""
     cache_dir: str | None = free(None)
     """Folder for tokenised data; default: $RINGTUNE_CACHE or ~/.cache/ringtune."""
 
@@ -185,7 +187,8 @@ COMMAND = flags.Command(
     name="ringtune-train",
     settings=TrainConfig,
     description="Fine-tune a BERT-family model, alone or under horovodrun, mpirun or srun. "
-    "Stopped or killed, the same command goes on from the last checkpoint as if nothing had happened.",
+    "Stopped or killed, the same command goes on from the last checkpoint as if nothing had happened. "
+    "ringtune-train convert FOLDER writes model.safetensors beside a pytorch_model.bin.",
     epilog="exit codes: 0 finished, 75 stopped on request with a checkpoint (run again), 2 wrong usage, 1 failure",
     dry_run="Check everything, show the plan, train nothing.",
     paths=("output_dir", "train_file", "validation_file", "test_file", "cache_dir", "resume_from_checkpoint"),

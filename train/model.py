@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import final, head
+from ringtune.train import final, head, weights
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import leave_out_other_tokens
@@ -47,6 +47,7 @@ def load_model(
 
     name = config.model_name_or_path
     final.require_whole(name)
+    reading = weights.loading_settings(name, allow_pickle=config.allow_pickle)
     auto_class = getattr(transformers, task.auto_class)
     with _error_in_one_line(name):
         saved, _ = transformers.PretrainedConfig.get_config_dict(name)
@@ -55,7 +56,12 @@ def load_model(
             _set_dropout(model_config, config.dropout)
         torch.manual_seed(config.seed)
         model, loaded = auto_class.from_pretrained(
-            name, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            name,
+            config=model_config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **reading,
         )
     head.require_body(model, loaded, f"--model_name_or_path {name}")
     line = head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed)
@@ -65,7 +71,7 @@ def load_model(
     return leave_out_other_tokens(model) if task.reads_first_token else model
 
 
-def load_trained(name: str) -> tuple[nn.Module, Task, int | None]:
+def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, Task, int | None]:
     """Return a trained model as it was saved, fp32, on the CPU; its task; its max_seq_length, None if it is not known.
 
     The task is that of its ``task.json``; of a folder without one, the task of its configuration. Raises UsageError for
@@ -75,12 +81,11 @@ def load_trained(name: str) -> tuple[nn.Module, Task, int | None]:
 
     where = f"--model_name_or_path {name}"
     final.require_whole(name)
+    reading = weights.loading_settings(name, allow_pickle=allow_pickle)
     found = read_task(Path(name).expanduser())
     auto_class = getattr(transformers, found[0].auto_class if found else "AutoModelForSequenceClassification")
     with _error_in_one_line(name):
-        model, loaded = auto_class.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-        )
+        model, loaded = auto_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **reading)
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise UsageError(
@@ -113,7 +118,7 @@ def _unusable(name: str, what: str, error: Exception) -> UsageError:
     if Path(name).exists():
         return UsageError(
             where,
-            f"no {what} could be read from it: {str(error)[:300]}",
+            f"no {what} could be read from it: {weights.reason(error)}",
             legal="a folder written by save_pretrained() of a sequence model, with its tokenizer",
         )
     return UsageError(

@@ -66,6 +66,8 @@ class PredictConfig:
     """Compute in bfloat16 where it is safe; default: as the model's run did, or fp32."""
     fp16: bool | None = None
     """Compute in float16; default: as the model's run did, or fp32."""
+    allow_pickle: bool = free(False)
+    """Read weights from pytorch_model.bin where there is no model.safetensors, as tensors alone."""
     use_cpu: bool = free(False)
     """Compute on the CPU even where there is a GPU."""
     num_threads: int | None = free(None)

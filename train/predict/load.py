@@ -30,7 +30,7 @@ def load_predictor(config: PredictConfig, device: torch.device) -> Predictor:
     """Return the model of resolved settings, on the device. Raises UsageError for one that cannot predict."""
     assert config.batch_tokens is not None  # resolved
     leave_out_cudnn_attention(device)
-    network, task, _ = model.load_trained(config.model_name_or_path)
+    network, task, _ = model.load_trained(config.model_name_or_path, allow_pickle=config.allow_pickle)
     tokenizer = model.load_tokenizer(config.model_name_or_path)
     model.require_known_tokens(network, len(tokenizer))
     return Predictor(

@@ -1,0 +1,78 @@
+"""Which file of a model's folder its weights are read from, and why one cannot be read."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+from ringtune.train.contract import UsageError
+
+SAFE = ("model.safetensors", "model.safetensors.index.json")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")  # whole, and in shards that the index names
+ADAPTER = "adapter_config.json"
+FOREIGN = {"*.h5": "TensorFlow", "*.msgpack": "Flax", "*.onnx": "ONNX", "*.gguf": "llama.cpp", "*.ot": "Rust"}
+LEGAL = "a folder with config.json, model.safetensors and tokenizer"
+
+
+def loading_settings(name: str, *, allow_pickle: bool) -> dict[str, Any]:
+    """Return what ``from_pretrained`` must know to read a model's weights: safetensors where there are any.
+
+    A pickle can run any program when it is read. One is read only if it is allowed, and then by torch's reader that
+    knows tensors and no programs (``weights_only`` of torch.load). Code that a model brings along never runs. Raises
+    UsageError for a folder without weights that can be read.
+    """
+    folder = Path(name).expanduser()
+    safe: bool | None = None if allow_pickle else True
+    if folder.is_dir():
+        _refuse_adapter(folder)
+        if not has_any(folder, SAFE):
+            _require_pickle(folder, allow_pickle=allow_pickle)
+            safe = False
+    return {"use_safetensors": safe, "weights_only": True, "trust_remote_code": False}
+
+
+def reason(error: Exception) -> str:
+    """Return why a file cannot be read, in a line. Of a pickle torch's own advice is to run what is in it. **Pure.**"""
+    if isinstance(error, pickle.UnpicklingError):
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        return f"its pickle holds more than tensors ({found[1] if found else 'or is torn'}): nothing of it was run"
+    return " ".join(str(error).split())[:300]
+
+
+def has_any(folder: Path, names: tuple[str, ...]) -> bool:
+    """Return whether a folder has one of the files."""
+    return any((folder / each).is_file() for each in names)
+
+
+def _require_pickle(folder: Path, *, allow_pickle: bool) -> None:
+    where = f"--model_name_or_path {folder}"
+    if not has_any(folder, PICKLES):
+        found = sorted({kind for pattern, kind in FOREIGN.items() if any(folder.glob(pattern))})
+        names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+        others = f"; it has weights for {', '.join(found)} only" if found else f"; it has {', '.join(names[:6])}"
+        raise UsageError(
+            where,
+            f"it has no {SAFE[0]}" + (others if names else ""),
+            legal=LEGAL,
+            todo="save it with save_pretrained() of its PyTorch model" if found else "check the folder",
+        )
+    if not allow_pickle:
+        raise UsageError(
+            where,
+            f"its weights are a pickle ({PICKLES[0]}), which can run any program when it is read",
+            legal=f"{SAFE[0]}",
+            todo=f"convert it once: ringtune-train convert {folder}; or --allow_pickle true",
+        )
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / ADAPTER).is_file():
+        raise UsageError(
+            f"--model_name_or_path {folder}",
+            f"it is an adapter ({ADAPTER}), which cannot be loaded yet",
+            legal="a whole model",
+            todo="merge it into its model: AutoPeftModelForSequenceClassification.from_pretrained(FOLDER)"
+            ".merge_and_unload().save_pretrained(NEW), and copy the tokenizer",
+        )
