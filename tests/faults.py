@@ -85,8 +85,8 @@ here = [False]  # whether this is the step and the rank of the fault
 tainted: list[int] = []  # the rows of the latest batch whose loss is to be no number
 
 
-def load_model(config, task, *others):
-    network = original_load(config, task, *others)
+def load_model(*words_of_it, **settings):
+    network = original_load(*words_of_it, **settings)
     if fault == "orphan":
         network.register_parameter("orphan", torch.nn.Parameter(torch.ones(2, 2)))
     if fault == "differ" and promised_rank() == int(words[1]):

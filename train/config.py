@@ -52,8 +52,8 @@ class TrainConfig:
     """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
     regression: bool | None = None
     """Predict a number; default: yes if labels are decimal fractions."""
-    max_seq_length: int = 128
-    """Tokens per row at most; longer rows are cut."""
+    max_seq_length: int | None = None
+    """Tokens per row at most; longer rows are cut; default: 128, or as many as the model takes if these are fewer."""
     max_train_samples: int | None = None
     """Use only that many training rows, drawn by the seed."""
     max_eval_samples: int | None = None
@@ -178,9 +178,15 @@ class TrainConfig:
     """No progress bar."""
 
     @property
+    def row_tokens(self) -> int:
+        """Tokens per row at most, of a configuration whose model is known."""
+        assert self.max_seq_length is not None
+        return self.max_seq_length
+
+    @property
     def eval_batch_tokens(self) -> int:
         """Tokens of an evaluation batch after padding."""
-        return self.per_device_eval_batch_size * self.max_seq_length
+        return self.per_device_eval_batch_size * self.row_tokens
 
 
 COMMAND = flags.Command(

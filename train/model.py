@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,25 @@ from ringtune.train import final, head, weights
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import leave_out_other_tokens
+from ringtune.train.pretrained import error_in_one_line, read_config, saved_config
 from ringtune.train.task import Task, of_model
 from ringtune.train.task import read as read_task
 from ringtune.train.tokens import IDS, Features
 from torch import nn
 
 
-def load_tokenizer(name: str) -> Any:
-    """Return the tokenizer of a model, from its folder or the hub."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # of a damaged file transformers raises whatever its parsers do
-        raise _unusable(name, "tokenizer", error) from None
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what a folder without tokenizer files gives
-        raise _unusable(name, "tokenizer", ValueError("there are no words in it"))
-    return tokenizer
-
-
 def load_model(
-    config: TrainConfig, task: Task, num_tokens: int = 0, report: Callable[[str], None] = lambda words: None
+    config: TrainConfig,
+    task: Task,
+    num_tokens: int = 0,
+    report: Callable[[str], None] = lambda words: None,
+    *,
+    pad_token_id: int | None = None,
 ) -> nn.Module:
     """Return the model to train, fp32, on the CPU.
 
-    num_tokens: that its tokenizer gives. report: takes what becomes of a head that the model has. Raises UsageError.
+    num_tokens, pad_token_id: of its tokenizer. report: takes what becomes of a head that the model has. Raises
+    UsageError.
 
     The new head is drawn from the seed, so all ranks get the same one. Every rank reads the same files; broadcasting
     weights or optimizer state through Horovod is neither needed nor safe (its optimizer broadcast takes a real step).
@@ -49,9 +42,9 @@ def load_model(
     final.require_whole(name)
     reading = weights.loading_settings(name, allow_pickle=config.allow_pickle)
     auto_class = getattr(transformers, task.auto_class)
-    with _error_in_one_line(name):
-        saved, _ = transformers.PretrainedConfig.get_config_dict(name)
-        model_config = transformers.AutoConfig.from_pretrained(name, **task.model_settings())
+    padding = {} if pad_token_id is None else {"pad_token_id": pad_token_id}
+    model_config = read_config(name, **task.model_settings(), **padding)
+    with error_in_one_line(name):
         if config.dropout is not None:
             _set_dropout(model_config, config.dropout)
         torch.manual_seed(config.seed)
@@ -64,7 +57,7 @@ def load_model(
             **reading,
         )
     head.require_body(model, loaded, f"--model_name_or_path {name}")
-    line = head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed)
+    line = head.settle_head(model, loaded, head.saved_classes(saved_config(name)), task, config.seed)
     if line:
         report(f"model {name}: {line}")
     _fit_tokens(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
@@ -82,9 +75,10 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
     where = f"--model_name_or_path {name}"
     final.require_whole(name)
     reading = weights.loading_settings(name, allow_pickle=allow_pickle)
+    saved_config(name)
     found = read_task(Path(name).expanduser())
     auto_class = getattr(transformers, found[0].auto_class if found else "AutoModelForSequenceClassification")
-    with _error_in_one_line(name):
+    with error_in_one_line(name):
         model, loaded = auto_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **reading)
     missing = sorted(loaded["missing_keys"])
     if missing:
@@ -102,31 +96,6 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
             legal="files of one run",
         )
     return leave_out_other_tokens(model) if task.reads_first_token else model, task, max_seq_length
-
-
-@contextmanager
-def _error_in_one_line(name: str) -> Iterator[None]:
-    """Turn what transformers raises for a model that cannot be read into a UsageError."""
-    try:
-        yield
-    except Exception as error:  # many kinds: of missing files, of their parsers, of settings that make no model
-        raise _unusable(name, "model", error) from None
-
-
-def _unusable(name: str, what: str, error: Exception) -> UsageError:
-    where = f"--model_name_or_path {name}"
-    if Path(name).exists():
-        return UsageError(
-            where,
-            f"no {what} could be read from it: {weights.reason(error)}",
-            legal="a folder written by save_pretrained() of a sequence model, with its tokenizer",
-        )
-    return UsageError(
-        where,
-        f"no such folder, and the hub gave no {what}",
-        legal="a folder or a hub name",
-        todo="check the name, or download the model where there is a network and name its folder",
-    )
 
 
 def _set_dropout(model_config: Any, rate: float) -> None:
@@ -189,11 +158,11 @@ def refuse_other_tokens(model: nn.Module, task: Task, several: Sequence[Features
     try:
         with torch.no_grad():
             model(**task.inputs(task.collate(longest, [int(longest.lengths.argmax())], seed=0)))
-    except (IndexError, RuntimeError) as error:  # of an index out of range, of shapes that do not match
+    except Exception as error:  # models of all families: whatever they raise for what they do not take
         raise UsageError(
-            "--max_seq_length",
-            f"the model takes no row of {longest.lengths.max()} tokens: {str(error)[:200]}",
-            legal=f"at most {getattr(model.config, 'max_position_embeddings', 'what it was trained with')}",
+            "--model_name_or_path",
+            f"the model takes no row of {longest.lengths.max()} tokens: {type(error).__name__}: {str(error)[:200]}",
+            legal=f"a model that {task.auto_class} of transformers runs, with its own tokenizer",
         ) from None
 
 

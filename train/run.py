@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import batching, checkpoint, disk, final, model, publish, rundir, task
+from ringtune.train import batching, checkpoint, disk, final, model, publish, rundir, task, weights
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig, to_yaml
 from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, CONFIG_FILE, EXIT_FINISHED, TASK_FILE, UsageError
@@ -28,6 +28,7 @@ from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.step import Precision, Stepper
 from ringtune.train.stop import StopFlag
 from ringtune.train.tables import Tables, prepare
+from ringtune.train.tokenizer import Fitted, open_tokenizer
 from ringtune.train.tokens import tokenizer_digest
 
 
@@ -52,8 +53,9 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
     choose_kernels(config, device)
     lock = rundir.RunLock(Path(config.output_dir))  # taken by rank 0 alone
     try:
+        config, tokenizer = _open_model(config, comm, stop, report)
         opening = comm.on_rank_0(lambda: open_run(config, comm.size, lock, report, dry_run=dry_run), stop, "run/open")
-        inputs = _prepare(opening, comm, stop)
+        inputs = _prepare(opening, tokenizer, comm, stop)
         _report_plan(inputs, comm.size, report)
         _require_splits(inputs, report)
         if opening.finished_step == inputs.total_steps or opening.done > inputs.total_steps:
@@ -106,10 +108,27 @@ def choose_kernels(config: TrainConfig, device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _prepare(opening: Opening, comm: Comm, stop: StopFlag) -> Inputs:
+def _open_model(
+    config: TrainConfig, comm: Comm, stop: StopFlag, report: Callable[[str], None]
+) -> tuple[TrainConfig, Any]:
+    """Return the settings with the length of rows that the model takes, and its tokenizer. **Collective.**
+
+    What cannot be read of the model is refused here, before any row is.
+    """
+    name = config.model_name_or_path
+
+    def open_it() -> Fitted:
+        weights.loading_settings(name, allow_pickle=config.allow_pickle)
+        return open_tokenizer(name, report)
+
+    fitted = comm.work_together(open_it, stop, "run/tokenizer")
+    length = comm.on_rank_0(lambda: fitted.limit.settle(config.max_seq_length, report), stop, "run/length")
+    return dataclasses.replace(config, max_seq_length=length), fitted.tokenizer
+
+
+def _prepare(opening: Opening, tokenizer: Any, comm: Comm, stop: StopFlag) -> Inputs:
     """Read and tokenise the rows, and count the steps. **Collective.**"""
     config = opening.config
-    tokenizer = comm.work_together(lambda: model.load_tokenizer(config.model_name_or_path), stop, "run/tokenizer")
     tables = prepare(config, tokenizer, comm, stop)
     order = DataOrder(config.seed, tables.train.num_features, opening.batching.global_batch_size)
     total_steps = config.max_steps
@@ -153,7 +172,13 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
     """Build model, optimizer and loop on this rank, restored from a checkpoint if there is one to go on from."""
     config, tables, found = inputs.config, inputs.tables, opening.checkpoint
     report: Callable[..., None] = print if comm.rank == 0 else _silent
-    network = model.load_model(config, tables.task, len(inputs.tokenizer), report if found is None else _silent)
+    network = model.load_model(
+        config,
+        tables.task,
+        len(inputs.tokenizer),
+        report if found is None else _silent,
+        pad_token_id=inputs.tokenizer.pad_token_id,
+    )
     splits = [tables.train, *tables.validation.values(), *([tables.test] if tables.test is not None else [])]
     model.refuse_other_tokens(network, tables.task, splits)
     unused = model.freeze_unused(network, tables.task, tables.train)
@@ -222,7 +247,7 @@ def _loop(
     config, tables = inputs.config, inputs.tables
     files = {
         **model.pretrained_files(stepper.model, inputs.tokenizer),
-        TASK_FILE: task.to_bytes(tables.task, config.max_seq_length),
+        TASK_FILE: task.to_bytes(tables.task, config.row_tokens),
     }
     score = deciding_score(tables.task, config.task_name, config.metric_for_best_model)
     greater = config.greater_is_better if config.greater_is_better is not None else score not in LOWER_IS_BETTER

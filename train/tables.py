@@ -32,7 +32,7 @@ from ringtune.train.table import TableWriter, open_table
 from ringtune.train.task import Task
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.sequence import LABELS
-from ringtune.train.tokens import Features, require_usable, tokenizer_digest, uncut_lengths
+from ringtune.train.tokens import TYPES, Features, tokenizer_digest, uncut_lengths
 
 _ROWS = "rows"  # folder for the rows while they are tokenised
 FINDINGS_FILE = "findings.json"
@@ -97,9 +97,9 @@ def _folder(config: TrainConfig, key: str) -> Path:
 def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool) -> _Prepared:
     sources = data.open_splits(config)
     columns = data.choose_columns(config, sources)
-    require_usable(tokenizer, config.max_seq_length)
     digest = data.digest(config, sources)
-    parts = [table.LAYOUT, digest, tokenizer_digest(tokenizer), config.max_seq_length]
+    has_types = TYPES in tokenizer.model_input_names
+    parts = [table.LAYOUT, digest, tokenizer_digest(tokenizer), config.row_tokens, has_types]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     folder = _folder(config, key)
     damage = publish.verify_folder(folder, (TASK_FILE, FINDINGS_FILE))
@@ -133,7 +133,7 @@ def _report(
     if label_note:
         lines.append(f"{train.where}: {label_note}")
     for split, source in sources.items():
-        lines += [f"{source.where}: {line}" for line in (*source.notes, *splits[split].lines(config.max_seq_length))]
+        lines += [f"{source.where}: {line}" for line in (*source.notes, *splits[split].lines(config.row_tokens))]
     return lines
 
 
@@ -180,7 +180,7 @@ class _Tokenising:
         splits = {}
         for split, file in files.items():
             splits[split] = self._tokenise(split, found, file, TableWriter(new, split), known)
-        new.write(TASK_FILE, task.to_bytes(found, self.config.max_seq_length))
+        new.write(TASK_FILE, task.to_bytes(found, self.config.row_tokens))
         new.write(FINDINGS_FILE, findings.to_bytes(splits, labels.note()))
         shutil.rmtree(rows)
 
@@ -219,7 +219,7 @@ class _Tokenising:
         for batch in sample(rows, total, limit, derive_seed("sample", self.config.seed, split)):
             if self.stop.is_set():
                 raise StopRequested
-            features = found.encode(batch, self.tokenizer, self.config.max_seq_length)
+            features = found.encode(batch, self.tokenizer, self.config.row_tokens)
             if split != data.TEST:
                 _refuse_wrong_label(found, features, batch, source)
             self._note(result, found, features, batch)
@@ -237,10 +237,10 @@ class _Tokenising:
         """Add what is found out about a batch."""
         result.num_rows += batch.num_rows
         result.longest = max(result.longest, int(features.lengths.max()))
-        full = np.unique(features.row_of[features.lengths >= self.config.max_seq_length])
+        full = np.unique(features.row_of[features.lengths >= self.config.row_tokens])
         if len(full):
             lengths = uncut_lengths(self.tokenizer, texts_of(batch.take(pa.array(full))))
-            result.num_cut += int(np.count_nonzero(lengths > self.config.max_seq_length))
+            result.num_cut += int(np.count_nonzero(lengths > self.config.row_tokens))
             result.longest = max(result.longest, int(lengths.max()))
         for name, count in found.count_labels(features).items():
             result.counts[name] = result.counts.get(name, 0) + count

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ringtune.train.contract import UsageError
 
 IDS, TYPES = "input_ids", "token_type_ids"
 
@@ -31,15 +30,6 @@ def tokenizer_digest(tokenizer: Any) -> str:
         json.dumps({name: str(each) for name, each in tokenizer.special_tokens_map.items()}, sort_keys=True).encode()
     )
     return digest.hexdigest()
-
-
-def require_usable(tokenizer: Any, max_seq_length: int) -> None:
-    """Raise UsageError for a tokenizer that cannot pad, or a length that its model does not take."""
-    limit = min(tokenizer.model_max_length, 1 << 20)
-    if max_seq_length > limit:
-        raise UsageError("--max_seq_length", f"{max_seq_length} is more than the model takes", legal=f"at most {limit}")
-    if tokenizer.pad_token_id is None:
-        raise UsageError("tokenizer", "it has no padding token", legal="a tokenizer with one")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from ringtune.train.contract import UsageError
 from ringtune.train.device import leave_out_cudnn_attention
 from ringtune.train.predict import config as settings
 from ringtune.train.predict.config import PredictConfig
-from ringtune.train.predict.predictor import Predictor, default_max_seq_length
+from ringtune.train.predict.predictor import Predictor
 from ringtune.train.step import Precision
+from ringtune.train.tokenizer import open_tokenizer
 from ringtune.train.tokens import tokenizer_digest
 
 _SOFTWARE = ("ringtune", "torch", "transformers", "tokenizers")
@@ -26,18 +28,25 @@ def resolve(config: PredictConfig) -> PredictConfig:
     return settings.resolve(config, settings.settings_of_run(config.model_name_or_path), found[1] if found else None)
 
 
-def load_predictor(config: PredictConfig, device: torch.device) -> Predictor:
-    """Return the model of resolved settings, on the device. Raises UsageError for one that cannot predict."""
+def load_predictor(
+    config: PredictConfig, device: torch.device, report: Callable[[str], None] = lambda words: None
+) -> Predictor:
+    """Return the model of resolved settings, on the device. Raises UsageError for one that cannot predict.
+
+    report: takes what is changed for the model, a line each.
+    """
     assert config.batch_tokens is not None  # resolved
     leave_out_cudnn_attention(device)
-    network, task, _ = model.load_trained(config.model_name_or_path, allow_pickle=config.allow_pickle)
-    tokenizer = model.load_tokenizer(config.model_name_or_path)
-    model.require_known_tokens(network, len(tokenizer))
+    name = config.model_name_or_path
+    network, task, _ = model.load_trained(name, allow_pickle=config.allow_pickle)
+    fitted = open_tokenizer(name, report)
+    model.require_known_tokens(network, len(fitted.tokenizer))
+    network.config.pad_token_id = fitted.tokenizer.pad_token_id  # type: ignore[union-attr]
     return Predictor(
         task,
         network.to(device),
-        tokenizer,
-        config.max_seq_length or default_max_seq_length(tokenizer),
+        fitted.tokenizer,
+        fitted.limit.settle(config.max_seq_length, report),
         config.batch_tokens,
         Precision(device, torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None),
         top_k=config.top_k,

@@ -21,7 +21,6 @@ from ringtune.train.task import Task
 from torch import nn
 
 SCORE_LABEL, SCORE_OUTPUTS = "score/label", "score/outputs"  # columns of a part that are not written but scored
-DEFAULT_MAX_SEQ_LENGTH = 128
 LOWER = "lower --batch_tokens or --max_seq_length"
 
 
@@ -35,11 +34,6 @@ def cast_weights(model: nn.Module, precision: Precision) -> nn.Module:
             if isinstance(layer, nn.Linear):
                 layer.to(precision.autocast)
     return model
-
-
-def default_max_seq_length(tokenizer: Any) -> int:
-    """Return 128, or less where the model takes no more."""
-    return min(DEFAULT_MAX_SEQ_LENGTH, int(tokenizer.model_max_length))
 
 
 class Predictor:
@@ -56,11 +50,10 @@ class Predictor:
         *,
         top_k: int | None = None,
     ) -> None:
-        """batch_tokens: of a batch, after padding. top_k: as `Task.predictions` takes it. Raises UsageError."""
+        """batch_tokens: of a batch, after padding. top_k: as `Task.predictions` takes it."""
         self.task, self.tokenizer, self.precision = task, tokenizer, precision
         self.model = cast_weights(model.eval(), precision)
         self.max_seq_length, self.batch_tokens, self.top_k = max_seq_length, batch_tokens, top_k
-        tokens.require_usable(tokenizer, max_seq_length)
         # Sets truncation and padding once: the library refuses to set them while another thread encodes.
         tokens.encode(tokenizer, [[""]], max_seq_length)
 

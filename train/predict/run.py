@@ -53,7 +53,7 @@ def run(config: PredictConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fa
     parts = PartsFolder(Path(config.output))  # all ranks write parts; only rank 0 does anything else with it
     try:
         config = comm.on_rank_0(lambda: _settle(config, parts), stop, "predict/settle")
-        predictor = comm.work_together(lambda: load_predictor(config, device), stop, "predict/model")
+        predictor = comm.work_together(lambda: load_predictor(config, device, report), stop, "predict/model")
         digests = require_same_model(predictor, comm)
         report(describe(config, predictor))
         if dry_run:
