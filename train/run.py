@@ -22,6 +22,7 @@ from ringtune.train.loop import Loop
 from ringtune.train.opening import Opening, open_run
 from ringtune.train.order import DataOrder
 from ringtune.train.place import take_places, use_threads
+from ringtune.train.precision import autocast_format, report_slow_format
 from ringtune.train.saver import Saver
 from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
@@ -50,6 +51,7 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
     use_threads(config.num_threads or (1 if config.mode == "exact" else None), comm.local_size)
     report: Callable[..., None] = print if comm.rank == 0 else _silent
     device = take_places(comm, stop, report, use_cpu=config.use_cpu, share_gpus=config.share_gpus)
+    report_slow_format(autocast_format(config), device, comm, report)
     choose_kernels(config, device)
     lock = rundir.RunLock(Path(config.output_dir))  # taken by rank 0 alone
     try:
@@ -200,7 +202,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         comm,
         tables.task,
         tables.train,
-        Precision(device, torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None),
+        Precision(device, autocast_format(config)),
         seed=config.seed,
         max_grad_norm=config.max_grad_norm,
         label_smoothing=config.label_smoothing_factor,

@@ -12,6 +12,7 @@ from ringtune.train import task as tasks
 from ringtune.train.comm import Comm
 from ringtune.train.contract import UsageError
 from ringtune.train.device import leave_out_cudnn_attention
+from ringtune.train.precision import autocast_format
 from ringtune.train.predict import config as settings
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.predictor import Predictor
@@ -48,7 +49,7 @@ def load_predictor(
         fitted.tokenizer,
         fitted.limit.settle(config.max_seq_length, report),
         config.batch_tokens,
-        Precision(device, torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None),
+        Precision(device, autocast_format(config)),
         top_k=config.top_k,
     )
 

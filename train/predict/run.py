@@ -13,6 +13,7 @@ from ringtune.train import chunks, publish
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
 from ringtune.train.place import take_places, use_threads
+from ringtune.train.precision import autocast_format, report_slow_format
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.identity import Identity
 from ringtune.train.predict.inputs import choose_columns, open_source
@@ -53,6 +54,7 @@ def run(config: PredictConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fa
     parts = PartsFolder(Path(config.output))  # all ranks write parts; only rank 0 does anything else with it
     try:
         config = comm.on_rank_0(lambda: _settle(config, parts), stop, "predict/settle")
+        report_slow_format(autocast_format(config), device, comm, report)
         predictor = comm.work_together(lambda: load_predictor(config, device, report), stop, "predict/model")
         digests = require_same_model(predictor, comm)
         report(describe(config, predictor))
