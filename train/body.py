@@ -31,6 +31,9 @@ class Body:
 
         with torch.device("meta"):
             model = AutoModel.from_config(config, trust_remote_code=False)
+        embeddings = model.get_input_embeddings()
+        if not isinstance(embeddings, nn.Embedding):
+            raise ValueError(f"a model of type {config.model_type} reads no tokens")
         tables = [
             each
             for name, each in model.named_modules()
@@ -38,7 +41,7 @@ class Body:
         ]
         takes_segments = "token_type_ids" in inspect.signature(model.forward).parameters
         return cls(
-            num_tokens=int(model.get_input_embeddings().num_embeddings),
+            num_tokens=embeddings.num_embeddings,
             num_positions=_num_positions(config, tables),
             num_segments=getattr(config, "type_vocab_size", None) if takes_segments else 0,
             counts_padding=any(each.padding_idx is not None for each in tables),

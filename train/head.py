@@ -6,7 +6,7 @@ classes by number only. Here whatever is missing of the body is refused, and a h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ def require_body(model: nn.Module, loaded: Mapping[str, Any], where: str) -> Non
     loaded: what transformers reports of loading. A pooler may be new: models that predict words have none.
     """
     prefix = f"{model.base_model_prefix}."
+    refuse_other_shapes([each for each in loaded["mismatched_keys"] if each[0].startswith(prefix)], where)
     missing = [name for name in sorted(loaded["missing_keys"]) if name.startswith(prefix) and ".pooler." not in name]
     if not missing:
         return
@@ -39,6 +40,20 @@ def require_body(model: nn.Module, loaded: Mapping[str, Any], where: str) -> Non
     )
 
 
+def refuse_other_shapes(mismatched: Iterable[Sequence[Any]], where: str) -> None:
+    """Raise UsageError for weights of other shapes than config.json makes; transformers draws new ones instead.
+
+    mismatched: name, shape in the file and shape in the model, as transformers reports them.
+    """
+    for name, in_file, in_model in mismatched:
+        raise UsageError(
+            where,
+            f"{name} has shape {list(in_file)} in its weights, {list(in_model)} by its config.json",
+            legal="files of one model",
+            todo="correct config.json",
+        )
+
+
 def _prefix_of(found: Sequence[str], missing: Sequence[str]) -> str:
     """Return what stands before every missing name among those that were found, "" if nothing does. **Pure.**"""
     first = next((each for each in found if each.endswith(missing[0])), "")
@@ -52,9 +67,12 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
     names: the classes of the saved head in its order, None if they have no names.
     """
     classes = tuple(getattr(task, "classes", ()))
-    new = {*loaded["missing_keys"], *(each[0] for each in loaded["mismatched_keys"])}
     name, output = _output_layer(model, task.width)
-    if output is None or not classes or f"{name}.weight" in new:
+    saved_shape = {key: shape for key, shape, _ in loaded["mismatched_keys"]}.get(f"{name}.weight")
+    if saved_shape:
+        what = shown_names(classes) if classes else f"{task.width} number(s)"
+        return f"its head has {saved_shape[0]} output(s): a new one is drawn for {what}"
+    if output is None or not classes or f"{name}.weight" in loaded["missing_keys"]:
         return ""
     numbers = tuple(map(str, range(len(classes))))
     if tuple(names or numbers) == classes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,25 @@ def load_model(
             **reading,
         )
     head.require_body(model, loaded, f"--model_name_or_path {name}")
-    line = head.settle_head(model, loaded, head.saved_classes(saved_config(name)), task, config.seed)
-    if line:
-        report(f"model {name}: {line}")
+    saved = saved_config(name)
+    for line in (
+        *_changes(saved, task),
+        head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed),
+    ):
+        if line:
+            report(f"model {name}: {line}")
     _fit_tokens(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
     return leave_out_other_tokens(model) if task.reads_first_token else model
+
+
+def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
+    """Give what training changes of a model beside its weights. saved: its configuration as it was. **Pure.**"""
+    dtype = str(saved.get("dtype") or saved.get("torch_dtype") or "float32")
+    if dtype != "float32":
+        yield f"its weights are {dtype}: they are trained and saved as float32"
+    before, after = saved.get("problem_type"), task.model_settings().get("problem_type")
+    if before == "multi_label_classification" != after:
+        yield "it was trained to give a row several labels; now it is trained to give one"
 
 
 def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, Task, int | None]:
@@ -79,7 +93,10 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
     found = read_task(Path(name).expanduser())
     auto_class = getattr(transformers, found[0].auto_class if found else "AutoModelForSequenceClassification")
     with error_in_one_line(name):
-        model, loaded = auto_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **reading)
+        model, loaded = auto_class.from_pretrained(
+            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **reading
+        )
+    head.refuse_other_shapes(loaded["mismatched_keys"], where)
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise UsageError(

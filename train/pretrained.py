@@ -23,11 +23,24 @@ def error_in_one_line(name: str) -> Iterator[None]:
 def unusable(name: str, what: str, error: Exception) -> UsageError:
     """Return the error of a model or tokenizer that cannot be read."""
     where = f"--model_name_or_path {name}"
+    if "trust_remote_code" in str(error):
+        return UsageError(
+            where,
+            "it brings code of its own (auto_map in config.json), which is never run",
+            legal="an architecture that transformers has",
+        )
     if Path(name).exists():
         return UsageError(
             where,
             f"no {what} could be read from it: {weights.reason(error)}",
             legal="a folder written by save_pretrained() of a sequence model, with its tokenizer",
+        )
+    if f"named {weights.SAFE[0]}" in str(error):
+        return UsageError(
+            where,
+            f"the hub has no {weights.SAFE[0]} of it",
+            legal="weights in that format",
+            todo=f"--allow_pickle true reads its {weights.PICKLES[0]} as tensors alone",
         )
     return UsageError(
         where,
@@ -44,7 +57,7 @@ def saved_config(name: str) -> Mapping[str, Any]:
     with error_in_one_line(name):
         saved, _ = transformers.PretrainedConfig.get_config_dict(name)
     if saved.get("quantization_config"):
-        method = saved["quantization_config"].get("quant_method", "")
+        method = dict(saved["quantization_config"]).get("quant_method")
         raise UsageError(
             f"--model_name_or_path {name}",
             f"its weights are quantised ({method or 'quantization_config in config.json'}) and cannot be trained",

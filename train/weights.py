@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ringtune.train.contract import UsageError
+from ringtune.train.columns import shown_names
+from ringtune.train.contract import CHECKPOINT_PREFIX, UsageError
 
 SAFE = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")  # whole, and in shards that the index names
 ADAPTER = "adapter_config.json"
 FOREIGN = {"*.h5": "TensorFlow", "*.msgpack": "Flax", "*.onnx": "ONNX", "*.gguf": "llama.cpp", "*.ot": "Rust"}
-LEGAL = "a folder with config.json, model.safetensors and tokenizer"
 
 
 def loading_settings(name: str, *, allow_pickle: bool) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def loading_settings(name: str, *, allow_pickle: bool) -> dict[str, Any]:
     safe: bool | None = None if allow_pickle else True
     if folder.is_dir():
         _refuse_adapter(folder)
+        _require_config(folder)
         if not has_any(folder, SAFE):
             _require_pickle(folder, allow_pickle=allow_pickle)
             safe = False
@@ -47,24 +48,43 @@ def has_any(folder: Path, names: tuple[str, ...]) -> bool:
 
 
 def _require_pickle(folder: Path, *, allow_pickle: bool) -> None:
-    where = f"--model_name_or_path {folder}"
+    """Raise UsageError for a folder without safetensors that has no pickle, or has one that is not allowed."""
     if not has_any(folder, PICKLES):
-        found = sorted({kind for pattern, kind in FOREIGN.items() if any(folder.glob(pattern))})
-        names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
-        others = f"; it has weights for {', '.join(found)} only" if found else f"; it has {', '.join(names[:6])}"
-        raise UsageError(
-            where,
-            f"it has no {SAFE[0]}" + (others if names else ""),
-            legal=LEGAL,
-            todo="save it with save_pretrained() of its PyTorch model" if found else "check the folder",
+        kinds = sorted({kind for pattern, kind in FOREIGN.items() if any(folder.glob(pattern))})
+        raise _absent(
+            folder,
+            SAFE[0],
+            f"weights for {', '.join(kinds)} only" if kinds else _shown_files(folder),
+            todo="save its PyTorch model with save_pretrained()" if kinds else "check the folder",
         )
     if not allow_pickle:
         raise UsageError(
-            where,
+            f"--model_name_or_path {folder}",
             f"its weights are a pickle ({PICKLES[0]}), which can run any program when it is read",
             legal=f"{SAFE[0]}",
             todo=f"convert it once: ringtune-train convert {folder}; or --allow_pickle true",
         )
+
+
+def _require_config(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        has_checkpoints = any(folder.glob(f"{CHECKPOINT_PREFIX}*"))
+        todo = f"name one of its folders {CHECKPOINT_PREFIX}..." if has_checkpoints else "check the folder"
+        raise _absent(folder, "config.json", _shown_files(folder), todo=todo)
+
+
+def _absent(folder: Path, name: str, there: str, *, todo: str) -> UsageError:
+    return UsageError(
+        f"--model_name_or_path {folder}",
+        f"it has no {name}; it has {there}",
+        legal=f"a folder with config.json, {SAFE[0]} and tokenizer",
+        todo=todo,
+    )
+
+
+def _shown_files(folder: Path) -> str:
+    names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    return shown_names(names) if names else "no files"
 
 
 def _refuse_adapter(folder: Path) -> None:

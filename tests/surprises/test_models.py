@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import pytest
 import tiny
 import torch
+from families import write_model
 from ringtune.train import model
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.load import load_predictor, resolve
+from ringtune.train.pretrained import unusable
 from ringtune.train.task.classification import Classification
+from ringtune.train.task.regression import Regression
+from ringtune.train.tokenizer import open_tokenizer
+from ringtune.train.tokens import encode
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
@@ -120,9 +126,12 @@ def test_a_head_whose_classes_have_no_names_is_kept_for_numbers_only(folder):
     assert reports[0].endswith("its head gives its classes no names: a new one is drawn for down, odd, up")
 
 
-def test_a_head_of_another_size_is_new(folder):
+def test_of_a_head_of_another_size_a_new_one_is_drawn_and_that_is_reported(folder):
     network, reports = load(folder, Classification(COLUMNS, ("down", "up")))
-    assert network.classifier.out_features == 2 and reports == []
+    assert network.classifier.out_features == 2
+    assert reports == [f"model {folder}: its head has 3 output(s): a new one is drawn for down, up"]
+    network, reports = load(folder, Regression(COLUMNS))
+    assert network.classifier.out_features == 1 and reports[0].endswith("a new one is drawn for 1 number(s)")
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused_or_the_model_grows(folder):
@@ -139,3 +148,97 @@ def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused_or_the_mod
     settings = resolve(dataclasses.replace(PredictConfig(str(folder), "in.csv", "out.csv")))
     with pytest.raises(UsageError, match=f"its tokenizer has {known + 1} tokens"):
         load_predictor(settings, torch.device("cpu"))
+
+
+def edit(folder, **changes) -> None:
+    """Change config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def predict(folder) -> torch.nn.Module:
+    return model.load_trained(str(folder))[0]
+
+
+both = pytest.mark.parametrize("read", [load, predict])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_trained_as_float32_and_that_is_reported(folder, dtype):
+    AutoModelForSequenceClassification.from_pretrained(folder).to(dtype).save_pretrained(folder)
+    network, reports = load(folder)
+    name = str(dtype).removeprefix("torch.")
+    assert reports[0] == f"model {folder}: its weights are {name}: they are trained and saved as float32"
+    assert {each.dtype for each in network.parameters()} == {torch.float32} == {network.config.dtype}
+    assert {each.dtype for each in predict(folder).parameters()} == {torch.float32}
+
+
+@both
+def test_a_body_of_another_shape_than_its_configuration_makes_is_refused(folder, read):
+    known = BertConfig.from_pretrained(folder).vocab_size
+    edit(folder, vocab_size=known + 3)
+    with pytest.raises(
+        UsageError, match=rf"word_embeddings.weight has shape \[{known}, 32\] in its weights, \[{known + 3}"
+    ):
+        read(folder)
+
+
+def test_a_head_of_another_shape_than_its_configuration_makes_does_not_predict(folder):
+    edit(folder, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+    with pytest.raises(UsageError, match=r"classifier.* has shape \[3.*\] in its weights, \[2.*correct config.json"):
+        predict(folder)
+
+
+@both
+def test_quantised_weights_are_refused_by_their_method(folder, read):
+    edit(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(UsageError, match=r"its weights are quantised \(bitsandbytes\)"):
+        read(folder)
+
+
+@both
+def test_code_that_a_model_brings_along_is_never_run(folder, read, tmp_path):
+    edit(folder, model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModelForSequenceClassification": "own.Own"})
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(UsageError, match=r"it brings code of its own \(auto_map in config.json\), which is never run"):
+        read(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_of_several_labels_a_row_is_trained_on_one_and_that_is_reported_but_does_not_predict(folder):
+    edit(folder, problem_type="multi_label_classification")
+    network, reports = load(folder)
+    assert network.config.problem_type == "single_label_classification"
+    assert reports[0].endswith("it was trained to give a row several labels; now it is trained to give one")
+    with pytest.raises(UsageError, match="it gives several labels a row"):
+        predict(folder)
+
+
+@both
+def test_a_folder_without_a_configuration_is_refused_with_what_is_there(folder, read):
+    (folder / "config.json").unlink()
+    with pytest.raises(UsageError, match="it has no config.json; it has model.safetensors, "):
+        read(folder)
+    (folder / "checkpoint-12").mkdir()
+    with pytest.raises(UsageError, match=r"it has no config.json; .*name one of its folders checkpoint-\.\.\."):
+        read(folder)
+
+
+def test_a_model_that_reads_no_text_is_refused_before_the_first_row(folder):
+    edit(folder, model_type="vit")
+    with pytest.raises(UsageError, match="a model of type vit reads no tokens"):
+        open_tokenizer(str(folder), print)
+
+
+def test_a_model_that_cannot_run_its_tokenizers_rows_is_named_with_the_reason(folder):
+    write_model(folder, "t5", vocab_size=90, d_model=32, num_layers=1, num_heads=2, d_ff=32, d_kv=16)
+    network, _ = load(folder)
+    tokenizer = open_tokenizer(str(folder), print).tokenizer
+    with pytest.raises(UsageError, match="the model takes no row of 4 tokens: .*decoder_start_token_id"):
+        model.refuse_other_tokens(network, TASK, [encode(tokenizer, [["the film"]], 16)])
+
+
+def test_of_a_name_on_the_hub_without_safetensors_the_flag_is_named():
+    error = OSError("a/b does not appear to have a file named model.safetensors or model.safetensors.index.json")
+    assert "--allow_pickle true" in str(unusable("a/b", "model", error))
+    assert "no such folder" in str(unusable("a/b", "model", OSError("a/b is not a local folder")))
