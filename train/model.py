@@ -19,6 +19,8 @@ from ringtune.train.task import read as read_task
 from ringtune.train.tokens import IDS, Features
 from torch import nn
 
+GROW = "--resize_token_embeddings true draws embeddings for the others"
+
 
 def load_model(
     config: TrainConfig,
@@ -134,7 +136,7 @@ def _set_dropout(model_config: Any, rate: float) -> None:
 def _fit_tokens(model: nn.Module, num_tokens: int, *, resize: bool, seed: int) -> None:
     """Raise UsageError for a tokenizer with more tokens than the model has embeddings, or draw those that lack."""
     if not resize:
-        require_known_tokens(model, num_tokens, "--resize_token_embeddings true draws embeddings for the others")
+        require_known_tokens(_num_embeddings(model), num_tokens, GROW)
     elif num_tokens > _num_embeddings(model):
         torch.manual_seed(seed)
         model.resize_token_embeddings(num_tokens)  # type: ignore[operator]
@@ -145,9 +147,8 @@ def _num_embeddings(model: nn.Module) -> int:
     return int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
 
 
-def require_known_tokens(model: nn.Module, num_tokens: int, todo: str = "check the folder's tokenizer files") -> None:
-    """Raise UsageError for a tokenizer with more tokens than the model has embeddings."""
-    known = _num_embeddings(model)
+def require_known_tokens(known: int, num_tokens: int, todo: str = "check the folder's tokenizer files") -> None:
+    """Raise UsageError for a tokenizer with more tokens than the model has embeddings, ``known``. **Pure.**"""
     if num_tokens > known:
         raise UsageError(
             "--model_name_or_path",

@@ -121,7 +121,10 @@ def _open_model(
 
     def open_it() -> Fitted:
         weights.loading_settings(name, allow_pickle=config.allow_pickle)
-        return open_tokenizer(name, report)
+        fitted = open_tokenizer(name, report)
+        if not config.resize_token_embeddings:
+            model.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer), model.GROW)
+        return fitted
 
     fitted = comm.work_together(open_it, stop, "run/tokenizer")
     length = comm.on_rank_0(lambda: fitted.limit.settle(config.max_seq_length, report), stop, "run/length")

@@ -53,6 +53,7 @@ class Fitted:
 
     tokenizer: Any
     limit: RowLimit
+    num_known_tokens: int  # that the model has embeddings for
 
 
 def open_tokenizer(name: str, report: Report) -> Fitted:
@@ -72,7 +73,7 @@ def open_tokenizer(name: str, report: Report) -> Fitted:
     ):
         if each:
             report(f"model {name}: {each}")
-    return Fitted(tokenizer, limit_of(tokenizer, body))
+    return Fitted(tokenizer, limit_of(tokenizer, body), body.num_tokens)
 
 
 def load_tokenizer(name: str) -> Any:

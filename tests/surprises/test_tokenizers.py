@@ -123,6 +123,14 @@ def test_both_commands_know_the_limit_before_the_first_row(tmp_path):
     assert len(list(predict(str(tmp_path / "model"), ["good " * 200]))) == 1
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused_before_the_first_row(workshop, tmp_path):
+    tokenizer = make_tokenizer(tmp_path / "model")
+    write_model(tmp_path / "model", "bert", vocab_size=len(tokenizer) - 1)
+    (tmp_path / "rows.csv").write_text("text,label\n" + "the film was good," * 40)  # no row of it can be used
+    done = train_two_steps(tmp_path)
+    assert done.returncode == 2 and "--resize_token_embeddings true" in done.output, done.output
+
+
 def test_a_run_without_a_length_goes_on_without_one(workshop, tmp_path):
     """Its checkpoints hold the length that the model gave."""
     settings = {"max_seq_length": None, "do_eval": "false", "log_row_ids": None}

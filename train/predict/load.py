@@ -41,7 +41,7 @@ def load_predictor(
     name = config.model_name_or_path
     network, task, _ = model.load_trained(name, allow_pickle=config.allow_pickle)
     fitted = open_tokenizer(name, report)
-    model.require_known_tokens(network, len(fitted.tokenizer))
+    model.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer))
     network.config.pad_token_id = fitted.tokenizer.pad_token_id  # type: ignore[union-attr]
     return Predictor(
         task,
