@@ -244,6 +244,8 @@ def test_rows_are_filled_behind_where_the_first_token_is_read(tmp_path):
 
 def test_a_decoder_with_the_padding_token_of_its_tokenizer_gives_a_row_what_it_has_alone(tmp_path):
     opened(tmp_path, "gpt2", n_embd=32, n_layer=1, n_head=2, n_positions=64)
-    together = list(predict(str(tmp_path / "model"), ["good", "the film was not very good"]))
-    alone = next(predict(str(tmp_path / "model"), ["good"]))
-    assert together[0]["probability_LABEL_1"] == pytest.approx(alone["probability_LABEL_1"], abs=1e-6)
+    rows = ["the film was good", "the film was very good"]  # of like length: one batch, the first one padded
+    together = list(predict(str(tmp_path / "model"), rows))
+    for row, found in zip(rows, together, strict=True):
+        alone = next(predict(str(tmp_path / "model"), [row]))
+        assert found["probability_LABEL_1"] == pytest.approx(alone["probability_LABEL_1"], abs=1e-6)
