@@ -22,6 +22,12 @@ from torch import nn
 GROW = "--resize_token_embeddings true draws embeddings for the others"
 
 
+def require_readable(name: str, *, allow_pickle: bool) -> None:
+    """Raise UsageError for a folder whose weights cannot be read, or that is not as ringtune wrote it."""
+    final.require_whole(name)
+    weights.loading_settings(name, allow_pickle=allow_pickle)
+
+
 def load_model(
     config: TrainConfig,
     task: Task,
@@ -41,7 +47,6 @@ def load_model(
     import transformers
 
     name = config.model_name_or_path
-    final.require_whole(name)
     reading = weights.loading_settings(name, allow_pickle=config.allow_pickle)
     auto_class = getattr(transformers, task.auto_class)
     padding = {} if pad_token_id is None else {"pad_token_id": pad_token_id}

@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import batching, checkpoint, final, metrics, rundir
+from ringtune.train import batching, checkpoint, disk, final, metrics, publish, rundir
 from ringtune.train.checkpoint import RunState
-from ringtune.train.config import TrainConfig, refuse_changes
-from ringtune.train.contract import CHECKPOINT_PREFIX, FINISHED_FILE, MANIFEST_FILE, METRICS_FILE, UsageError, holds_run
+from ringtune.train.config import TrainConfig, refuse_changes, to_yaml
+from ringtune.train.contract import (
+    BEST_LINK,
+    CHECKPOINT_PREFIX,
+    CONFIG_FILE,
+    FINISHED_FILE,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    UsageError,
+    holds_run,
+)
 
 LATEST = "latest"
 
@@ -180,3 +189,28 @@ def _finished_step(folder: Path, found: Path | None, report: Callable[[str], Non
         )
     report(f"the final model in {folder} is not whole: {reason}; it is written again")
     return 0
+
+
+def sign(folder: Path, config: TrainConfig, opening: Opening, report: Callable[[str], None]) -> None:
+    """Make the folder this run's. Only now, when everything is checked, is anything of an earlier run removed.
+
+    Killed at any line, the same command does it again.
+    """
+    found, best = opening.checkpoint, opening.best
+    is_here = found is not None and found.resolve().parent == folder.resolve()
+    if not is_here and (found is None or config.overwrite_output_dir):
+        rundir.clear(folder)
+    final.withdraw(folder)
+    aside = rundir.set_aside(folder, opening.step if is_here else 0, opening.damaged)
+    if aside is not None:
+        names = ", ".join(sorted(each.name for each in aside.glob(f"{CHECKPOINT_PREFIX}*")))
+        report(f"{folder}: {names} set aside in {aside.name}")
+    if found is not None and not is_here:
+        rundir.bring(found, opening.step, best, folder)
+    if best is not None:
+        checkpoint.point_best(folder, folder / best.name)
+    elif not (folder / BEST_LINK).exists():  # it points to what was set aside
+        publish.remove(folder / BEST_LINK)
+    # Overwriting and resuming are requests of one command, not settings of the run: from its file the run goes on.
+    kept = dataclasses.replace(config, overwrite_output_dir=False, resume_from_checkpoint=None)
+    disk.replace_text(folder / CONFIG_FILE, to_yaml(kept))

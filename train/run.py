@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import batching, checkpoint, disk, final, model, publish, rundir, task, weights
+from ringtune.train import batching, checkpoint, model, rundir, task
 from ringtune.train.comm import Comm
-from ringtune.train.config import TrainConfig, to_yaml
-from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, CONFIG_FILE, EXIT_FINISHED, TASK_FILE, UsageError
+from ringtune.train.config import TrainConfig
+from ringtune.train.contract import EXIT_FINISHED, TASK_FILE, UsageError
 from ringtune.train.device import leave_out_cudnn_attention
 from ringtune.train.due import Schedule
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer, Reducer
 from ringtune.train.loop import Loop
-from ringtune.train.opening import Opening, open_run
+from ringtune.train.opening import Opening, open_run, sign
 from ringtune.train.order import DataOrder
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.precision import autocast_format, report_slow_format
@@ -75,7 +75,7 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
         loop = comm.work_together(assemble, stop, "run/model")
         _refuse_unequal_replicas(loop, comm)
         if comm.rank == 0:
-            _sign(Path(config.output_dir), inputs.config, opening, report)
+            sign(Path(config.output_dir), inputs.config, opening, report)
         loop.open_files()
         return loop.run()
     finally:
@@ -120,7 +120,7 @@ def _open_model(
     name = config.model_name_or_path
 
     def open_it() -> Fitted:
-        weights.loading_settings(name, allow_pickle=config.allow_pickle)
+        model.require_readable(name, allow_pickle=config.allow_pickle)
         fitted = open_tokenizer(name, report)
         if not config.resize_token_embeddings:
             model.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer), model.GROW)
@@ -298,28 +298,3 @@ def _refuse_unequal_replicas(loop: Loop, comm: Comm) -> None:
             legal="the same files and versions on every host",
             todo="check --model_name_or_path on each host",
         )
-
-
-def _sign(folder: Path, config: TrainConfig, opening: Opening, report: Callable[..., None]) -> None:
-    """Make the folder this run's. Only now, when everything is checked, is anything of an earlier run removed.
-
-    Killed at any line, the same command does it again.
-    """
-    found, best = opening.checkpoint, opening.best
-    is_here = found is not None and found.resolve().parent == folder.resolve()
-    if not is_here and (found is None or config.overwrite_output_dir):
-        rundir.clear(folder)
-    final.withdraw(folder)
-    aside = rundir.set_aside(folder, opening.step if is_here else 0, opening.damaged)
-    if aside is not None:
-        names = ", ".join(sorted(each.name for each in aside.glob(f"{CHECKPOINT_PREFIX}*")))
-        report(f"{folder}: {names} set aside in {aside.name}")
-    if found is not None and not is_here:
-        rundir.bring(found, opening.step, best, folder)
-    if best is not None:
-        checkpoint.point_best(folder, folder / best.name)
-    elif not (folder / BEST_LINK).exists():  # it points to what was set aside
-        publish.remove(folder / BEST_LINK)
-    # Overwriting and resuming are requests of one command, not settings of the run: from its file the run goes on.
-    kept = dataclasses.replace(config, overwrite_output_dir=False, resume_from_checkpoint=None)
-    disk.replace_text(folder / CONFIG_FILE, to_yaml(kept))
