@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringtune.train import csv_rule, decay, flags, huggingface, implied
+from ringtune.train import csv_rule, decay, files, flags, huggingface, implied
 from ringtune.train.contract import UsageError
 from ringtune.train.flags import free
 
@@ -35,11 +35,12 @@ class TrainConfig:
     dataset_config_name: str | None = None
     """Configuration of the data set."""
     train_file: str | None = free(None)
-    """Training rows: .csv, .tsv, .json, .jsonl (also with .gz, .bz2, .xz or .zst) or .parquet."""
+    """Training rows: .csv, .tsv, .json, .jsonl (also with .gz, .bz2, .xz or .zst), .parquet, .arrow or .feather;
+    several files, a pattern in quotes such as 'data/part-*.csv', or a folder of files of one format."""
     validation_file: str | None = free(None)
-    """Rows to evaluate on, of the same format."""
+    """Rows to evaluate on, as train_file."""
     test_file: str | None = free(None)
-    """Rows to predict when training is done, of the same format."""
+    """Rows to predict when training is done, as train_file."""
     text_column_names: str | None = None
     """Column with the text, or two joined by a comma for sentence pairs; default: by names that are well known."""
     label_column_name: str = "label"
@@ -212,7 +213,8 @@ def parse(
 
     note: as `flags.parse` has it. Raises UsageError for everything wrong with them.
     """
-    config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv, note)
+    words = files.join_values(sys.argv[1:] if argv is None else argv, ("train_file", "validation_file", "test_file"))
+    config, dry_run = flags.parse(COMMAND, words, note)
     check(config)
     return config, dry_run
 

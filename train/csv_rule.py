@@ -2,7 +2,7 @@
 
 Files disagree on quotes. Most follow RFC 4180: a field that begins with a quote ends with one, may hold separators and
 line breaks, and doubles the quotes in it. Others, such as GLUE's TSV files, know no quoting: a quote is a character.
-What the user does not say is decided from the whole file: quotes enclose the fields of a ``.csv`` file if all its rows
+What the user does not say is decided from all of them: quotes enclose the fields of a ``.csv`` file if all its rows
 can be read so, and of a ``.tsv`` file if besides they could not be read otherwise with other rows.
 """
 
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from ringtune.train.compression import open_binary
 from ringtune.train.contract import UsageError
 
 AUTO = "auto"
@@ -69,73 +71,88 @@ def wrong_width(fields: list[str], width: int) -> str | None:
 
 
 def decide(
-    open_file: Callable[[], BinaryIO], kind: str, where: str, *, delimiter: str, quoting: str
+    files: Sequence[tuple[str, Path]], kind: str, where: str, *, delimiter: str, quoting: str
 ) -> tuple[CsvRule, tuple[str, ...]]:
-    """Return how a file is read, and what of that is not plain, a line each.
+    """Return how files are read, all by one rule, and what of that is not plain, a line each.
 
-    open_file: opens it at its start. kind: csv or tsv. delimiter: a character, ``tab`` or auto. quoting: minimal, none
-    or auto. Raises UsageError where the file can be read in two ways.
+    files: of one input, with their names for messages. kind: csv or tsv. where: all of them, for messages. delimiter: a
+    character, ``tab`` or auto. quoting: minimal, none or auto. Raises UsageError for two ways to read them.
     """
     notes = []
     separator = {"tab": "\t"}.get(delimiter, delimiter)
     if delimiter == AUTO:
-        separator, own = _separator(open_file, kind)
+        separator, own = _common_separator(files, kind)
         if separator != own:
             notes.append(f"its fields are separated by {SEPARATORS[separator]} (--csv_delimiter)")
     if quoting != AUTO:
         return CsvRule(separator, quoting == "minimal"), tuple(notes)
     quoted, plain = CsvRule(separator, True), CsvRule(separator, False)
-    if not _has_quotes(open_file):
+    if not any(_has_quotes(path) for _, path in files):
         return quoted, tuple(notes)
-    by_quotes = _try(quoted, open_file)
+    by_quotes = _try(quoted, files)
     if not by_quotes.error and kind == "csv":  # of such a file it is known that quotes enclose fields, lines and all
         return quoted, tuple(notes)
-    as_characters = _try(plain, open_file)
+    as_characters = _try(plain, files)
     if by_quotes.error and not as_characters.error:
-        notes.append(f"quotes are characters of its texts (--csv_quoting none): else {where}:{by_quotes.error}")
+        notes.append(f"quotes are characters of its texts (--csv_quoting none): else {by_quotes.error}")
         return plain, tuple(notes)
     if not (by_quotes.error or as_characters.error) and by_quotes.num_rows != as_characters.num_rows:
         raise UsageError(
             where,
             f"it can be read in two ways: {by_quotes.num_rows} rows if quotes enclose fields, {as_characters.num_rows} "
-            f"if they are characters of the texts (see line {by_quotes.first_long})",
+            f"if they are characters of the texts (see {by_quotes.first_long})",
             legal="one reading",
             todo="--csv_quoting minimal or --csv_quoting none",
         )
     return quoted, tuple(notes)
 
 
-def _separator(open_file: Callable[[], BinaryIO], kind: str) -> tuple[str, str]:
-    """Return what separates the fields of the header, and what does so in files of this kind."""
+def _common_separator(files: Sequence[tuple[str, Path]], kind: str) -> tuple[str, str]:
+    """Return what separates the fields of all headers, and what does so in files of this kind. Raises UsageError."""
     own = "\t" if kind == "tsv" else ","
-    with open_file() as stream:
+    found = {name: _separator(path, own) for name, path in files}
+    first = next(iter(found))
+    for name, separator in found.items():
+        if separator != found[first]:
+            raise UsageError(
+                name,
+                f"its fields are separated by {SEPARATORS[separator]}, those of {first} by {SEPARATORS[found[first]]}",
+                legal="one kind of file",
+                todo="--csv_delimiter for all, or convert some",
+            )
+    return found[first], own
+
+
+def _separator(path: Path, own: str) -> str:
+    with open_binary(path) as stream:
         header = next(filter(bytes.strip, stream), b"")
-    found = [each for each in (own, *SEPARATORS) if each.encode() in header]
-    return (found[0] if found else own), own
+    return next((each for each in (own, *SEPARATORS) if each.encode() in header), own)
 
 
-def _has_quotes(open_file: Callable[[], BinaryIO]) -> bool:
-    with open_file() as stream:
+def _has_quotes(path: Path) -> bool:
+    with open_binary(path) as stream:
         return any(b'"' in block for block in iter(lambda: stream.read(1 << 20), b""))
 
 
 @dataclass(frozen=True)
 class _Attempt:
     num_rows: int
-    error: str  # of the first row that cannot be read so: "LINE: what"; "" if all can
-    first_long: int  # line of the first row that goes over several lines, 0 if none does
+    error: str  # of the first row that cannot be read so, with its place; "" if all can
+    first_long: str  # where the first row is that goes over several lines, "" if none does
 
 
-def _try(rule: CsvRule, open_file: Callable[[], BinaryIO]) -> _Attempt:
-    """Read a file by a rule, up to the first row that cannot be read so."""
-    num_rows, width, first_long = -1, 0, 0
-    with open_file() as stream:
-        for line, fields, error in rule.reader(stream):
-            width = width or len(fields)
-            error = error or wrong_width(fields, width)
-            if error:
-                return _Attempt(num_rows, f"{line}: {error}", first_long)
-            num_rows += 1
-            if not first_long and any("\n" in each for each in fields):
-                first_long = line
+def _try(rule: CsvRule, files: Sequence[tuple[str, Path]]) -> _Attempt:
+    """Read files by a rule, up to the first row that cannot be read so."""
+    num_rows, first_long = 0, ""
+    for name, path in files:
+        width = 0
+        with open_binary(path) as stream:
+            for line, fields, error in rule.reader(stream):
+                num_rows += bool(width)  # the header is none
+                width = width or len(fields)
+                error = error or wrong_width(fields, width)
+                if error:
+                    return _Attempt(num_rows, f"{name}:{line}: {error}", first_long)
+                if not first_long and any("\n" in each for each in fields):
+                    first_long = f"{name}:{line}"
     return _Attempt(num_rows, "", first_long)

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import columns, formats, reader
+from ringtune.train import arrow_rows, columns, files, formats, reader
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
-from ringtune.train.reader import Source
+from ringtune.train.source import Source
 
 GLUE_REPOSITORY = "nyu-mll/glue"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -88,18 +88,26 @@ def _open_files(config: TrainConfig) -> dict[str, Source]:
     named = {TRAIN: config.train_file, VALIDATION: config.validation_file, TEST: config.test_file}
     found = {}
     for split, name in named.items():
-        if name:
-            flag = f"--{split}_file {name}"
-            kind = reader.kind_of(Path(name), flag, formats.TABLES)
-            found[split] = reader.open_file(
-                Path(name),
-                flag,
-                kind=kind,
+        if name and holds_data_set(Path(name)):
+            found[split] = _open_saved(name, f"--{split}_file {name}")
+        elif name:
+            found[split] = reader.open_files(
+                files.find(name, f"--{split}_file", formats.TABLES),
                 delimiter=config.csv_delimiter,
                 quoting=config.csv_quoting,
                 data_field=config.data_field,
             )
     return found
+
+
+def _open_saved(name: str, flag: str) -> Source:
+    """Return the rows of a data set that ``save_to_disk`` wrote. Raises UsageError for one of several splits."""
+    loaded = load_repository(name, None, flag, "a file")
+    if len(loaded) > 1:
+        raise UsageError(
+            flag, f"it has the splits {', '.join(loaded)}", legal="a data set of one split", todo="use --dataset_name"
+        )
+    return arrow_rows.open_data_set(next(iter(loaded.values())), name)
 
 
 def _open_repository(config: TrainConfig) -> dict[str, Source]:
@@ -109,7 +117,7 @@ def _open_repository(config: TrainConfig) -> dict[str, Source]:
     where = repository_name(str(name), configuration)
     loaded = load_repository(str(name), configuration, where, "--train_file and --validation_file")
     found = {
-        _SPLITS[str(split)]: reader.open_data_set(rows, f"{where}, split {_SPLITS[str(split)]}")
+        _SPLITS[str(split)]: arrow_rows.open_data_set(rows, f"{where}, split {_SPLITS[str(split)]}")
         for split, rows in loaded.items()
         if str(split) in _SPLITS
     }
@@ -125,6 +133,12 @@ def repository_name(name: str, configuration: str | None) -> str:
     return f"data set {name}" + (f"/{configuration}" if configuration else "")
 
 
+def holds_data_set(folder: Path) -> bool:
+    """Return whether a folder is one that ``save_to_disk`` of the library ``datasets`` wrote."""
+    is_split = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    return is_split or (folder / "dataset_dict.json").is_file()
+
+
 def load_repository(name: str, configuration: str | None, where: str, instead: str) -> Any:
     """Return the splits of a data set: a hub name, a folder of files, or one that ``save_to_disk`` wrote.
 
@@ -135,10 +149,9 @@ def load_repository(name: str, configuration: str | None, where: str, instead: s
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)  # what is wrong is reported below, once
     try:
-        if (Path(name) / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(name)
-        if (Path(name) / "state.json").is_file() and (Path(name) / "dataset_info.json").is_file():
-            return {TRAIN: datasets.load_from_disk(name)}
+        if holds_data_set(Path(name)):
+            loaded = datasets.load_from_disk(name)
+            return loaded if isinstance(loaded, Mapping) else {TRAIN: loaded}
         return datasets.load_dataset(name, configuration)
     except Exception as error:  # many kinds: not found, offline, wrong configuration, broken files
         words = " ".join(str(error).split())[:200]

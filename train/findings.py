@@ -26,7 +26,7 @@ class SplitFindings:
     """What is found out about the rows of one split."""
 
     num_rows: int = 0  # used
-    num_in_source: int = 0  # in the file or data set
+    rows_of_files: list[int] = field(default_factory=list)  # in each file of the source
     num_cut: int = 0  # longer than max_seq_length
     longest: int = 0  # tokens of the longest row, uncut
     num_also_in_training: int = 0  # of another split: rows whose texts are training rows
@@ -35,8 +35,8 @@ class SplitFindings:
     def lines(self, max_seq_length: int) -> list[str]:
         """Return what a user should know, a line each. **Pure.**"""
         found = []
-        if self.num_rows < self.num_in_source:
-            found.append(f"{self.num_rows} of {self.num_in_source} rows are used, drawn by the seed")
+        if self.num_rows < sum(self.rows_of_files):
+            found.append(f"{self.num_rows} of {sum(self.rows_of_files)} rows are used, drawn by the seed")
         if self.num_cut:
             found.append(
                 f"{self.num_cut} of {self.num_rows} rows have more than {max_seq_length} tokens and are cut; "

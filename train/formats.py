@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-from ringtune.train import csv_rule
 from ringtune.train.compression import open_binary
 from ringtune.train.contract import UsageError
-from ringtune.train.csv_rule import AUTO, wrong_width
+from ringtune.train.csv_rule import CsvRule, wrong_width
 from ringtune.train.json_rows import JsonFile, Row
 
 #: Format of a file by its ending.
@@ -21,9 +19,14 @@ BY_ENDING = {
     ".jsonl": "jsonl",
     ".txt": "text",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
 }
 #: Those with a column for the label.
 TABLES = {ending: kind for ending, kind in BY_ENDING.items() if kind != "text"}
+#: Formats that Arrow reads, with types of their own; they are compressed inside, not as a whole.
+TABLE_KINDS = ("parquet", "arrow")
+JSON_KINDS = ("json", "jsonl")
 
 
 class LineFile:
@@ -39,18 +42,16 @@ class LineFile:
         where: str,
         text_name: str = "text",
         *,
-        delimiter: str = AUTO,
-        quoting: str = AUTO,
+        rule: CsvRule | None = None,
         data_field: str | None = None,
     ) -> None:
         """Read the column names. ``text_name``: what the one column of a plain text file is called.
 
-        delimiter, quoting: as `csv_rule.decide` takes them. data_field: of a JSON object, the field with the rows.
-        Raises UsageError for a header that cannot be used, a table that can be read in two ways, or a JSON file
-        without an object.
+        rule: of a CSV or TSV file. data_field: of a JSON object, the field with the rows. Raises UsageError for a
+        header that cannot be used, or a JSON file without an object.
         """
-        self.path, self.kind, self.where = path, kind, where
-        self.holds_json = kind in ("json", "jsonl")
+        self.path, self.kind, self.where, self.rule = path, kind, where, rule
+        self.holds_json = kind in JSON_KINDS
         self.notes: tuple[str, ...] = ()
         if kind == "text":
             self.names: tuple[str, ...] = (text_name,)
@@ -61,17 +62,12 @@ class LineFile:
             if not self.names:
                 raise UsageError(where, "no row of it is a JSON object", legal='{"text": "...", ...}')
         else:
-            self.rule, self.notes = csv_rule.decide(self.open, kind, where, delimiter=delimiter, quoting=quoting)
             self.names = self._csv_header()
 
     @property
     def has_lines(self) -> bool:
         """Whether rows are known by their line, not only by their number."""
         return not self.holds_json or self.json.has_lines
-
-    def open(self) -> BinaryIO:
-        """Open the file at its start; a compressed one is read as what it holds."""
-        return open_binary(self.path)
 
     def rows(self) -> Iterator[Row]:
         """Give the rows, holding no more of the file than the next row needs."""
@@ -83,12 +79,13 @@ class LineFile:
         return self.json.rows()
 
     def _text_rows(self) -> Iterator[Row]:
-        with self.open() as stream:
+        with open_binary(self.path) as stream:
             for line, raw in enumerate(stream, start=1):
                 yield line, {self.names[0]: raw.rstrip(b"\r\n").decode("utf-8", "surrogateescape")}, None
 
     def _csv_header(self) -> tuple[str, ...]:
-        with self.open() as stream:
+        assert self.rule is not None
+        with open_binary(self.path) as stream:
             _, fields, error = next(iter(self.rule.reader(stream)), (1, [], "there is no header"))
         if error is None:
             try:
@@ -102,7 +99,8 @@ class LineFile:
         return tuple(fields)
 
     def _csv_rows(self) -> Iterator[Row]:
-        with self.open() as stream:
+        assert self.rule is not None
+        with open_binary(self.path) as stream:
             rows = iter(self.rule.reader(stream))
             next(rows)  # the header
             for line, fields, error in rows:

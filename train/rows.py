@@ -35,12 +35,23 @@ class RowFile:
     """Rows that `write_rows` wrote. It holds one batch in memory; threads open one file each."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.file = pa.ipc.open_file(pa.OSFile(str(path)))  # not mapped: its pages would count as this rank's memory
         self.num_batches = self.file.num_record_batches
 
     def read(self, number: int) -> pa.RecordBatch:
         """Return one batch."""
         return self.file.get_batch(number)
+
+    def count_files(self, num_files: int) -> list[int]:
+        """Return how many rows come from each file of their source; reads that one column."""
+        total = np.zeros(num_files, dtype=np.int64)
+        options = pa.ipc.IpcReadOptions(included_fields=[self.file.schema.get_field_index("file")])
+        with pa.OSFile(str(self.path)) as stream:
+            narrow = pa.ipc.open_file(stream, options=options)
+            for number in range(self.num_batches):
+                total += np.bincount(narrow.get_batch(number).column(0).to_numpy(), minlength=num_files)
+        return [int(each) for each in total]
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return map(self.read, range(self.num_batches))

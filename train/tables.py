@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ringtune.train import data, findings, publish, reader, table, task
+from ringtune.train import data, findings, publish, several, table, task
 from ringtune.train.columns import Columns
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
@@ -25,8 +25,8 @@ from ringtune.train.contract import TASK_FILE, StopRequested, UsageError, cache_
 from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_hashes
 from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
-from ringtune.train.reader import Source
 from ringtune.train.rows import RowFile, sample, texts_of, write_rows
+from ringtune.train.source import Source, no_rows, refuse_errors
 from ringtune.train.stop import StopFlag
 from ringtune.train.table import TableWriter, open_table
 from ringtune.train.task import Task
@@ -133,7 +133,9 @@ def _report(
     if label_note:
         lines.append(f"{train.where}: {label_note}")
     for split, source in sources.items():
-        lines += [f"{source.where}: {line}" for line in (*source.notes, *splits[split].lines(config.row_tokens))]
+        read = several.describe(source.files, splits[split].rows_of_files)
+        found_out = splits[split].lines(config.row_tokens)
+        lines += [f"{source.where}: {line}" for line in (*read, *source.notes, *found_out)]
     return lines
 
 
@@ -190,11 +192,11 @@ class _Tokenising:
 
         def usable() -> Any:
             for batch in source.read(self.columns[split]):
-                reader.refuse_errors(batch, source)
+                refuse_errors(batch, source)
                 yield batch
 
         if not write_rows(path, usable(), self.stop.is_set):
-            raise reader.no_rows(source.where)
+            raise no_rows(source.where)
 
     def _labels(self, rows: RowFile) -> LabelColumn:
         """Return the labels of all training rows, also of those that a sample leaves out."""
@@ -205,15 +207,16 @@ class _Tokenising:
         )
         labels = LabelColumn(name, regression=regression, declared=source.class_names.get(name, ()))
         for batch in rows:
-            labels.add(batch.column("label"), map(source.place, batch.column("line").to_pylist()))
+            labels.add(batch.column("label"), source.places(batch))
         return labels
 
     def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter, known: RowHashes) -> SplitFindings:
         """Write the features of a split; return what is found out. known: of the training rows, which come first."""
         source = self.sources[split]
-        total = sum(batch.num_rows for batch in rows)
+        rows_of_files = rows.count_files(len(source.files))
+        total = sum(rows_of_files)
         limit = data.row_limit(self.config, split)
-        result = SplitFindings(num_in_source=total)
+        result = SplitFindings(rows_of_files=rows_of_files)
         training_rows = known.finish() if split != data.TRAIN else None
         bar = Progress(min(total, limit or total), f"tokenising {split}", unit="rows", shown=self.shown)
         for batch in sample(rows, total, limit, derive_seed("sample", self.config.seed, split)):
@@ -251,5 +254,5 @@ def _refuse_wrong_label(found: Task, features: Features, batch: Any, source: Sou
     wrong = ~found.has_label(features.feature_columns[LABELS])
     if wrong.any():
         row = int(features.row_of[int(wrong.argmax())])
-        place = source.place(batch.column("line")[row].as_py())
+        place = next(source.places(batch.slice(row, 1)))
         raise found.wrong_label(place, batch.column("label")[row].as_py())

@@ -85,6 +85,6 @@ def test_a_table_of_hundreds_of_kilobytes_in_one_object_gives_a_short_line(tmp_p
 def test_a_json_file_with_an_object_a_line_is_still_read_by_line(tmp_path):
     load(tmp_path, LINES, name="t.json")
     source = data.open_splits(settings_of(tmp_path, train_file=str(tmp_path / "t.json")))["train"]
-    assert source.unit == ":"
+    assert source.files[0].unit == ":"
     with pytest.raises(UsageError, match="t.json:3: it is not JSON"):
         load(tmp_path, LINES + "{broken\n", name="t.json")

@@ -8,29 +8,16 @@ import io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from preparing import load, texts
+from preparing import load, texts, texts_predicted
 from ringtune.train import csv_rule
-from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
-from ringtune.train.predict import inputs
-from ringtune.train.predict.config import PredictConfig
-from ringtune.train.task.classification import Classification
-
-TASK = Classification(Columns(("text",), "label"), ("down", "up"))
-
-
-def predicted_texts(path, **flags) -> list[str | None]:
-    """Return the texts that prediction reads of a file, None for a row that cannot be used."""
-    config = PredictConfig("m", str(path), "out.csv", **flags)
-    source = inputs.open_source(config, TASK)
-    return [each for batch in source.read(Columns(("text",), None)) for each in batch["text/0"].to_pylist()]
 
 
 def both(tmp_path, content: str, name: str = "train.csv") -> list[str]:
     """Return the texts that both commands read."""
     load(tmp_path, content, name=name)
     found = texts(tmp_path / name)
-    assert predicted_texts(tmp_path / name) == found
+    assert texts_predicted(tmp_path / name) == found
     return found
 
 
@@ -60,7 +47,7 @@ def test_a_row_that_fits_neither_rule_is_named_by_both_commands(tmp_path):
     path.write_text('text,label\n"a, fine",up\n"Good" film,up\nbad,down\n')
     with pytest.raises(UsageError, match=r"train.csv:3: it cannot be read as csv"):
         load(tmp_path, path.read_text())
-    assert predicted_texts(path) == ["a, fine", None, "bad"]
+    assert texts_predicted(path) == ["a, fine", None, "bad"]
 
 
 @pytest.mark.parametrize(("name", "separator"), [("t.csv", ";"), ("t.csv", "\t"), ("t.csv", "|"), ("t.tsv", ",")])
@@ -81,7 +68,7 @@ def test_a_row_with_a_field_too_few_or_too_many_is_an_error_with_its_line_in_bot
     content = f"text,label\nfine,up\n{row}\nbad,down\n"
     with pytest.raises(UsageError, match=r"train.csv:3: it has \d fields, the header 2"):
         load(tmp_path, content)
-    assert predicted_texts(tmp_path / "train.csv") == ["fine", None, "bad"]
+    assert texts_predicted(tmp_path / "train.csv") == ["fine", None, "bad"]
 
 
 def test_texts_that_are_all_digits_are_texts(tmp_path):
@@ -99,4 +86,4 @@ def test_what_csv_writers_write_comes_back(tmp_path_factory, rows, quoting):
     writer.writerows([("text", "label"), *((row, "up") for row in rows)])
     path = tmp_path_factory.mktemp("t") / "t.csv"
     path.write_bytes(stream.getvalue().encode())
-    assert texts(path) == rows == predicted_texts(path)
+    assert texts(path) == rows == texts_predicted(path)

@@ -89,7 +89,7 @@ def test_a_row_that_cannot_be_used_is_marked_with_line_and_reason_and_stops_noth
     assert rows[0]["error"] is None and rows[0]["text/0"] in ("fine", "fi\nne")
     assert rows[1]["line"] == line and error in rows[1]["error"] and rows[1]["text/0"] is None
     unit = ": row " if content[:1] == "[" else ":"  # the elements of an array have numbers, not lines
-    assert source.place(line) == f"{tmp_path / name}{unit}{line}"
+    assert source.files[0].row(line) == f"{tmp_path / name}{unit}{line}"
 
 
 def test_bytes_that_are_not_utf8_in_parquet_are_marked_too(tmp_path):

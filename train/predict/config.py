@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ringtune.train import config as training
-from ringtune.train import csv_rule, flags, formats, huggingface
+from ringtune.train import csv_rule, files, flags, formats, huggingface
 from ringtune.train.contract import CONFIG_FILE, UsageError
 from ringtune.train.flags import free
 
@@ -28,12 +28,13 @@ class PredictConfig:
     model_name_or_path: str = free()
     """Trained model: a run directory of ringtune-train, one of its checkpoints, another folder, or a hub name."""
     input: str = free()
-    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line; all also .gz, .bz2, .xz or .zst) or .parquet file, - for
-    stdin, or a data set."""
+    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line; all also .gz, .bz2, .xz or .zst), .parquet, .arrow or
+    .feather file; several files, a pattern in quotes such as 'data/part-*.csv', or a folder of files of one format;
+    - for stdin; or a data set."""
     output: str = free()
     """File to write, one row for each row of the input and in its order: .jsonl, .csv or .parquet."""
 
-    input_format: Literal["csv", "tsv", "json", "jsonl", "text", "parquet"] | None = None
+    input_format: Literal["csv", "tsv", "json", "jsonl", "text", "parquet", "arrow"] | None = None
     """Format of the input; default: by its ending."""
     csv_delimiter: str = "auto"
     """What separates the fields of a .csv or .tsv file: a character, or tab; auto: what its header has."""
@@ -104,7 +105,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[PredictConfig, bool]:
 
     Raises UsageError for everything wrong with them.
     """
-    config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv)
+    words = files.join_values(sys.argv[1:] if argv is None else argv, ("input",))
+    config, dry_run = flags.parse(COMMAND, words)
     check(config)
     flags.require_ending(Path(config.output), f"--output {config.output}", OUTPUT_ENDINGS)
     return config, dry_run
@@ -120,7 +122,7 @@ def check(config: PredictConfig) -> None:
         raise UsageError(
             "--input -",
             "stdin has no ending to take its format from",
-            legal=", ".join(formats.BY_ENDING.values()),
+            legal=", ".join(dict.fromkeys(formats.BY_ENDING.values())),
             todo="say it with --input_format",
         )
 

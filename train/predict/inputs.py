@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import chunks, columns, data, formats, reader
+from ringtune.train import arrow_rows, chunks, columns, data, files, formats, reader
 from ringtune.train.columns import Columns
 from ringtune.train.compression import plain_ending
 from ringtune.train.contract import UsageError
+from ringtune.train.files import Files
 from ringtune.train.json_rows import Row, shown
 from ringtune.train.predict.config import ALL_COLUMNS, PredictConfig
-from ringtune.train.reader import Source
+from ringtune.train.source import Place, Source, row_batches
 from ringtune.train.task import Task
 
 DEFAULT_LABEL = "label"
@@ -24,21 +25,36 @@ _TEXT_NAMES = ("text", "text_pair")
 
 def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) -> Source:
     """Return the input of a prediction. stdin: the file that holds what came from there. Raises UsageError."""
-    path = stdin if stdin is not None else Path(config.input)
-    flag = "stdin" if config.reads_stdin else f"--input {config.input}"
-    is_file = path.is_file() or plain_ending(path) in formats.BY_ENDING or config.input_format is not None
-    if not is_file:
+    if stdin is not None:
+        formats.require_file(stdin, "stdin")
+        found = Files("stdin", str(config.input_format), (stdin,))
+    elif _names_files(config):
+        found = files.find(config.input, "--input", formats.BY_ENDING, config.input_format)
+    else:
         return _open_data_set(config)
     names = columns.split_names(config.text_column_names) or (task.columns.text if task.columns else _TEXT_NAMES)
-    return reader.open_file(
-        path,
-        flag,
-        kind=config.input_format,
+    return reader.open_files(
+        found,
         text_name=names[0],
         delimiter=config.csv_delimiter,
         quoting=config.csv_quoting,
         data_field=config.data_field,
     )
+
+
+def _names_files(config: PredictConfig) -> bool:
+    """Return whether the input is files, not a data set: a hub's name, a saved one, or a folder with sub-folders."""
+    if config.input_format is not None:
+        return True
+    entries = files.entries_of(config.input)
+    if len(entries) != 1 or files.is_pattern(entries[0]):
+        return True
+    path = Path(entries[0])
+    if not path.is_dir():
+        return path.exists() or plain_ending(path) in formats.BY_ENDING
+    holds_folders_alone = all(each.is_dir() or plain_ending(each) not in formats.BY_ENDING for each in path.iterdir())
+    is_laid_out = holds_folders_alone and any(each.is_dir() for each in path.iterdir())
+    return not (config.dataset_split or config.dataset_config_name or data.holds_data_set(path) or is_laid_out)
 
 
 def _open_data_set(config: PredictConfig) -> Source:
@@ -51,7 +67,7 @@ def _open_data_set(config: PredictConfig) -> Source:
         raise UsageError(
             "--dataset_split", f"{where} has no split {split}", legal=", ".join(map(str, loaded)), todo="name one"
         )
-    return reader.open_data_set(loaded[split], f"{where}, split {split}")
+    return arrow_rows.open_data_set(loaded[split], f"{where}, split {split}")
 
 
 def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns:
@@ -117,9 +133,9 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
             yield number, *_values(item, names, type(first))
 
     def read(chosen: Columns) -> Iterator[pa.RecordBatch]:
-        return reader.row_batches(rows(), replace(chosen, label=None), holds_json=True)
+        return row_batches(rows(), replace(chosen, label=None), holds_json=True)
 
-    return Source("input", ": row ", names, "", read, class_names={})
+    return Source("input", (Place("input", ": row "),), names, "", read)
 
 
 def _values(item: Any, names: tuple[str, ...], kind: type) -> tuple[Mapping[str, Any], str | None]:

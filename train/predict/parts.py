@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from ringtune.train import chunks, compression, disk, publish, reader
+from ringtune.train import chunks, compression, disk, publish
 from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.predict.config import PredictConfig
@@ -31,6 +31,7 @@ from ringtune.train.predict.predictor import shown_columns
 from ringtune.train.predict.writer import open_writer
 from ringtune.train.rows import RowFile, write_rows
 from ringtune.train.rundir import RunLock
+from ringtune.train.source import Source, refuse_errors
 
 JOB_FILE = "job.json"
 KEEP_ROWS = "fix it, or use --on_error keep"
@@ -145,7 +146,7 @@ class PartsFolder:
 
     def spool(
         self,
-        source: reader.Source,
+        source: Source,
         columns: Columns,
         config: PredictConfig,
         should_stop: Callable[[], bool],
@@ -241,11 +242,11 @@ class PartsFolder:
         self.lock.release()
 
 
-def _usable_chunks(source: reader.Source, columns: Columns, config: PredictConfig) -> Iterator[pa.RecordBatch]:
+def _usable_chunks(source: Source, columns: Columns, config: PredictConfig) -> Iterator[pa.RecordBatch]:
     """Yield the chunks of an input. Raises UsageError for a row that cannot be used, if such a row stops the job."""
     for chunk in in_chunks(source.read(columns)):
         if config.on_error == "stop":
-            reader.refuse_errors(chunk, source, todo=KEEP_ROWS)
+            refuse_errors(chunk, source, todo=KEEP_ROWS)
         yield chunk
 
 

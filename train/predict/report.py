@@ -14,6 +14,7 @@ from ringtune.train.predict.parts import Spool, error_rows, read_part
 from ringtune.train.predict.predictor import SCORE_LABEL, scored_rows
 from ringtune.train.predict.workers import WorkerStats
 from ringtune.train.scores import Scored, Scores
+from ringtune.train.source import Place
 from ringtune.train.task import Task
 
 
@@ -23,7 +24,7 @@ class Parts:
 
     paths: Sequence[Path]
     spool: Path
-    place: str  # what a row's line follows in messages
+    files: Sequence[Place]  # of the input, for messages
     num_rows: int
 
     def scores(self, task: Task) -> Scores | None:
@@ -41,8 +42,9 @@ class Parts:
         for chunk, row, error in error_rows(self.paths):
             num_errors += 1
             if num_errors == 1:
-                line = Spool(self.spool).read(chunk).column("line")[row].as_py()
-                report(f"the first row with an error is {self.place}{line}: {error}")
+                found = Spool(self.spool).read(chunk)
+                place = self.files[found.column("file")[row].as_py()]
+                report(f"the first row with an error is {place.row(found.column('line')[row].as_py())}: {error}")
         return num_errors
 
 

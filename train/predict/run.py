@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ringtune.train import chunks, publish
+from ringtune.train import chunks, publish, several
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
 from ringtune.train.place import take_places, use_threads
@@ -23,6 +23,7 @@ from ringtune.train.predict.predictor import Predictor
 from ringtune.train.predict.report import Parts, report_scores, write_report
 from ringtune.train.predict.workers import Workers, WorkerStats, stats_table
 from ringtune.train.progress import Progress
+from ringtune.train.source import Place
 from ringtune.train.stop import StopFlag
 
 Report = Callable[[object], None]
@@ -38,7 +39,7 @@ class Prepared:
     num_chunks: int
     todo: tuple[int, ...]  # chunks that have no part yet
     rows_done: int  # rows of those that have
-    place: str  # what a row's line follows in messages
+    files: tuple[Place, ...]  # of the input, for messages
     identity: Identity
     reading_s: float  # that rank 0 took to read the input
 
@@ -140,10 +141,13 @@ def _prepare(
     spool = Spool(spool_path)
     todo = chunks.largest_first(parts.missing_chunks(spool.num_batches, report))
     rows_done = spool.num_rows - sum(spool.rows_of_chunk(chunk) for chunk in todo)
+    for line in (*several.describe(source.files, spool.count_files(len(source.files))), *source.notes):
+        report(f"input {source.where}: {line}")
     already = f"; {rows_done} rows are predicted already" if goes_on else ""
     report(f"{spool.num_rows} rows in {spool.num_batches} chunks{already}")
-    place = source.place("")
-    return Prepared(spool_path, spool.num_rows, spool.num_batches, tuple(todo), rows_done, place, identity, reading_s)
+    return Prepared(
+        spool_path, spool.num_rows, spool.num_batches, tuple(todo), rows_done, source.files, identity, reading_s
+    )
 
 
 def _predict(
@@ -177,7 +181,7 @@ def _finish(
 ) -> None:
     """Join the parts, report how it went, and only then remove them: a kill loses neither. **Rank 0 only.**"""
     paths = parts.part_paths(prepared.num_chunks)
-    predicted = Parts(paths, prepared.spool, prepared.place, prepared.num_rows)
+    predicted = Parts(paths, prepared.spool, prepared.files, prepared.num_rows)
     before = time.monotonic()
     parts.join(paths, overwrite=config.overwrite_output, should_stop=stop.is_set)
     report(stats_table(ranks))

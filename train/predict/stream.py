@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from ringtune.train import reader
 from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import worker_threads
 from ringtune.train.place import threads_of_rank
@@ -23,7 +22,7 @@ from ringtune.train.predict.load import load_predictor, resolve
 from ringtune.train.predict.parts import KEEP_ROWS
 from ringtune.train.predict.predictor import Predictor, shown_columns
 from ringtune.train.predict.writer import rows_of
-from ringtune.train.reader import Source
+from ringtune.train.source import Source, refuse_errors
 
 
 def stream(model_name_or_path: str, input: Any, **settings: Any) -> Iterator[dict[str, Any]]:
@@ -54,7 +53,7 @@ def _num_threads(config: PredictConfig) -> int:
 def _checked(chunks: Iterable[pa.RecordBatch], source: Source, config: PredictConfig) -> Iterator[pa.RecordBatch]:
     for chunk in chunks:
         if config.on_error == "stop":
-            reader.refuse_errors(chunk, source, todo=KEEP_ROWS)
+            refuse_errors(chunk, source, todo=KEEP_ROWS)
         yield chunk
 
 

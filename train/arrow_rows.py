@@ -1,0 +1,143 @@
+"""The rows of what Arrow reads: Parquet files, Arrow and Feather files, data sets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ringtune.train.columns import Columns
+from ringtune.train.contract import UsageError
+from ringtune.train.source import ROWS_AT_ONCE, Place, Source, clean, label_text, row_columns, what_is_wrong
+
+KINDS = ("parquet", "arrow")
+Batches = Callable[[Columns], Iterator[pa.RecordBatch]]
+
+
+def open_table(path: Path, kind: str, where: str, digest: str) -> Source:
+    """Return the rows of a Parquet, Arrow or Feather file. Raises UsageError for one that cannot be read."""
+    try:
+        schema = pq.read_schema(path) if kind == "parquet" else _open_ipc(path).schema
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(where, kind, error) from None
+
+    def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
+        wanted = list(dict.fromkeys((*columns.text, *([columns.label] if columns.label else []), *columns.kept)))
+        try:
+            if kind == "parquet":
+                with pq.ParquetFile(path) as file:
+                    yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted, use_threads=False)
+            else:
+                yield from (part for batch in _ipc_batches(path) for part in _slices(batch.select(wanted)))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(where, kind, error) from None
+
+    return _source(where, digest, schema, batches, class_names={})
+
+
+def _unreadable(where: str, kind: str, error: Exception) -> UsageError:
+    words = " ".join(str(error).split())[:200]
+    return UsageError(where, f"it cannot be read as {kind}: {words}", legal=f"a whole {kind.capitalize()} file")
+
+
+def _open_ipc(path: Path) -> Any:
+    """Open an Arrow file of either format: with a footer, as Feather is, or a stream, as data sets are saved."""
+    with path.open("rb") as stream:
+        is_file = stream.read(6) == b"ARROW1"
+    return pa.ipc.open_file(pa.OSFile(str(path))) if is_file else pa.ipc.open_stream(pa.OSFile(str(path)))
+
+
+def _ipc_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    reader = _open_ipc(path)
+    if isinstance(reader, pa.RecordBatchFileReader):
+        return map(reader.get_batch, range(reader.num_record_batches))
+    return iter(reader)
+
+
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    return (batch.slice(first, ROWS_AT_ONCE) for first in range(0, batch.num_rows, ROWS_AT_ONCE))
+
+
+def open_data_set(rows: Any, where: str) -> Source:
+    """Return the rows of one split of a data set (``datasets.Dataset``)."""
+
+    def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
+        for table in rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE):
+            yield from table.to_batches()
+
+    class_names = {column: tuple(each.names) for column, each in rows.features.items() if getattr(each, "names", None)}
+    digest = hashlib.sha256(str(rows._fingerprint).encode()).hexdigest()
+    return _source(where, digest, rows.features.arrow_schema, batches, class_names=class_names)
+
+
+def _source(
+    where: str, digest: str, schema: pa.Schema, batches: Batches, *, class_names: Mapping[str, tuple[str, ...]]
+) -> Source:
+    def read(columns: Columns) -> Iterator[pa.RecordBatch]:
+        for name in columns.text:
+            kind = schema.field(name).type
+            if not (_is_text(kind) or pa.types.is_null(kind)):
+                raise UsageError(
+                    where,
+                    f"column {name!r} holds {str(kind)[:100]}, not text",
+                    legal="strings",
+                    todo="name another column with --text_column_names",
+                )
+        first = 1
+        for batch in batches(columns):
+            yield _table_batch(batch, first, columns, class_names.get(columns.label or "", ()))
+            first += batch.num_rows
+
+    return Source(
+        where,
+        (Place(where, ": row "),),
+        tuple(schema.names),
+        digest,
+        read,
+        class_names,
+        types={each.name: _kept_type(each.type) for each in schema},
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
+    texts = {name: _texts(batch.column(name)) for name in columns.text}
+    errors = [what_is_wrong(dict(zip(texts, row, strict=True)), columns) for row in zip(*texts.values(), strict=True)]
+    arrays = row_columns(range(first, first + batch.num_rows), errors)
+    for number, name in enumerate(columns.text):
+        usable = [None if error else text for text, error in zip(texts[name], errors, strict=True)]
+        arrays[f"text/{number}"] = pa.array(usable, pa.string())
+    if columns.label is not None:
+        labels = batch.column(columns.label).to_pylist()
+        if class_names:  # numbers of classes; one outside, such as -1 in GLUE's test rows, means no label
+            labels = [
+                class_names[each] if each is not None and 0 <= each < len(class_names) else None for each in labels
+            ]
+        arrays["label"] = pa.array([label_text(each) for each in labels], pa.string())
+    for name in columns.kept:
+        arrays[f"kept/{name}"] = _kept(batch.column(name))
+    return pa.RecordBatch.from_pydict(arrays)
+
+
+def _kept(column: pa.Array) -> pa.Array:
+    """Return a column to keep; of categories their values, as the categories may differ from batch to batch."""
+    if _is_text(column.type):
+        return pa.array([None if each is None else clean(each) for each in _texts(column)], pa.string())
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _kept_type(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if _is_text(kind) else kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _texts(column: pa.Array) -> list[str | None]:
+    """Return a column's texts; bytes that are not UTF-8, which Arrow does not check, become surrogates (PEP 383)."""
+    values = column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+    return [None if each is None else each.decode("utf-8", "surrogateescape") for each in values]

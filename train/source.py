@@ -1,0 +1,133 @@
+"""Rows of an input as a stream of Arrow batches, each row marked with what is wrong with it; for both commands.
+
+What comes out is the same for every format: the columns ``file`` (int32: which of the source's files, from 0), ``line``
+(int64: where in it the row begins, from 1), ``error`` (null for a usable row), ``text/0`` and perhaps ``text/1``,
+``label`` (as text, null if the row has none) if the labels are asked for, and ``kept/NAME`` for each column to keep.
+Nothing is ever read as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from ringtune.train.columns import Columns
+from ringtune.train.contract import UsageError
+from ringtune.train.json_rows import Row, shown
+
+ROWS_AT_ONCE = 512
+
+
+class Place(NamedTuple):
+    """Where rows come from, for messages: a file, a split of a data set, stdin."""
+
+    name: str
+    unit: str  # what stands between it and a row: ":" where rows are known by their line, ": row " by their number
+
+    def row(self, line: int | str) -> str:
+        """Return where a row is."""
+        return f"{self.name}{self.unit}{line}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input that can be read from its start any number of times."""
+
+    where: str  # its name in messages
+    files: tuple[Place, ...]  # one for most; the rows of several go on from one to the next
+    names: tuple[str, ...]  # of its columns
+    digest: str  # sha256 of its content
+    read: Callable[[Columns], Iterator[pa.RecordBatch]]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns declared as classes
+    notes: tuple[str, ...] = ()  # how it is read, where that is not plain: a line each
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)  # of columns as they are kept, where these have any
+
+    def places(self, batch: pa.RecordBatch) -> Iterator[str]:
+        """Give where each row of a batch is, for messages."""
+        rows = zip(batch.column("file").to_pylist(), batch.column("line").to_pylist(), strict=True)
+        return (self.files[file].row(line) for file, line in rows)
+
+
+def no_rows(where: str) -> UsageError:
+    """Return the error of an input without rows. **Pure.**"""
+    return UsageError(where, "there are no rows in it", legal="a header and at least one row")
+
+
+def refuse_errors(batch: pa.RecordBatch, source: Source, todo: str = "") -> None:
+    """Raise UsageError naming the first row of a batch that cannot be used, if there is one."""
+    errors = batch.column("error")
+    if errors.null_count == len(errors):
+        return
+    for place, error in zip(source.places(batch), errors.to_pylist(), strict=True):
+        if error is not None:
+            raise UsageError(place, error, legal="rows that can be used", todo=todo)
+
+
+def row_batches(rows: Iterable[Row], columns: Columns, *, holds_json: bool) -> Iterator[pa.RecordBatch]:
+    """Give rows in Arrow batches. holds_json: kept values are written as JSON, not as texts."""
+    several: list[Row] = []
+    for row in rows:
+        several.append(row)
+        if len(several) == ROWS_AT_ONCE:
+            yield _row_batch(several, columns, holds_json=holds_json)
+            several = []
+    if several:
+        yield _row_batch(several, columns, holds_json=holds_json)
+
+
+def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa.RecordBatch:
+    errors = [error or what_is_wrong(values, columns) for _, values, error in rows]
+    arrays = row_columns([line for line, _, _ in rows], errors)
+    for number, name in enumerate(columns.text):
+        texts = [None if error else values[name] for (_, values, _), error in zip(rows, errors, strict=True)]
+        arrays[f"text/{number}"] = pa.array(texts, pa.string())
+    if columns.label is not None:
+        arrays["label"] = pa.array([label_text(values.get(columns.label)) for _, values, _ in rows], pa.string())
+    for name in columns.kept:
+        kept = [values.get(name) for _, values, _ in rows]
+        if holds_json:
+            texts = [None if each is None else clean(json.dumps(each, ensure_ascii=False)) for each in kept]
+            arrays[f"kept/{name}"] = pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+        else:
+            arrays[f"kept/{name}"] = pa.array([None if each is None else clean(each) for each in kept], pa.string())
+    return pa.RecordBatch.from_pydict(arrays)
+
+
+def row_columns(lines: Sequence[int], errors: Sequence[str | None]) -> dict[str, pa.Array]:
+    """Return the columns that say where rows are, in the first file, and what is wrong with them. **Pure.**"""
+    return {
+        "file": pa.array([0] * len(lines), pa.int32()),
+        "line": pa.array(lines, pa.int64()),
+        "error": pa.array(errors, pa.string()),
+    }
+
+
+def what_is_wrong(values: Mapping[str, Any], columns: Columns) -> str | None:
+    """Return why the texts of a row cannot be used, None if they can. **Pure.**"""
+    for name in columns.text:
+        text = values.get(name)
+        if text is None:
+            return f"there is no text in column {name!r}"
+        if not isinstance(text, str):
+            return f"column {name!r} holds {shown(text)}, not text"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = ord(text[error.start])
+            # A byte that is not UTF-8 was read as a surrogate of its own (PEP 383); others come from JSON's \u escapes.
+            what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half a character, \\u{code:04x},"
+            return f"{what} in column {name!r} is not UTF-8"
+    return None
+
+
+def label_text(value: Any) -> str | None:
+    """Return a label as text, None for what is no label: nothing, a list, an object. **Pure.**"""
+    return None if value is None or isinstance(value, (dict, list)) else clean(str(value))
+
+
+def clean(text: str) -> str:
+    """Return the text with a question mark for what is no character. **Pure.**"""
+    return text.encode("utf-8", "replace").decode("utf-8")
