@@ -82,7 +82,7 @@ def _source(
             if not (_is_text(kind) or pa.types.is_null(kind)):
                 raise UsageError(
                     where,
-                    f"column {name!r} holds {str(kind)[:100]}, not text",
+                    f"column {name[:40]!r} holds {str(kind)[:100]}, not text",
                     legal="strings",
                     todo="name another column with --text_column_names",
                 )

@@ -37,7 +37,7 @@ PAIRS = (
 #: Names that data sets of single texts use.
 SINGLES = ("text", "sentence", "content", "review", "document", "comment", "tweet", "body")
 _NEVER_TEXT = ("idx", "id", "index", "Unnamed: 0", "")
-_SHOWN = 12  # names in a message
+_SHOWN, _LONGEST = 12, 40  # names in a message, characters of a name
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class Columns:
         names: all columns of the table. label_note: what the labels are, ``2 classes``.
         """
         several = "s" if len(self.text) > 1 else ""
-        parts = [f"text: column{several} {', '.join(self.text)}"]
-        parts.append(f"label: column {self.label}{label_note and ', '}{label_note}" if self.label else "no label")
+        parts = [f"text: column{several} {shown_names(self.text)}"]
+        note = label_note and f", {label_note}"
+        parts.append(f"label: column {shown_name(self.label)}{note}" if self.label else "no label")
         if self.kept:
-            parts.append(f"kept: {', '.join(self.kept)}")
+            parts.append(f"kept: {shown_names(self.kept)}")
         unread = [name for name in names if name not in (*self.text, self.label, *self.kept)]
         if unread:
             parts.append(f"not read: {shown_names(unread)}")
@@ -81,6 +82,11 @@ def split_names(joined: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in joined.split(",") if name.strip()) if joined else ()
 
 
+def _asked_name(name: str, names: Sequence[str]) -> str:
+    """Return which column a part of a flag means: blanks around it count only where a column has them. **Pure.**"""
+    return name if name in names else name.strip()
+
+
 def choose_text_columns(
     names: Sequence[str], where: str, *, asked: str | None, label: str, task_name: str | None = None
 ) -> tuple[str, ...]:
@@ -90,11 +96,11 @@ def choose_text_columns(
     two.
     """
     if asked:
-        chosen = tuple(name.strip() for name in asked.split(","))
+        chosen = tuple(_asked_name(name, names) for name in asked.split(","))
         if len(chosen) > 2 or not all(chosen) or len(set(chosen)) < len(chosen):
             raise UsageError(
                 "--text_column_names",
-                f"{asked!r} names {len(chosen)} columns",
+                f"{shown_name(asked)} names {len(chosen)} columns",
                 legal="one column, or two different ones joined by a comma",
             )
         return chosen
@@ -111,7 +117,7 @@ def choose_text_columns(
     if not others:
         raise UsageError(where, "there is no text column", legal=f"it has {shown_names(names)}")
     examples = [",".join(each) for each in readings] or [others[0], ",".join(others[:2])]
-    ways = " or ".join(f"--text_column_names {each}" for each in examples[:3])
+    ways = " or ".join(f"--text_column_names {shown_name(each)}" for each in examples[:3])
     raise UsageError(
         where,
         f"which column holds the text? It has {shown_names(names)}",
@@ -122,21 +128,33 @@ def choose_text_columns(
 
 def shown_names(names: Sequence[str]) -> str:
     """Return names for a message, the first few of many. **Pure.**"""
-    shown = ", ".join(name[:40] for name in names[:_SHOWN])
+    shown = ", ".join(map(shown_name, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def shown_name(name: str) -> str:
+    """Return a name for a message: short, and quoted where it has blanks or what cannot be printed. **Pure.**"""
+    short = name if len(name) <= _LONGEST else name[:_LONGEST] + "..."
+    return short if short.isprintable() and short == " ".join(short.split()) and short else ascii(short)
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """Return the name that is most like another one, first but for case and blanks around it. **Pure.**"""
+    same = [each for each in names if each.strip().lower() == name.strip().lower()]
+    return next(iter(same or difflib.get_close_matches(name, names, n=1)), None)
 
 
 def require_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
     """Raise UsageError for the first wanted column that a table lacks, or has twice. **Pure.**"""
     for name in wanted:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            nearest = f"the nearest is {near[0]}; " if near else ""
+            near = nearest(name, names)
             raise UsageError(
                 where,
-                f"there is no column {name!r}",
+                f"there is no column {name[:_LONGEST]!r}",
                 legal=f"it has {shown_names(names)}",
-                todo=f"{nearest}see --text_column_names and --label_column_name",
+                todo=(f"the nearest is {shown_name(near)}; " if near else "")
+                + "see --text_column_names and --label_column_name",
             )
         if names.count(name) > 1:
-            raise UsageError(f"{where}: the header", f"it has {name!r} twice", legal="each name once")
+            raise UsageError(f"{where}: the header", f"it has {name[:_LONGEST]!r} twice", legal="each name once")

@@ -79,7 +79,7 @@ def find(value: str, flag: str, legal: Mapping[str, str], kind: str | None = Non
     for entry in entries:
         where = f"{flag} {entry}"
         if is_pattern(entry):
-            found += _matching(entry, where)
+            found += _matching(entry, where, legal)
         elif Path(entry).is_dir():
             several, left_out = _in_folder(Path(entry), where, legal, any_ending=kind is not None)
             found += several
@@ -113,9 +113,9 @@ def kind_of(path: Path, flag: str, legal: Mapping[str, str]) -> str:
     return legal[ending]
 
 
-def _matching(pattern: str, where: str) -> list[Path]:
+def _matching(pattern: str, where: str, legal: Mapping[str, str]) -> list[Path]:
     found = [Path(each) for each in sorted(glob.glob(pattern, recursive=True))]
-    files = [each for each in found if each.is_file() and not _is_hidden(each)]
+    files = [each for each in found if each.is_file() and not _is_marker(each, legal)]
     if not files:
         raise UsageError(where, "no file matches it", legal="a pattern such as 'data/part-*.csv' or 'data/**/*.csv'")
     return files
@@ -123,7 +123,7 @@ def _matching(pattern: str, where: str) -> list[Path]:
 
 def _in_folder(folder: Path, where: str, legal: Mapping[str, str], *, any_ending: bool) -> tuple[list[Path], list[str]]:
     """Return the files of a folder, and the names of what else is in it."""
-    everything = sorted((each for each in folder.iterdir() if not _is_hidden(each)), key=str)
+    everything = sorted((each for each in folder.iterdir() if not _is_marker(each, legal)), key=str)
     files = [each for each in everything if each.is_file() and (any_ending or plain_ending(each) in legal)]
     others = [each.name + "/" * each.is_dir() for each in everything if each not in files]
     if not files:
@@ -144,9 +144,9 @@ def _in_folder(folder: Path, where: str, legal: Mapping[str, str], *, any_ending
     return files, others
 
 
-def _is_hidden(path: Path) -> bool:
-    """Return whether a name says that a file holds no rows, such as Spark's ``_SUCCESS``. **Pure.**"""
-    return path.name.startswith((".", "_"))
+def _is_marker(path: Path, legal: Mapping[str, str]) -> bool:
+    """Return whether a file is hidden, or like Spark's ``_SUCCESS``, which holds no rows. **Pure.**"""
+    return path.name.startswith(".") or (path.name.startswith("_") and plain_ending(path) not in legal)
 
 
 def _split_of(path: Path) -> str | None:

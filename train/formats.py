@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,21 @@ TABLES = {ending: kind for ending, kind in BY_ENDING.items() if kind != "text"}
 #: Formats that Arrow reads, with types of their own; they are compressed inside, not as a whole.
 TABLE_KINDS = ("parquet", "arrow")
 JSON_KINDS = ("json", "jsonl")
+#: What files that are no text in UTF-8 begin with.
+_BEGINNINGS = {
+    b"\xff\xfe\x00\x00": "UTF-32 text",
+    b"\x00\x00\xfe\xff": "UTF-32 text",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"PK\x03\x04": "a zip archive, as Excel's files are",
+    b"\xd0\xcf\x11\xe0": "a file of Excel or another old program of Office",
+    b"PAR1\x15": "a Parquet file",
+    b"ARROW1\x00": "an Arrow file",
+    b"\x1f\x8b": "compressed by gzip",
+    b"BZh91AY": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+}
 
 
 class LineFile:
@@ -69,6 +85,15 @@ class LineFile:
         """Whether rows are known by their line, not only by their number."""
         return not self.holds_json or self.json.has_lines
 
+    @property
+    def reading(self) -> str:
+        """How the bytes are read, where that is not plain: another name or setting may read them otherwise."""
+        if self.kind == "text":
+            return self.kind
+        if self.holds_json:
+            return self.json.field
+        return "" if self.rule == CsvRule(",", True) else str(self.rule)
+
     def rows(self) -> Iterator[Row]:
         """Give the rows, holding no more of the file than the next row needs."""
         match self.kind:
@@ -81,17 +106,16 @@ class LineFile:
     def _text_rows(self) -> Iterator[Row]:
         with open_binary(self.path) as stream:
             for line, raw in enumerate(stream, start=1):
-                yield line, {self.names[0]: raw.rstrip(b"\r\n").decode("utf-8", "surrogateescape")}, None
+                text = raw.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8 if line == 1 else b"")
+                yield line, {self.names[0]: text.decode("utf-8", "surrogateescape")}, None
 
     def _csv_header(self) -> tuple[str, ...]:
         assert self.rule is not None
         with open_binary(self.path) as stream:
             _, fields, error = next(iter(self.rule.reader(stream)), (1, [], "there is no header"))
         if error is None:
-            try:
-                "".join(fields).encode()
-            except UnicodeEncodeError as wrong:
-                error = str(wrong)
+            bad = next((each for each in "".join(fields) if "\ud800" <= each <= "\udfff"), None)
+            error = f"byte 0x{ord(bad) - 0xDC00:02x} is not UTF-8" if bad else None
         if error is not None:
             raise UsageError(
                 f"{self.where}:1", f"the header cannot be read: {error}", legal="names of columns, UTF-8"
@@ -106,6 +130,19 @@ class LineFile:
             for line, fields, error in rows:
                 values = dict(zip(self.names, fields, strict=False))
                 yield line, values, error or wrong_width(fields, len(self.names))
+
+
+def require_text(path: Path, where: str) -> None:
+    """Raise UsageError for a file whose beginning says that it is not text in UTF-8."""
+    with open_binary(path) as stream:
+        begin = stream.read(4096)
+    found = next((what for mark, what in _BEGINNINGS.items() if begin.startswith(mark)), "")
+    if not found and begin.count(0) * 4 > len(begin):
+        found = "UTF-16 text, or no text"
+    if found:
+        is_text = found.startswith("UTF")
+        how = f"iconv -f {found[:6].strip(' ,')} -t UTF-8 FILE > OTHER" if is_text else "rename or convert it"
+        raise UsageError(where, f"it is {found}", legal="text in UTF-8", todo=how)
 
 
 def file_digest(path: Path) -> str:

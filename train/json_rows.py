@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ringtune.train.compression import open_binary
 from ringtune.train.contract import UsageError
@@ -33,7 +34,7 @@ class JsonFile:
         self.notes: tuple[str, ...] = ()
         with open_binary(path) as stream:
             begin = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-        self.is_array = begin == b"["
+        self.is_array = begin == b"[" and not (kind == "jsonl" and _has_a_list_a_line(path))
         if data_field or (kind == "json" and begin == b"{" and not _holds_lines(path)):
             self.field = self._field(data_field)
             self.notes = (f"its rows are those of the field {self.field!r} (--data_field)",) * (not data_field)
@@ -87,7 +88,7 @@ class JsonFile:
             raise UsageError(self.where, "it is one object of more than 2 GiB", todo="write an object a line (.jsonl)")
         with open_binary(self.path) as stream:
             try:
-                value = json.loads(stream.read().decode("utf-8-sig"))
+                value = _parse(stream.read().decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
                 raise UsageError(self.where, f"it is not JSON: {str(error)[:100]}", legal="an object a line") from None
         if not isinstance(value, dict):
@@ -101,7 +102,7 @@ def _holds_lines(path: Path) -> bool:
         lines = filter(bytes.strip, stream)
         first, more = next(lines, b""), next(lines, None)
     try:
-        value = json.loads(first.decode("utf-8-sig"))
+        value = _parse(first.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         # One that goes over several lines: not one line that is broken.
         return first.strip() not in (b"{", b"\xef\xbb\xbf{") and not first.rstrip().endswith((b",", b"[", b"{"))
@@ -109,6 +110,18 @@ def _holds_lines(path: Path) -> bool:
         return True
     is_table = bool(value) and all(isinstance(each, (dict, list)) for each in value.values())
     return not is_table and not any(map(_is_list_of_objects, value.values()))
+
+
+def _has_a_list_a_line(path: Path) -> bool:
+    """Return whether a file that begins with a list has other lines behind it: lists are wrong rows, not the table."""
+    with open_binary(path) as stream:
+        lines = filter(bytes.strip, stream)
+        first, more = next(lines), next(lines, None)
+    try:
+        _parse(first.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False
+    return more is not None
 
 
 def _is_list_of_objects(value: Any) -> bool:
@@ -130,55 +143,105 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 def _json_object(raw: bytes) -> tuple[Mapping[str, Any], str | None]:
     try:
-        value = json.loads(raw.decode("utf-8-sig"))
+        value = _parse(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return {}, f"byte {error.start + 1} of the line, 0x{raw[error.start]:02x}, is not UTF-8"
     except json.JSONDecodeError as error:
         return {}, f"it is not JSON: {error.msg}, character {error.pos + 1}"
+    except ValueError:  # Python's own limit on the digits of a number
+        return {}, "it is not JSON that can be read: a number has thousands of digits"
     except RecursionError:
         return {}, "it is not JSON that can be read: it is nested too deeply"
     return _checked_object(value)
 
 
+class _Twice(dict):
+    """An object with a key that stands in it twice; of its values it holds the last, as Python's own reader does."""
+
+    key = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    result = _Twice(found)
+    names = [name for name, _ in pairs]
+    result.key = next(name for name in found if names.count(name) > 1)
+    return result
+
+
+_parse = functools.partial(json.loads, object_pairs_hook=_object)
+
+
 def _checked_object(value: Any) -> tuple[Mapping[str, Any], str | None]:
+    if isinstance(value, _Twice):
+        return value, f"it has the key {shown(value.key)} twice"
     return (value, None) if isinstance(value, dict) else ({}, f"it is {shown(value)}, not a JSON object")
 
 
-def _json_array(path: Path, where: str) -> Iterator[Row]:
-    """Yield the elements of one array, reading no more than the next one needs. Rows have numbers, no lines."""
-    with io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="surrogateescape") as stream:
-        text = stream.read(BYTES_PER_READ).lstrip()[1:]
+class _Array:
+    """The elements of one array, reading no more of its file than the next one needs."""
+
+    def __init__(self, stream: TextIO, where: str) -> None:
+        self.stream, self.where = stream, where
+        self.text, self.position = "", 0  # what is read, and how much of it is done with
+        self.decoder = json.JSONDecoder(object_pairs_hook=_object)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._next_character()  # [
+        self.position += 1
         number = 0
-        while True:
+        while number or self._next_character() != "]":
             number += 1
-            text = text.lstrip(" \t\r\n")
-            element = _next_element(text, stream.read, f"{where}: row {number}")
-            if element is None:
-                return
-            value, rest = element
+            yield self._element(f"{self.where}: row {number}")
+            behind = self._next_character()
+            if behind == "]":
+                break
+            if behind != ",":
+                wrong = "there is no comma behind it" if behind else "the array does not end"
+                raise _no_array(f"{self.where}: row {number}", wrong)
+            self.position += 1
+        self.position += 1
+        if self._next_character():
+            raise _no_array(self.where, f"there is more behind the array of its {number} rows")
+
+    def _next_character(self) -> str:
+        """Go to the next character that is not blank and return it, "" at the end of the file."""
+        while True:
+            while self.text[self.position : self.position + 1] in (" ", "\t", "\r", "\n"):
+                self.position += 1
+            if self.position < len(self.text) or not self._read_more():
+                return self.text[self.position : self.position + 1]
+
+    def _read_more(self) -> bool:
+        more = self.stream.read(BYTES_PER_READ)
+        self.text, self.position = self.text[self.position :] + more, 0
+        return bool(more)
+
+    def _element(self, where: str) -> Any:
+        """Return the next element. Raises UsageError for what is none."""
+        while True:
+            self._next_character()
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.position)
+                if end == len(self.text):  # a number may go on in what is not read yet
+                    raise ValueError("the array does not end")
+                self.position = end
+                return value
+            except (ValueError, RecursionError) as error:
+                if len(self.text) - self.position >= LONGEST_FIELD or not self._read_more():
+                    raise _no_array(where, getattr(error, "msg", str(error))[:100]) from None
+
+
+def _no_array(where: str, error: str) -> UsageError:
+    return UsageError(
+        where, f"it is not JSON: {error}", legal="one array of objects", todo="a .jsonl file may have broken rows"
+    )
+
+
+def _json_array(path: Path, where: str) -> Iterator[Row]:
+    """Yield the elements of one array. Rows have numbers, no lines."""
+    with io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="surrogateescape") as stream:
+        for number, value in enumerate(_Array(stream, where), start=1):
             yield number, *_checked_object(value)
-            text = rest.lstrip(" \t\r\n") or stream.read(BYTES_PER_READ)
-            text = text.lstrip(" \t\r\n").removeprefix(",")
-
-
-def _next_element(text: str, read: Callable[[int], str], where: str) -> tuple[Any, str] | None:
-    """Return the next element of an array and the text behind it, None at the array's end. Raises UsageError."""
-    decoder = json.JSONDecoder()
-    while True:
-        try:
-            if text.startswith("]"):
-                return None
-            value, end = decoder.raw_decode(text)
-            if end == len(text):  # a number may go on in what is not read yet
-                raise ValueError("the array does not end")
-            return value, text[end:]
-        except (ValueError, RecursionError) as error:
-            more = read(BYTES_PER_READ) if len(text) < LONGEST_FIELD else ""
-            if not more:
-                raise UsageError(
-                    where,
-                    f"it is not JSON: {error}",
-                    legal="an array of objects",
-                    todo="a .jsonl file may have broken rows",
-                ) from None
-            text = (text + more).lstrip(" \t\r\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from ringtune.train import arrow_rows, csv_rule, formats, several
 from ringtune.train.columns import Columns
-from ringtune.train.csv_rule import AUTO, CsvRule
+from ringtune.train.csv_rule import AUTO
 from ringtune.train.files import Files
 from ringtune.train.formats import LineFile
 from ringtune.train.source import Place, Source, row_batches
@@ -31,9 +31,12 @@ def open_files(
     """
     names = [files.where] if len(files.paths) == 1 else list(map(str, files.paths))
     rule, notes = None, files.notes
+    if files.kind not in formats.TABLE_KINDS:
+        for path, name in zip(files.paths, names, strict=True):
+            formats.require_text(path, name)
     if files.kind in ("csv", "tsv"):
-        opened = [(name, path) for name, path in zip(names, files.paths, strict=True)]
-        rule, more = csv_rule.decide(opened, files.kind, files.where, delimiter=delimiter, quoting=quoting)
+        named = list(zip(names, files.paths, strict=True))
+        rule, more = csv_rule.decide(named, files.kind, files.where, delimiter=delimiter, quoting=quoting)
         notes += more
 
     def open_one(path: Path, name: str) -> Source:
@@ -57,6 +60,4 @@ def _line_source(file: LineFile) -> Source:
 def _digest(file: LineFile) -> str:
     """Return a digest of a file's bytes, and of how they are read where the same bytes may be read otherwise."""
     content = formats.file_digest(file.path)
-    if file.rule in (None, CsvRule(",", True)):
-        return content
-    return hashlib.sha256(f"{content} {file.rule}".encode()).hexdigest()
+    return hashlib.sha256(f"{content} {file.reading}".encode()).hexdigest() if file.reading else content

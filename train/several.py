@@ -47,23 +47,28 @@ def join(sources: Sequence[Source], where: str, *, holds_json: bool) -> Source:
     )
 
 
-def describe(files: Sequence[Place], counts: Sequence[int]) -> list[str]:
-    """Return which files were read, in their order, a line each; nothing for one. **Pure.**
+def describe(files: Sequence[Place], counts: Sequence[int] | None = None) -> list[str]:
+    """Return which files are read, in their order, a line each; nothing for one. **Pure.**
 
-    counts: rows of each file.
+    counts: rows of each file; None: not known yet.
     """
     if len(files) == 1:
         return []
     names = [Path(place.name).name for place in files]
     if len(set(names)) < len(names):  # files of several folders
         names = [place.name for place in files]
+    if counts is None:
+        return [f"{len(files)} files, read in this order: {_few(names)}"]
     shown = [f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
-    few = ", ".join(shown) if len(shown) <= _SHOWN else f"{shown[0]}, {shown[1]} ... {shown[-1]}"
-    lines = [f"{len(files)} files with {sum(counts)} rows, read in this order: {few}"]
+    lines = [f"{len(files)} files with {sum(counts)} rows, read in this order: {_few(shown)}"]
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty:
         lines.append(f"{len(empty)} of {len(files)} files have no rows: {shown_names(empty)}")
     return lines
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _SHOWN else f"{names[0]}, {names[1]} ... {names[-1]}"
 
 
 def _of_file(batch: pa.RecordBatch, number: int, types: dict[str, pa.DataType | None]) -> pa.RecordBatch:

@@ -9,6 +9,8 @@ Nothing is ever read as a whole.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import Row, shown
 
 ROWS_AT_ONCE = 512
+NO_CHARACTER = "\ufffd"  # in a label, for what is not UTF-8
 
 
 class Place(NamedTuple):
@@ -110,22 +113,27 @@ def what_is_wrong(values: Mapping[str, Any], columns: Columns) -> str | None:
     for name in columns.text:
         text = values.get(name)
         if text is None:
-            return f"there is no text in column {name!r}"
+            return f"there is no text in column {name[:40]!r}"
         if not isinstance(text, str):
-            return f"column {name!r} holds {shown(text)}, not text"
+            return f"column {name[:40]!r} holds {shown(text)}, not text"
         try:
             text.encode()
         except UnicodeEncodeError as error:
             code = ord(text[error.start])
             # A byte that is not UTF-8 was read as a surrogate of its own (PEP 383); others come from JSON's \u escapes.
             what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half a character, \\u{code:04x},"
-            return f"{what} in column {name!r} is not UTF-8"
+            return f"{what} in column {name[:40]!r} is not UTF-8"
     return None
 
 
 def label_text(value: Any) -> str | None:
-    """Return a label as text, None for what is no label: nothing, a list, an object. **Pure.**"""
-    return None if value is None or isinstance(value, (dict, list)) else clean(str(value))
+    """Return a label as text, None for what is no label: nothing, NaN, bytes, a list, an object. **Pure.**
+
+    What is not UTF-8 in it becomes U+FFFD, as in no label that can be used.
+    """
+    if value is None or isinstance(value, (dict, list, bytes)) or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return re.sub("[\ud800-\udfff]", NO_CHARACTER, str(value))
 
 
 def clean(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from preparing import load
+from preparing import load, texts_predicted
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.predict import inputs
@@ -78,3 +78,28 @@ def test_a_message_about_hundreds_of_columns_is_short(tmp_path):
     with pytest.raises(UsageError) as caught:
         train_columns(tmp_path, *(f"column_{number}" for number in range(300)))
     assert len(str(caught.value)) < 500 and "and 289 more" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("Label", "Label"), (" label", "' label'"), ("label ", "'label '")])
+def test_a_column_named_nearly_like_the_label_is_shown_with_its_blanks_and_can_be_named(tmp_path, name, shown):
+    content = f"text,{name}\nfine,up\nbad,down\n"
+    with pytest.raises(UsageError, match=f"no column 'label'; it has text, {shown}; the nearest is {shown}"):
+        load(tmp_path, content)
+    assert load(tmp_path, content, label_column_name=name).task.classes == ("down", "up")
+
+
+def test_a_column_named_nearly_like_the_text_is_shown_by_prediction(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("Text ,more\nfine,1\n")
+    with pytest.raises(UsageError, match="no column 'text', which .*; the nearest is 'Text '; name the column"):
+        texts_predicted(path)
+    assert texts_predicted(path, text_column_names="Text ") == ["fine"]
+
+
+def test_a_name_of_thousands_of_characters_gives_short_lines(tmp_path):
+    name = "t" * 5000
+    found = load(tmp_path, f"{name},label\nfine,up\nbad,down\n")
+    assert all(len(line) < 500 for line in found.report)
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, f"{name},label\nfine,up\nb\n")
+    assert len(str(caught.value)) < 500

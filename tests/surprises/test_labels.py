@@ -101,3 +101,28 @@ def test_what_was_found_is_reported_again_from_the_cache_under_the_names_of_this
     (tmp_path / "train.csv").rename(tmp_path / "moved.csv")
     again = load(tmp_path, (tmp_path / "moved.csv").read_text(), rows("1", "0"), name="moved.csv")
     assert [line.replace("moved", "train") for line in again.report] == list(first.report)
+
+
+@pytest.mark.parametrize("number", ["1e400", "inf", "-Infinity"])
+def test_a_number_that_is_not_finite_is_no_class_of_its_own(tmp_path, number):
+    with pytest.raises(UsageError, match=r"train.csv:4: (there is no label|the rating)"):
+        load(tmp_path, rows("1", "0", number))
+
+
+def test_truth_values_among_numbers_are_two_readings(tmp_path):
+    content = '{"text": "a", "label": 1}\n{"text": "b", "label": true}\n{"text": "c", "label": 0}\n'
+    with pytest.raises(UsageError, match=r"t.jsonl:2: the label is True .*which holds numbers, too"):
+        load(tmp_path, content, name="t.jsonl")
+
+
+@pytest.mark.parametrize("label", ["film " * 100, "9" * 5000])
+def test_a_label_that_is_a_text_is_named_in_a_short_line(tmp_path, label):
+    with pytest.raises(UsageError, match=r"train.csv:3: the label in column 'label' has \d+ characters") as caught:
+        load(tmp_path, rows("up", label))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("content", ["text,label\na,\nb,\n", "text,label\na,  \nb,\n"])
+def test_a_column_without_any_label_is_refused_with_its_first_row(tmp_path, content):
+    with pytest.raises(UsageError, match=r"train.csv:2: there is no label in column 'label'"):
+        load(tmp_path, content)

@@ -55,6 +55,7 @@ def test_a_table_in_several_files_is_the_table_in_one(tmp_path, ending):
     write_parts(tmp_path / "parts", ending)
     folder = tmp_path / "parts"
     (folder / "_SUCCESS").touch()
+    (folder / "_temporary").mkdir()
     (folder / f".part-0.{ending}.crc").touch()
     one = train(tmp_path, whole, max_train_samples=17)
     for value in (folder, f"{folder}/part-*", f"{tmp_path}/**/part-*.{ending}"):
@@ -213,6 +214,13 @@ def test_what_names_no_files_of_one_format_is_refused(tmp_path, monkeypatch, val
         with pytest.raises(UsageError, match=words) as caught:
             attempt()
         assert len(str(caught.value)) < 500
+
+
+def test_a_file_of_rows_whose_name_begins_with_a_line_is_read(tmp_path):
+    for value in (tmp_path, f"{tmp_path}/*.csv"):
+        write(tmp_path / "_first.csv", ROWS[:3])
+        write(tmp_path / "second.csv", ROWS[3:])
+        assert texts_predicted(value) == [text for text, _ in ROWS]
 
 
 def test_what_is_not_read_of_a_folder_is_reported(tmp_path):

@@ -82,11 +82,13 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
         text = trained.text
         missing = [name for name in text if name not in source.names]
         if missing:
+            near = columns.nearest(missing[0], source.names)
             raise UsageError(
                 source.where,
-                f"there is no column {missing[0]!r}, which the model was trained on",
+                f"there is no column {missing[0][:40]!r}, which the model was trained on",
                 legal=f"it has {columns.shown_names(source.names)}",
-                todo="name the column with the text with --text_column_names",
+                todo=(f"the nearest is {columns.shown_name(near)}; " if near else "")
+                + "name the column with the text with --text_column_names",
             )
     else:
         text = columns.choose_text_columns(source.names, source.where, asked=config.text_column_names, label=label)

@@ -108,7 +108,8 @@ def _check_input(config: PredictConfig, predictor: Predictor, report: Report) ->
         return
     source = open_source(config, predictor.task)
     columns = choose_columns(source, config, predictor.task)
-    report(f"input {source.where}: {predictor.describe_columns(columns, source.names)}")
+    for line in (predictor.describe_columns(columns, source.names), *several.describe(source.files), *source.notes):
+        report(f"input {source.where}: {line}")
 
 
 def _prepare(

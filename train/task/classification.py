@@ -11,14 +11,15 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from ringtune.train import scores
+from ringtune.train.columns import shown_names
 from ringtune.train.contract import UsageError
+from ringtune.train.json_rows import shown
 from ringtune.train.scores import Scored, Scores
 from ringtune.train.task.labels import missing_label, without_decimals
 from ringtune.train.task.sequence import LABELS, SequenceTask
 from ringtune.train.tokens import Features
 
 NO_CLASS = -1
-_SHOWN = 20  # classes in a message
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Classification(SequenceTask):
             return missing_label(where, str(self.columns and self.columns.label))
         return UsageError(
             where,
-            f"the label {label!r} does not occur in the training rows",
-            legal=", ".join(self.classes[:_SHOWN]),
+            f"the label {shown(label)} does not occur in the training rows",
+            legal=shown_names(self.classes),
         )
 
     def losses(self, output: Any, batch: Mapping[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:

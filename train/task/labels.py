@@ -19,6 +19,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 from ringtune.train.contract import UsageError
+from ringtune.train.json_rows import shown
+from ringtune.train.source import NO_CHARACTER
 
 _FRACTION = r"^[-+]?\d*\.\d*[1-9]\d*$"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -26,6 +28,8 @@ _INTEGER = re.compile(r"[-+]?\d+")
 _WHOLE = re.compile(r"([-+]?\d+)(\.0*)?")
 _TRUTH = {"false", "true"}
 _GAPS = {"n/a", "na", "nan", "null", "none", "?", "-", "--", "unknown", "missing"}
+_INFINITE = {f"{sign}{name}" for sign in ("", "+", "-") for name in ("inf", "infinity")}
+LONGEST = 200  # characters of a class's name
 MOST_WHOLE_CLASSES = 20  # different whole numbers written as decimals that are still classes
 
 
@@ -100,33 +104,65 @@ class LabelColumn:
             example = next(each for each in self.first_row if not _WHOLE.fullmatch(each))
             raise UsageError(
                 where,
-                f"column {self.name!r} holds numbers such as {example!r}, not classes",
+                f"column {self.name[:40]!r} holds numbers such as {shown(example)}, not classes",
                 legal="strings or whole numbers",
                 todo="use --regression true, or other labels",
             )
         gap = self.missing or self._gap()
         if gap is not None:
             raise missing_label(gap, self.name)
+        self._refuse_texts()
         if {each.lower() for each in self.first_row} == _TRUTH:
             return ("False", "True")
+        self._refuse_truth_among_numbers()
         names = set(map(_whole, self.first_row)) if self._are_whole_decimals() else set(self.first_row)
         if len(names) < 2:
-            raise UsageError(where, f"all rows have the label {next(iter(names), None)!r}", legal="two classes or more")
+            label = shown(next(iter(names), None))
+            raise UsageError(where, f"all rows have the label {label}", legal="two classes or more")
         if all(map(_INTEGER.fullmatch, names)):
             return tuple(sorted(names, key=lambda each: (int(each), each)))
         return tuple(sorted(names))
 
+    def _refuse_texts(self) -> None:
+        """Raise UsageError for the first label that is too long for a name, or was not read whole."""
+        for label, place in self.first_row.items():
+            if len(label) > LONGEST:
+                raise UsageError(
+                    place,
+                    f"the label in column {self.name[:40]!r} has {len(label)} characters: {shown(label)}",
+                    legal=f"at most {LONGEST}",
+                    todo="name another column with --label_column_name",
+                )
+            if NO_CHARACTER in label:
+                raise UsageError(
+                    place,
+                    f"the label {shown(label)} in column {self.name[:40]!r} is not UTF-8",
+                    legal="text in UTF-8",
+                    todo="convert the file",
+                )
+
+    def _refuse_truth_among_numbers(self) -> None:
+        """Raise UsageError for truth values beside 0 and 1: they may be the same two classes, or others."""
+        truth = [each for each in self.first_row if each.lower() in _TRUTH]
+        if truth and all(_NUMBER.fullmatch(each) for each in self.first_row if each not in truth):
+            raise UsageError(
+                self.first_row[truth[0]],
+                f"the label is {truth[0]} in column {self.name[:40]!r}, which holds numbers, too",
+                legal="either truth values or numbers",
+            )
+
     def _gap(self) -> str | None:
         """Return where the first word for a gap stands in a column of numbers, None if there is none."""
         words = [each for each in self.first_row if not _NUMBER.fullmatch(each)]
-        is_gap = len(words) < len(self.first_row) and bool(words) and all(each.lower() in _GAPS for each in words)
+        known = _GAPS | _INFINITE
+        is_gap = len(words) < len(self.first_row) and bool(words) and all(each.lower() in known for each in words)
         return self.first_row[words[0]] if is_gap else None
 
 
 def missing_label(where: str, column: str) -> UsageError:
     """Return the error of a row without a label. **Pure.**"""
     return UsageError(
-        where, f"there is no label in column {column!r}", legal="a text, a number or a truth value in every row"
+        where, f"there is no label in column {column[:40]!r}", legal="a text, a number or a truth value in every row"
     )
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from ringtune.train import scores
 from ringtune.train.contract import UsageError
+from ringtune.train.json_rows import shown
 from ringtune.train.scores import Scored, Scores
 from ringtune.train.task.labels import is_number
 from ringtune.train.task.sequence import LABELS, SequenceTask
@@ -62,8 +63,8 @@ class Regression(SequenceTask):
 
     def wrong_label(self, where: str, label: str | None) -> UsageError:
         """Return the error of a label that is no number."""
-        column = self.columns and self.columns.label
-        return UsageError(where, f"the rating in column {column!r} is {label!r}", legal="a finite number")
+        column = str(self.columns and self.columns.label)
+        return UsageError(where, f"the rating in column {column[:40]!r} is {shown(label)}", legal="a finite number")
 
     def losses(self, output: Any, batch: Mapping[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:
         """Return the squared error of each row, fp32 [B]; smoothing does not apply."""
