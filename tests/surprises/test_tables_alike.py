@@ -147,17 +147,24 @@ def test_tables_that_libraries_write_are_read_alike(tmp_path, tokenizer, number)
             check_alike(path, tokenizer)
             return
         found = check_alike(path, tokenizer)
+        if found is None and ending == ".tsv":  # the rule refuses what can be read in two ways
+            content = path.read_bytes().decode()
+            (quoted, one), (plain, other) = (
+                simple_reading(content, quotes=quotes, delimiter="\t") for quotes in (True, False)
+            )
+            assert one and other and len(quoted) != len(plain)
+            return
         assert found is not None and [(row["text/0"], row["label"]) for row in found] == expected
 
 
 # What people write
 
 
-def simple_reading(content: str, *, quotes: bool) -> tuple[list[list[str]], bool]:
+def simple_reading(content: str, *, quotes: bool, delimiter: str = ",") -> tuple[list[list[str]], bool]:
     """Return the rows of a CSV file by one rule, and whether all can be read so."""
     quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     rows, whole = [], True
-    reader = csv.reader(io.StringIO(content, newline=""), quoting=quoting, strict=True)
+    reader = csv.reader(io.StringIO(content, newline=""), quoting=quoting, strict=True, delimiter=delimiter)
     while True:
         try:
             row = next(reader)
