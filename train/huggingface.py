@@ -132,7 +132,7 @@ TRAIN: Mapping[str, Flag] = {
     "overwrite_cache": unused("cached rows are found by content, settings and tokenizer: they are never out of date"),
     "pad_to_max_length": unused("rows are not padded to one length, which changes no result", "null"),
     "do_lower_case": refused("the tokenizer's own files settle it", "use an uncased model"),
-    "data_dir": refused("files are named one by one", "--train_file and --validation_file"),
+    "data_dir": refused("a flag names the files of a split", "--train_file takes a folder, too"),
     "text_column_delimiter": refused("two columns are a pair, not joined", "join them in the file"),
     "remove_columns": unused(_ROWS),
     "remove_unused_columns": unused(_ROWS, *ON),
