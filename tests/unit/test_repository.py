@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from families import write_model
 from preparing import prepare, settings_of
 from ringtune.train import data
 from ringtune.train.columns import Columns
@@ -112,5 +113,6 @@ def test_a_hub_that_cannot_be_reached_is_said_in_one_line_with_what_to_do(tmp_pa
 
 
 def make_saved(folder):
-    make_tokenizer(folder / "model")
-    return folder / "model"
+    """Return a model's folder; only the data set is missing."""
+    tokenizer = make_tokenizer(folder / "model")
+    return write_model(folder / "model", "bert", vocab_size=len(tokenizer))
