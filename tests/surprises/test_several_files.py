@@ -99,7 +99,7 @@ def test_a_list_of_files_may_be_written_in_every_way(words):
 
 @pytest.mark.parametrize("words", [["--train_file"], ["--train_file", "--bf16"], ["a.csv", "--train_file", "a.csv"]])
 def test_a_list_without_files_and_a_word_without_a_flag_are_refused(words):
-    with pytest.raises(UsageError, match="arguments"):
+    with pytest.raises(UsageError, match="it has no value|it has 2 values, m, a.csv"):
         config.parse(["--model_name_or_path", "m", *words])
 
 
