@@ -84,11 +84,10 @@ class Loop:
                 self.step += 1
                 self.peak_memory = result.peak_memory
                 self._log(plan, result, time.perf_counter() - started)
-                if result.stop_requested:  # on any rank; the same on all of them
-                    self.stop.set()
-                if self.due.save(self.step) or self.stop.is_set():
+                # Not by this rank's own flag: a signal may have come to it alone since the ranks agreed.
+                if self.due.save(self.step) or result.stop_requested:
                     self.saver.save(self._state())
-                if self.stop.is_set() and result.stop_requested:
+                if result.stop_requested:
                     raise StopRequested
                 if self.due.evaluate(self.step):
                     self._evaluate()

@@ -16,10 +16,8 @@ pytestmark = pytest.mark.system
 DAMAGE = ROOT / "tests" / "damage.py"
 #: TensorBoard's files have checksums of their own; the lock's holder is for people.
 HARMLESS = (".lock", ".lock.holder", "tfevents", ".filled")
-AMOUNT = [
-    pytest.param(False, id="some"),
-    pytest.param(True, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
-]
+ALL = pytest.param(True, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1800)])
+AMOUNT = [pytest.param(False, id="some"), ALL]
 
 
 def damage_each(command: str, flags: dict, before: Path, folder: Path, *, inside: str, every_way: bool) -> None:
@@ -74,7 +72,7 @@ def test_in_a_run_that_has_finished(workshop, places, every_way):
     damage_each("train", flags, before, work, inside="run", every_way=every_way)
 
 
-@pytest.mark.parametrize("every_way", AMOUNT)
+@pytest.mark.parametrize("every_way", [ALL])
 def test_in_a_run_that_goes_on(workshop, places, every_way):
     work, before = places
     prepare(workshop, work, before, save_total_limit=3, save_steps=1, kill_at=3)
@@ -82,7 +80,7 @@ def test_in_a_run_that_goes_on(workshop, places, every_way):
     damage_each("train", flags, before, work, inside="run", every_way=every_way)
 
 
-@pytest.mark.parametrize("every_way", AMOUNT)
+@pytest.mark.parametrize("every_way", [ALL])
 def test_in_the_cache(workshop, places, every_way):
     work, before = places
     prepare(workshop, work, before)
@@ -92,7 +90,7 @@ def test_in_the_cache(workshop, places, every_way):
 
 
 @pytest.mark.parametrize("inside", ["run", "run/checkpoint-4"])
-@pytest.mark.parametrize("every_way", AMOUNT)
+@pytest.mark.parametrize("every_way", [ALL])
 def test_in_the_model_of_a_prediction(workshop, places, every_way, inside):
     work, before = places
     prepare(workshop, work, before)
@@ -105,7 +103,7 @@ def test_in_the_model_of_a_prediction(workshop, places, every_way, inside):
     damage_each("predict", flags, before, work, inside=inside, every_way=every_way)
 
 
-@pytest.mark.parametrize("every_way", AMOUNT)
+@pytest.mark.parametrize("every_way", [ALL])
 @pytest.mark.parametrize("state", ["finished", "killed"])
 def test_in_what_a_prediction_left(workshop, reference, places, every_way, state):
     work, before = places

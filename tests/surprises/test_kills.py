@@ -49,10 +49,11 @@ def prepare(workshop, run: Path, before: Path, **changes) -> None:
     os.rename(run.parent, before)
 
 
-EVERY = [pytest.param(37, id="some"), pytest.param(1, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+ALL = pytest.param(1, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1800)])
+EVERY = [pytest.param(37, id="some"), ALL]
 
 
-@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("every", [ALL])
 def test_a_first_run_with_an_empty_cache(workshop, places, every):
     work, _ = places
     kill_everywhere("train", run_flags(workshop, work / "run", cache_dir=work / "cache"), None, work, every)
@@ -65,14 +66,14 @@ def test_a_run_that_overwrites_another(workshop, places, every):
     kill_everywhere("train", run_flags(workshop, work / "run", overwrite_output_dir="true"), before, work, every)
 
 
-@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("every", [ALL])
 def test_a_run_that_goes_on_for_longer(workshop, places, every):
     work, before = places
     prepare(workshop, work / "run", before)
     kill_everywhere("train", run_flags(workshop, work / "run", max_steps=6), before, work, every)
 
 
-@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("every", [ALL])
 def test_a_run_that_goes_back_to_an_earlier_step(workshop, places, every):
     work, before = places
     prepare(workshop, work / "run", before, save_total_limit=3)
