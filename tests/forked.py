@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import ringtune.train.run
 import torch.utils.tensorboard  # noqa: F401
 import transformers  # noqa: F401
 from ringtune.train import config, rank
+from ringtune.train.contract import read_records
 from ringtune.train.predict import config as predict_config
 from transformers import BertForSequenceClassification, BertTokenizerFast  # noqa: F401
 
@@ -51,7 +51,7 @@ def result(command: str, flags: dict[str, str]) -> dict:
     if command == "predict":
         return {"output": digest(Path(flags["output"]))}
     run = Path(flags["output_dir"])
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    records = read_records(run / "metrics.jsonl")
     names = ("model.safetensors", f"checkpoint-{flags['max_steps']}/optimizer.safetensors")
     digests = {name: digest(run / name) for name in names}
     curve = [{name: value for name, value in each.items() if name not in CLOCKS} for each in records]

@@ -62,7 +62,10 @@ def assert_one_line(done: Done, where: Path, words: str) -> None:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher",
+    ["mpirun", *(pytest.param(name, marks=pytest.mark.long) for name in ("horovodrun", "ringtune-launch"))],
+)
 def test_at_a_checkpoint(workshop, small_disk, launcher):
     disk = small_disk("disk", 800)  # a checkpoint has about 300
     words = workshop.arguments(disk / "run", save_steps=2, report_to="none")
