@@ -14,6 +14,7 @@ from conftest import Done, Workshop, curve, digests, predict, records
 from ringtune.train import checkpoint, opening, rundir
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError, holds_run, read_records
+from ringtune.train.predict.config import settings_of_run
 from short_run import SHORT
 
 STEPS = {**SHORT, "save_steps": 1, "eval_steps": 1, "save_total_limit": 9, "report_to": "none"}
@@ -200,6 +201,12 @@ def test_a_file_system_without_symbolic_links_has_no_best_link_and_nothing_fails
 
 
 # Predictions
+
+
+def test_a_size_that_is_none_in_the_settings_of_a_models_run_is_named(tmp_path):
+    (tmp_path / "config.yaml").write_text("max_seq_length: s2\n")
+    with pytest.raises(UsageError, match="max_seq_length of its run is 's2'; a whole number"):
+        settings_of_run(str(tmp_path))
 
 
 @pytest.mark.system

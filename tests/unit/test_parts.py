@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from ringtune.train import disk, publish
-from ringtune.train.contract import UsageError
+from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.predict import inputs, writer
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.identity import Identity
@@ -22,7 +22,7 @@ class Crash(BaseException):
     """The process is gone."""
 
 
-def make_output(folder, name="out.jsonl", **settings):
+def make_output(folder, name="out.jsonl", should_stop=lambda: False, **settings):
     """Spool 1,200 rows, write a part for each chunk that has none, join, remove: all that a prediction does on disk."""
     config = PredictConfig("m", str(folder / "in.txt"), str(folder / name), **settings)
     parts = PartsFolder(folder / name)
@@ -45,7 +45,7 @@ def make_output(folder, name="out.jsonl", **settings):
             rows = spool.read(chunk)
             shown = pa.RecordBatch.from_pydict({"length": [len(each) for each in rows.column("text/0").to_pylist()]})
             write_part(parts.folder, chunk, shown)
-        parts.join(parts.part_paths(spool.num_batches), overwrite=config.overwrite_output, should_stop=lambda: False)
+        parts.join(parts.part_paths(spool.num_batches), overwrite=config.overwrite_output, should_stop=should_stop)
         parts.remove()
     finally:
         parts.lock.release()
@@ -118,6 +118,14 @@ def test_an_output_that_appeared_meanwhile_is_left_alone(rows, monkeypatch):
     with pytest.raises(UsageError, match="it exists, and with another content"):
         make_output(rows)
     assert (rows / "out.jsonl").read_text() == "somebody else's"
+
+
+def test_a_stop_while_parts_are_joined_leaves_no_output_and_keeps_them(rows):
+    answers = iter((False, True))  # the second part finds a stop requested
+    with pytest.raises(StopRequested):
+        make_output(rows, should_stop=lambda: next(answers))
+    assert not (rows / "out.jsonl").exists()
+    assert list((rows / "out.jsonl.parts").glob("part-*")) and not list((rows / "out.jsonl.parts").glob(".*.tmp"))
 
 
 def test_parts_of_another_input_or_other_settings_are_refused_by_name(rows, monkeypatch):

@@ -128,7 +128,10 @@ def check(config: PredictConfig) -> None:
 
 
 def settings_of_run(model_name_or_path: str) -> Mapping[str, Any]:
-    """Return the settings of the training run that a model folder belongs to, nothing if it is not one's."""
+    """Return the settings of the training run that a model folder belongs to, nothing if it is not one's.
+
+    Raises UsageError for a size that is no number.
+    """
     import yaml
 
     folder = Path(model_name_or_path).expanduser()
@@ -141,7 +144,17 @@ def settings_of_run(model_name_or_path: str) -> Mapping[str, Any]:
             return {}
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, Mapping) else {}
+    if not isinstance(found, Mapping):
+        return {}
+    for name in ("max_seq_length", "per_device_eval_batch_size"):
+        if not isinstance(found.get(name), int | None):
+            raise UsageError(
+                f"--model_name_or_path {model_name_or_path}",
+                f"{name} of its run is {str(found[name])[:50]!r}",
+                legal="a whole number",
+                todo="restore the file of its settings",
+            )
+    return found
 
 
 def resolve(config: PredictConfig, run: Mapping[str, Any], max_seq_length: int | None) -> PredictConfig:

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from ringtune.train import model
+from ringtune.train import final, model
 from ringtune.train import task as tasks
 from ringtune.train.comm import Comm
 from ringtune.train.contract import UsageError
@@ -25,6 +25,7 @@ _SOFTWARE = ("ringtune", "torch", "transformers", "tokenizers")
 
 def resolve(config: PredictConfig) -> PredictConfig:
     """Return the settings with what was left open filled in from the model's folder. Raises UsageError."""
+    final.require_whole(config.model_name_or_path)
     found = tasks.read(Path(config.model_name_or_path).expanduser())
     return settings.resolve(config, settings.settings_of_run(config.model_name_or_path), found[1] if found else None)
 
