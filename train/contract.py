@@ -157,9 +157,10 @@ def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a file of one JSON object a line, without lines that are cut off or damaged."""
+    """Return the records of a file of one JSON object a line, without lines that are cut off or damaged, or that are
+    not ours: each record says of which event it is."""
     found = (record_of(line) for line in path.read_bytes().split(b"\n"))
-    return [each for each in found if each is not None]
+    return [each for each in found if each is not None and isinstance(each.get("event"), str)]
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:
@@ -168,9 +169,7 @@ def record_of(line: bytes) -> dict[str, Any] | None:
         found = json.loads(line)
     except ValueError:  # not UTF-8, not JSON
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("event"), str):
-        return None
-    return found if isinstance(found.get("step", 0), int) else None
+    return found if isinstance(found, dict) and isinstance(found.get("step", 0), int) else None
 
 
 def first_integer(names: tuple[str, ...], environ: Mapping[str, str]) -> int | None:

@@ -210,10 +210,8 @@ def test_another_model_input_or_setting_is_refused_by_name_and_the_parts_are_kep
     folder = tmp_path / "out.jsonl.parts"
     before = sorted(each.name for each in folder.iterdir())
     done = predict(2, reference(1), workshop.rows, output)
-    assert "the model is not what these parts were made with" in usage_error(done)
-    assert "the input is not what these parts were made with" in usage_error(
-        predict(0, workshop.model, workshop.dev, output)
-    )
+    assert "the model has changed since this was begun" in usage_error(done)
+    assert "the input has changed since this was begun" in usage_error(predict(0, workshop.model, workshop.dev, output))
     done = predict(0, workshop.model, workshop.rows, output, top_k=1)
     assert "--top_k: 1 is not what the run to be resumed has, None" in usage_error(done)
     assert sorted(each.name for each in folder.iterdir()) == before
