@@ -216,8 +216,11 @@ def verify_file(path: Path) -> str | None:
     return None if match and match[2] == file_sha256(path) else "it is not what was written: its sha256 differs"
 
 
-def remove_left_behind(folder: Path) -> None:
-    """Remove what killed writers left in a folder. Only while no other writer is alive."""
+def remove_left_behind(folder: Path, of: str = "") -> None:
+    """Remove what killed writers left in a folder. Only while no other writer is alive.
+
+    of: name of the only file whose temporaries are meant, in a folder that has others.
+    """
     for path in folder.iterdir():
-        if LEFT_BEHIND.fullmatch(path.name):
+        if LEFT_BEHIND.fullmatch(path.name) and path.name.startswith(f".{of}"):
             remove(path)

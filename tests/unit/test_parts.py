@@ -34,7 +34,7 @@ def make_output(folder, name="out.jsonl", should_stop=lambda: False, **settings)
         identity = Identity(
             {"model_name_or_path": "m", "input": "", "output": "", "top_k": config.top_k}, {"input": source.digest}
         )
-        publish.remove_left_behind(parts.folder)
+        parts.remove_left_behind()
         goes_on = parts.check_identity(identity, overwrite=config.overwrite_output)
         if not goes_on:
             parts.clear()

@@ -138,6 +138,11 @@ class PartsFolder:
             )
         return True
 
+    def remove_left_behind(self) -> None:
+        """Remove what killed writers left, under the lock."""
+        publish.remove_left_behind(self.folder)
+        publish.remove_left_behind(self.record.parent, self.record.name)
+
     def clear(self) -> None:
         """Remove everything that an earlier command left, but what holds the lock."""
         for path in self.folder.iterdir():

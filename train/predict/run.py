@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ringtune.train import chunks, publish, several
+from ringtune.train import chunks, several
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
 from ringtune.train.place import take_places, use_threads
@@ -123,7 +123,7 @@ def _prepare(
     """Open the folder of parts and put the input's rows there, or find both; None if the output is there already.
     **Rank 0 only.**"""
     parts.lock.acquire()
-    publish.remove_left_behind(parts.folder)
+    parts.remove_left_behind()
     before = time.monotonic()
     source = open_source(config, predictor.task, parts.copy_stdin() if config.reads_stdin else None)
     columns = choose_columns(source, config, predictor.task)
