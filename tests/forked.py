@@ -51,7 +51,7 @@ def result(command: str, flags: dict[str, str]) -> dict:
     if command == "predict":
         return {"output": digest(Path(flags["output"]))}
     run = Path(flags["output_dir"])
-    records = read_records(run / "metrics.jsonl")
+    records = read_records(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
     names = ("model.safetensors", f"checkpoint-{flags['max_steps']}/optimizer.safetensors")
     digests = {name: digest(run / name) for name in names}
     curve = [{name: value for name, value in each.items() if name not in CLOCKS} for each in records]
