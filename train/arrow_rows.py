@@ -13,7 +13,6 @@ from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.source import ROWS_AT_ONCE, Place, Source, clean, label_text, row_columns, what_is_wrong
 
-KINDS = ("parquet", "arrow")
 Batches = Callable[[Columns], Iterator[pa.RecordBatch]]
 
 

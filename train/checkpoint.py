@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from ringtune.train import disk, publish
-from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, LEFT_BEHIND, MANIFEST_FILE, UsageError
+from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE, UsageError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 
@@ -183,8 +183,8 @@ def find_latest(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
 
     Of those before it, large files are not read: that they are whole is found out when one of them is used.
     """
-    names = sorted(output_dir.glob(f".{CHECKPOINT_PREFIX}*"))
-    skipped = [Skipped(each, "its writing never ended") for each in names if LEFT_BEHIND.fullmatch(each.name)]
+    unfinished = publish.left_behind(output_dir, CHECKPOINT_PREFIX)
+    skipped = [Skipped(each, "its writing never ended") for each in unfinished]
     found = None
     for _, path in list_checkpoints(output_dir):
         reason = verify(path) if found is None else verify(path, read_up_to=SMALL_FILE)
@@ -250,19 +250,20 @@ def copy(path: Path, target: Path) -> None:
     with publish.new_folder(target) as new:
         for each in sorted(path.iterdir()):
             if each.name != MANIFEST_FILE:
-                new.write(each.name, each.read_bytes())
+                with each.open("rb") as source, new.open(each.name) as file:
+                    shutil.copyfileobj(source, file)
 
 
 def point_best(output_dir: Path, checkpoint: Path) -> None:
     """Make ``best`` a link to a checkpoint, replaced in one rename, where there are links. **Rank 0 only.**"""
-    temporary = output_dir / f".{BEST_LINK}.{publish.unique_suffix().rpartition('.')[2]}.tmp"
+    temporary = publish.temporary_file(output_dir, BEST_LINK)
     if _link(temporary, checkpoint.name):
         disk.rename(temporary, output_dir / BEST_LINK)
 
 
 def can_link(output_dir: Path) -> bool:
     """Return whether the file system of a run's folder has symbolic links; FAT and some network shares have none."""
-    path = output_dir / f".{BEST_LINK}.{publish.unique_suffix().rpartition('.')[2]}.tmp"
+    path = publish.temporary_file(output_dir, BEST_LINK)
     is_made = _link(path, "nothing")
     path.unlink(missing_ok=True)
     return is_made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,16 +50,11 @@ def convert(folder: Path) -> Path:
     if weights.has_any(folder, weights.SAFE):
         raise UsageError(str(folder), f"it has {target.name} already", legal="a folder without", todo="use it as it is")
     tensors = _read(folder)
-    for each in folder.glob(f".{weights.SAFE[0]}.*.tmp"):
-        publish.remove(each)
+    publish.remove_left_behind(folder, weights.SAFE[0])
     temporary = publish.temporary_file(folder, weights.SAFE[0])
     try:
         save_file(tensors, temporary, {"format": "pt"})  # transformers reads no file without that word
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            disk.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        disk.flush(temporary)
         return disk.rename(temporary, target)
     except SafetensorError as error:
         raise UsageError(str(target), f"it cannot be written: {error}", legal="free space, and permission") from None

@@ -41,6 +41,12 @@ def fsync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def flush(path: Path) -> None:
+    """Flush to the device what was written to a file by other means."""
+    with path.open("rb") as stream:
+        fsync(stream.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's names to the device: a rename is not durable before that (fsync(2))."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -25,7 +25,8 @@ def write(folder: Path, model: bytes, files: Mapping[str, bytes], facts: Mapping
     for name, content in written.items():
         disk.replace_file(folder / name, content)
     contents = {**written, CONFIG_FILE: (folder / CONFIG_FILE).read_bytes()}
-    disk.replace_file(folder / MANIFEST_FILE, publish.manifest_bytes(contents))
+    entries = {name: publish.entry_of(content) for name, content in contents.items()}
+    disk.replace_file(folder / MANIFEST_FILE, publish.manifest_bytes(entries))
 
 
 def withdraw(folder: Path) -> None:
@@ -47,7 +48,7 @@ def require_whole(name: str) -> None:
     """
     folder = Path(name).expanduser()
     has_task, has_settings, has_manifest, has_state, has_finished = (
-        (folder / name).exists() for name in (TASK_FILE, CONFIG_FILE, MANIFEST_FILE, STATE_FILE, FINISHED_FILE)
+        (folder / each).exists() for each in (TASK_FILE, CONFIG_FILE, MANIFEST_FILE, STATE_FILE, FINISHED_FILE)
     )
     if not has_finished and not has_state and not (has_task and (has_manifest or has_settings)):
         return

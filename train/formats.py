@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,12 +142,6 @@ def require_text(path: Path, where: str) -> None:
         is_text = found.startswith("UTF")
         how = f"iconv -f {found[:6].strip(' ,')} -t UTF-8 FILE > OTHER" if is_text else "rename or convert it"
         raise UsageError(where, f"it is {found}", legal="text in UTF-8", todo=how)
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_file(path: Path, where: str) -> None:

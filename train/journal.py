@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import disk
+from ringtune.train import disk, publish
 from ringtune.train.board import Board
 from ringtune.train.checkpoint import Best
 from ringtune.train.config import TrainConfig
@@ -91,9 +91,9 @@ class Journal:
         if self.board is not None:
             self.board.add(event, values, step)
 
-    def metrics_fingerprint(self) -> dict[str, int | str] | None:
+    def metrics_entry(self) -> publish.Entry | None:
         """Return size and sha256 of the metrics so far; None on other ranks than rank 0."""
-        return self.metrics.fingerprint() if self.writes else None
+        return self.metrics.checksum.entry() if self.writes else None
 
     def rows_bar(self, num_rows: int, what: str) -> Progress:
         """Return a bar for work on rows."""

@@ -145,7 +145,7 @@ class Loop:
             data_digest=self.tables.digest,
             tokenizer_digest=self.tokenizer_digest,
             versions=versions(),
-            metrics=self.journal.metrics_fingerprint(),
+            metrics=self.journal.metrics_entry(),
             schedule_steps=self.schedule_steps,
         )
 
@@ -200,6 +200,6 @@ class Loop:
                 write_predictions(self.folder, self.tables.task.predictions(predictions.outputs))
         # A run that early stopping ended is finished at whatever step.
         facts = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
-        self.saver.write_final_model({**facts, "metrics": self.journal.metrics_fingerprint()})
+        self.saver.write_final_model({**facts, "metrics": self.journal.metrics_entry()})
         self.journal.report(closing_message(self.config, self.score, self.best, self.peak_memory))
         return EXIT_FINISHED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,23 +16,19 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size, self.sha256 = 0, hashlib.sha256()  # of what is in it
+        self.checksum = publish.Checksum()  # of what is in it
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record. Raises OSError, naming the file."""
         line = (json.dumps(record) + "\n").encode()
         disk.append(self.path, line)
-        self._count(line)
-
-    def fingerprint(self) -> dict[str, int | str]:
-        """Return size and sha256 of the file, for the state of a checkpoint."""
-        return {"bytes": self.size, "sha256": self.sha256.hexdigest()}
+        self.checksum.add(line)
 
     def truncate_after(self, step: int, expected: Mapping[str, Any] | None = None) -> str:
         """Drop what a run resumed at ``step`` will write again: later steps, the evaluation of this step (which comes
         after its checkpoint) and a line that a crash cut off. Every other whole line stays.
 
-        expected: of `fingerprint` when the checkpoint was written. Returns what is wrong with the file, "" for nothing.
+        expected: of ``checksum`` when the checkpoint was written. Returns what is wrong with the file, "" for nothing.
         """
         content = self.path.read_bytes() if self.path.exists() else b""
         *lines, _cut_off = content.split(b"\n")
@@ -41,21 +36,17 @@ class MetricsFile:
         kept = b"".join(line + b"\n" for line, each in zip(lines, records, strict=True) if each and _stays(each, step))
         if self.path.exists():
             disk.replace_file(self.path, kept)
-        self._count(kept)
-        if expected is None or publish.fingerprint(kept) == expected:
+        self.checksum.add(kept)
+        if expected is None or self.checksum.entry() == expected:
             return ""
         num_damaged = sum(each is None for each in records)
         words = f"{num_damaged} damaged line(s) left out" if num_damaged else "lines are missing or changed"
         return f"{self.path}: it is not what was written up to step {step}: {words}"
 
-    def _count(self, content: bytes) -> None:
-        self.size += len(content)
-        self.sha256.update(content)
-
 
 def difference(path: Path, expected: Mapping[str, Any] | None) -> str:
     """Return how the metrics of a finished run differ from what it wrote, "" if they do not."""
-    if expected is None or (path.exists() and publish.fingerprint(path.read_bytes()) == expected):
+    if expected is None or (path.exists() and publish.entry_of(path.read_bytes()) == expected):
         return ""
     return f"{path}: it is not what the run wrote"
 

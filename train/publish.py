@@ -36,29 +36,50 @@ def unique_suffix() -> str:
 # Folders
 
 
-def fingerprint(content: bytes) -> dict[str, int | str]:
-    """Return size and sha256 of content, as a manifest holds them. **Pure.**"""
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+Entry = dict[str, int | str]
+"""Size and sha256 of a file, as a manifest holds them."""
 
 
-def manifest_bytes(contents: Mapping[str, bytes]) -> bytes:
-    """Return the manifest of files by name. **Pure.**"""
-    return json.dumps({name: fingerprint(content) for name, content in contents.items()}, indent=1).encode()
+class Checksum:
+    """Size and sha256 of content that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def add(self, content: bytes | memoryview) -> None:
+        """Count bytes that follow."""
+        self.size += len(content)
+        self.sha256.update(content)
+
+    def entry(self) -> Entry:
+        """Return what a manifest holds of the content so far."""
+        return {"bytes": self.size, "sha256": self.sha256.hexdigest()}
+
+
+def entry_of(content: bytes) -> Entry:
+    """Return what a manifest holds of content. **Pure.**"""
+    checksum = Checksum()
+    checksum.add(content)
+    return checksum.entry()
+
+
+def manifest_bytes(entries: Mapping[str, Entry]) -> bytes:
+    """Return the content of ``manifest.json``. entries: by name of the file. **Pure.**"""
+    return json.dumps(entries, indent=1).encode()
 
 
 class HashedFile:
-    """A file being written, with its size and sha256 so far."""
+    """A file being written, with its checksum so far."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
-        self.size = 0
-        self.sha256 = hashlib.sha256()
+        self.checksum = Checksum()
 
     def write(self, content: bytes | memoryview) -> None:
         """Append bytes."""
         self.stream.write(content)
-        self.size += len(content)
-        self.sha256.update(content)
+        self.checksum.add(content)
 
 
 class NewFolder:
@@ -66,12 +87,12 @@ class NewFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest: dict[str, dict[str, int | str]] = {}
+        self.manifest: dict[str, Entry] = {}
 
     def write(self, name: str, content: bytes) -> None:
         """Write one file and flush it to the device."""
         disk.write_bytes(self.path / name, content)
-        self.manifest[name] = fingerprint(content)
+        self.manifest[name] = entry_of(content)
 
     @contextmanager
     def open(self, name: str) -> Iterator[HashedFile]:
@@ -81,7 +102,7 @@ class NewFolder:
             yield file
             stream.flush()
             disk.fsync(stream.fileno())
-        self.manifest[name] = {"bytes": file.size, "sha256": file.sha256.hexdigest()}
+        self.manifest[name] = file.checksum.entry()
 
 
 @contextmanager
@@ -97,7 +118,7 @@ def new_folder(target: Path) -> Iterator[NewFolder]:
         temporary.mkdir(parents=True)
         new = NewFolder(temporary)
         yield new
-        disk.write_bytes(temporary / MANIFEST_FILE, json.dumps(new.manifest, indent=1).encode())
+        disk.write_bytes(temporary / MANIFEST_FILE, manifest_bytes(new.manifest))
         disk.sync_folder(temporary)
         _publish_folder(temporary, target, target.with_name(f".{target.name}.{suffix}.old"))
     except Exception:
@@ -158,12 +179,26 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def left_behind(folder: Path, of: str = "") -> list[Path]:
+    """Return what killed writers may have left in a folder, sorted; nothing where there is none.
+
+    of: beginning of the names whose temporaries are meant, in a folder that has others.
+    """
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(each for each in found if LEFT_BEHIND.fullmatch(each.name) and each.name.startswith(f".{of}"))
+
+
+def remove_left_behind(folder: Path, of: str = "") -> None:
+    """Remove what `left_behind` names. Only while no other writer is alive."""
+    for path in left_behind(folder, of):
+        remove(path)
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove what killed writers left in a folder that others may write to now: by processes of this host that are
     gone, and by those of other hosts if it is older than a day."""
-    for path in folder.iterdir() if folder.is_dir() else []:
-        if LEFT_BEHIND.fullmatch(path.name) and _is_abandoned(path):
-            remove(path)
+    for path in filter(_is_abandoned, left_behind(folder)):
+        remove(path)
 
 
 def _is_abandoned(path: Path) -> bool:
@@ -199,8 +234,7 @@ def write_file(folder: Path, stem: str, content: bytes | memoryview) -> Path:
 
 def publish_file(path: Path, stem: str) -> Path:
     """Publish a file that was written in pieces under a temporary name; return its new path."""
-    with path.open("rb") as stream:
-        disk.fsync(stream.fileno())
+    disk.flush(path)
     return disk.rename(path, path.with_name(f"{stem}.{file_sha256(path)}.arrow"))
 
 
@@ -214,13 +248,3 @@ def verify_file(path: Path) -> str | None:
     """Return what is wrong with a published file, None if it is whole. Reads every byte."""
     match = _FILE_NAME.fullmatch(path.name)
     return None if match and match[2] == file_sha256(path) else "it is not what was written: its sha256 differs"
-
-
-def remove_left_behind(folder: Path, of: str = "") -> None:
-    """Remove what killed writers left in a folder. Only while no other writer is alive.
-
-    of: name of the only file whose temporaries are meant, in a folder that has others.
-    """
-    for path in folder.iterdir():
-        if LEFT_BEHIND.fullmatch(path.name) and path.name.startswith(f".{of}"):
-            remove(path)

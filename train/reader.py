@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-from ringtune.train import arrow_rows, csv_rule, formats, several
+from ringtune.train import arrow_rows, csv_rule, formats, publish, several
 from ringtune.train.columns import Columns
 from ringtune.train.csv_rule import AUTO
 from ringtune.train.files import Files
@@ -41,7 +41,7 @@ def open_files(
 
     def open_one(path: Path, name: str) -> Source:
         if files.kind in formats.TABLE_KINDS:
-            return arrow_rows.open_table(path, files.kind, name, formats.file_digest(path))
+            return arrow_rows.open_table(path, files.kind, name, publish.file_sha256(path))
         return _line_source(LineFile(path, files.kind, name, text_name, rule=rule, data_field=data_field))
 
     sources = [open_one(path, name) for path, name in zip(files.paths, names, strict=True)]
@@ -59,5 +59,5 @@ def _line_source(file: LineFile) -> Source:
 
 def _digest(file: LineFile) -> str:
     """Return a digest of a file's bytes, and of how they are read where the same bytes may be read otherwise."""
-    content = formats.file_digest(file.path)
+    content = publish.file_sha256(file.path)
     return hashlib.sha256(f"{content} {file.reading}".encode()).hexdigest() if file.reading else content

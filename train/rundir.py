@@ -51,8 +51,7 @@ def set_aside(folder: Path, later_than: int, damaged: Collection[Path]) -> Path 
         return None
     aside = next(path for number in itertools.count(1) if not (path := folder / f"{SET_ASIDE_PREFIX}{number}").exists())
     aside.mkdir()
-    if (folder / METRICS_FILE).exists():
-        disk.replace_file(aside / METRICS_FILE, (folder / METRICS_FILE).read_bytes())
+    _copy_metrics(folder, aside)
     for path in moved:  # the newest first
         disk.rename(path, aside / path.name)
     return aside
@@ -66,9 +65,12 @@ def bring(found: Path, step: int, best: Path | None, folder: Path) -> None:
     if best is not None:
         checkpoint.copy(best, folder / best.name)
     checkpoint.copy(found, folder / f"{CHECKPOINT_PREFIX}{step}")
-    metrics = found.with_name(METRICS_FILE)
-    if metrics.exists():
-        disk.replace_file(folder / METRICS_FILE, metrics.read_bytes())
+    _copy_metrics(found.parent, folder)
+
+
+def _copy_metrics(source: Path, target: Path) -> None:
+    if (source / METRICS_FILE).exists():
+        disk.replace_file(target / METRICS_FILE, (source / METRICS_FILE).read_bytes())
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_metrics_that_are_not_what_was_written_are_reported_and_every_whole_line
     log = MetricsFile(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
         log.write({"event": "train", "step": step, "loss": 0.5})
-    expected = log.fingerprint()
+    expected = log.checksum.entry()
     content = log.path.read_bytes()
     assert MetricsFile(log.path).truncate_after(3, expected) == ""
     log.path.write_bytes(content.replace(b'"step": 2,', b'"step":"2,'))
@@ -81,7 +81,7 @@ def test_metrics_that_are_not_what_was_written_are_reported_and_every_whole_line
     again = MetricsFile(log.path)
     assert again.truncate_after(3, expected).endswith("up to step 3: lines are missing or changed")
     again.write({"event": "train", "step": 4})
-    assert again.fingerprint() == publish.fingerprint(log.path.read_bytes())
+    assert again.checksum.entry() == publish.entry_of(log.path.read_bytes())
     log.path.unlink()
     assert "lines are missing" in MetricsFile(log.path).truncate_after(3, expected)
 

@@ -85,9 +85,7 @@ class PartsFolder:
             raise UsageError(where, "it is a folder", legal="a file to write", todo="name a file in it")
         is_ours = self.folder.exists() or self.record.exists()
         if self.output.exists() and not is_ours and not config.overwrite_output:
-            raise UsageError(
-                where, "it exists", legal="a new file", todo="--overwrite_output replaces it; or name another"
-            )
+            raise self._exists()
         if config.report is not None and not Path(config.report).parent.is_dir():
             raise UsageError(
                 f"--report {config.report}", "its folder does not exist", legal="a file in a folder that does"
@@ -124,9 +122,7 @@ class PartsFolder:
         if overwrite or not self.output.exists():
             return False
         if not self.record.exists():
-            raise UsageError(
-                f"--output {self.output}", "it exists", legal="a new file", todo="--overwrite_output replaces it"
-            )
+            raise self._exists()
         saved, sha256 = Identity.read(self.record)
         refuse_other(saved, identity, f"--output {self.output}")
         if publish.file_sha256(self.output) != sha256:
@@ -137,6 +133,10 @@ class PartsFolder:
                 todo=START_AGAIN,
             )
         return True
+
+    def _exists(self) -> UsageError:
+        todo = "--overwrite_output replaces it; or name another"
+        return UsageError(f"--output {self.output}", "it exists", legal="a new file", todo=todo)
 
     def remove_left_behind(self) -> None:
         """Remove what killed writers left, under the lock."""
@@ -212,8 +212,7 @@ class PartsFolder:
                     if should_stop():
                         raise StopRequested
                     writer.write(shown_columns(read_part(path)))
-            with temporary.open("rb") as stream:
-                disk.fsync(stream.fileno())
+            disk.flush(temporary)
             if (
                 self.output.exists()
                 and not overwrite
