@@ -198,6 +198,11 @@ def find_latest(output_dir: Path) -> tuple[Path | None, list[Skipped]]:
 def load_state(path: Path) -> RunState:
     """Return a checkpoint's state. Raises UsageError if the checkpoint is not whole, or of another format."""
     _require_whole(path)
+    return read_state(path)
+
+
+def read_state(path: Path) -> RunState:
+    """Return the state of a checkpoint that is known to be whole. Raises UsageError for another format."""
     return RunState.from_json(json.loads((path / STATE_FILE).read_bytes()), str(path))
 
 

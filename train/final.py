@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,10 @@ def verify(folder: Path) -> str | None:
     return publish.verify_folder(folder, (MODEL_FILE, TASK_FILE, FINISHED_FILE, CONFIG_FILE))
 
 
-def require_whole(name: str) -> None:
+def require_whole(name: str, *, read_up_to: float = math.inf) -> None:
     """Raise UsageError for the model of a run, or its checkpoint, that is not as ringtune wrote it.
+
+    read_up_to: bytes of a file; of larger ones only the size is looked at.
 
     Each of several files shows that a folder is one of these, so that no single one that is lost hides it. A model that
     was copied without the files of its run is taken as it is.
@@ -54,7 +57,7 @@ def require_whole(name: str) -> None:
         return
     reason: str | None
     if has_state or has_finished or has_manifest:
-        reason = publish.verify_folder(folder)
+        reason = publish.verify_folder(folder, read_up_to=read_up_to)
         todo = "the same training command writes the final model again from a checkpoint"
     else:
         reason, todo = "the run in it has not finished", "finish it, or name one of its checkpoints"

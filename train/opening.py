@@ -78,13 +78,12 @@ def open_run(
     )
     if config.mode == "exact":
         config = dataclasses.replace(config, num_shards=batch.num_shards)
-    names_start = config.resume_from_checkpoint not in (None, LATEST)
     return Opening(
         config,
         batch,
         found,
         state.step if state is not None else 0,
-        _finished_step(folder, found, report) if goes_on and not names_start else 0,
+        _finished_step(folder, found, report) if goes_on and not _names_checkpoint(config) else 0,
         *_find_best(found, state),
         damaged,
     )
@@ -98,7 +97,7 @@ def _find(
     for each in skipped:
         report(f"skipped {each.path}: {each.reason}")
     damaged = tuple(each.path for each in skipped)
-    if config.resume_from_checkpoint not in (None, LATEST):
+    if _names_checkpoint(config):
         named = Path(str(config.resume_from_checkpoint))
         named = named.resolve() if named.is_symlink() else named  # ``best`` is another one's name
         return named, checkpoint.load_state(named), damaged
@@ -111,7 +110,12 @@ def _find(
             legal="a folder with one",
             todo="leave the flag out to start from the beginning",
         )
-    return found, checkpoint.load_state(found) if found is not None else None, damaged
+    return found, checkpoint.read_state(found) if found is not None else None, damaged
+
+
+def _names_checkpoint(config: TrainConfig) -> bool:
+    """Return whether a run is to begin at a checkpoint that the user names. **Pure.**"""
+    return config.resume_from_checkpoint not in (None, LATEST)
 
 
 def _find_best(found: Path | None, state: RunState | None) -> tuple[Path | None, str]:
@@ -198,9 +202,9 @@ def sign(folder: Path, config: TrainConfig, opening: Opening, report: Callable[[
     """
     found, best = opening.checkpoint, opening.best
     is_here = found is not None and found.resolve().parent == folder.resolve()
+    final.withdraw(folder)
     if not is_here and (found is None or config.overwrite_output_dir):
         rundir.clear(folder)
-    final.withdraw(folder)
     aside = rundir.set_aside(folder, opening.step if is_here else 0, opening.damaged)
     if aside is not None:
         names = ", ".join(sorted(each.name for each in aside.glob(f"{CHECKPOINT_PREFIX}*")))

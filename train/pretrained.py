@@ -56,14 +56,7 @@ def saved_config(name: str) -> Mapping[str, Any]:
 
     with error_in_one_line(name):
         saved, _ = transformers.PretrainedConfig.get_config_dict(name)
-    if saved.get("quantization_config"):
-        method = dict(saved["quantization_config"]).get("quant_method")
-        raise UsageError(
-            f"--model_name_or_path {name}",
-            f"its weights are quantised ({method or 'quantization_config in config.json'}) and cannot be trained",
-            legal="weights in float32, bfloat16 or float16",
-            todo="take the model they were made from",
-        )
+    _refuse_quantised(name, saved.get("quantization_config"))
     return saved
 
 
@@ -71,6 +64,18 @@ def read_config(name: str, **settings: Any) -> Any:
     """Return a model's configuration with some settings changed. Raises UsageError."""
     import transformers
 
-    saved_config(name)
     with error_in_one_line(name):
-        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **settings)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **settings)
+    _refuse_quantised(name, getattr(config, "quantization_config", None))
+    return config
+
+
+def _refuse_quantised(name: str, settings: Mapping[str, Any] | None) -> None:
+    if settings:
+        method = dict(settings).get("quant_method")
+        raise UsageError(
+            f"--model_name_or_path {name}",
+            f"its weights are quantised ({method or 'quantization_config in config.json'}) and cannot be trained",
+            legal="weights in float32, bfloat16 or float16",
+            todo="take the model they were made from",
+        )

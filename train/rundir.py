@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from ringtune.train import checkpoint, disk, final, publish
+from ringtune.train import checkpoint, disk, publish
 from ringtune.train.contract import (
     BEST_LINK,
     CHECKPOINT_PREFIX,
@@ -26,11 +26,11 @@ from ringtune.train.contract import (
 
 
 def clear(folder: Path) -> None:
-    """Remove what ringtune wrote into a run directory, and nothing else. **Rank 0 only**, under the lock.
+    """Remove what ringtune wrote into a run directory, and nothing else, when its final model is withdrawn.
+    **Rank 0 only**, under the lock.
 
     The settings stay until those of the new run replace them: wherever this is killed, the folder is still a run's.
     """
-    final.withdraw(folder)
     for _, path in checkpoint.list_checkpoints(folder):
         checkpoint.remove_at_once(path)
     publish.remove_left_behind(folder)

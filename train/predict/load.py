@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from ringtune.train import final, model
 from ringtune.train import task as tasks
+from ringtune.train.checkpoint import SMALL_FILE
 from ringtune.train.comm import Comm
 from ringtune.train.contract import UsageError
 from ringtune.train.device import leave_out_cudnn_attention
@@ -25,7 +26,8 @@ _SOFTWARE = ("ringtune", "torch", "transformers", "tokenizers")
 
 def resolve(config: PredictConfig) -> PredictConfig:
     """Return the settings with what was left open filled in from the model's folder. Raises UsageError."""
-    final.require_whole(config.model_name_or_path)
+    # The weights are read, and verified, by every rank when it loads them.
+    final.require_whole(config.model_name_or_path, read_up_to=SMALL_FILE)
     found = tasks.read(Path(config.model_name_or_path).expanduser())
     return settings.resolve(config, settings.settings_of_run(config.model_name_or_path), found[1] if found else None)
 
