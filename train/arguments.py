@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ class Source:
         return f"{self.file}: {name}" if self.file else f"--{name}"
 
 
-def read(argv: Sequence[str]) -> tuple[list[Source], list[str]]:
+def read(argv: Sequence[str], lists: Collection[str] = ()) -> tuple[list[Source], list[str]]:
     """Return the sources, of which later ones win, and the flags that are requests, such as --help.
 
-    Flags win over files. A single first word FILE.json is one, as run_glue.py takes it. Raises UsageError.
+    lists: flags that take several values, one behind the other, as a shell writes a pattern, or the flag again; they
+    become one, joined by commas. Flags win over files. A single first word FILE.json is one, as run_glue.py takes it.
+    Raises UsageError.
     """
     words = ["--help" if word == "-h" else word for word in argv]
     if words and words[0].endswith(CONFIG_ENDINGS):
@@ -46,6 +48,8 @@ def read(argv: Sequence[str]) -> tuple[list[Source], list[str]]:
             requests.append(f"--{name}" + (f"={value}" if value else ""))
         elif name == "config":
             files += value if isinstance(value, list) else [str(value or "")]
+        elif name in lists:
+            flags.settings[name] = _joined(flags.settings.get(name), value)
         else:
             flags.settings[name] = value
     if any(each.startswith("--help") for each in requests):
@@ -54,6 +58,14 @@ def read(argv: Sequence[str]) -> tuple[list[Source], list[str]]:
     if _wants_dry_run(sources):
         requests.append("--dry_run")
     return sources, requests
+
+
+def _joined(*values: Value) -> Value:
+    """Return the values of a flag that is there again, or that has several, as one. **Pure.**"""
+    words: list[str] = []
+    for value in values:
+        words += [value] if isinstance(value, str) else list(value or ())
+    return ",".join(words) if words else None
 
 
 def _wants_dry_run(sources: Sequence[Source]) -> bool:

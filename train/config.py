@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringtune.train import csv_rule, decay, files, flags, huggingface, implied
+from ringtune.train import csv_rule, decay, flags, huggingface, implied
 from ringtune.train.contract import UsageError
 from ringtune.train.flags import free
 
@@ -200,6 +200,7 @@ COMMAND = flags.Command(
     dry_run="Check everything, show the plan, train nothing.",
     paths=("output_dir", "train_file", "validation_file", "test_file", "cache_dir", "resume_from_checkpoint"),
     foreign=huggingface.TRAIN,
+    lists=("train_file", "validation_file", "test_file"),
     imply=implied.imply,
     complete=implied.complete,
 )
@@ -213,8 +214,7 @@ def parse(
 
     note: as `flags.parse` has it. Raises UsageError for everything wrong with them.
     """
-    words = files.join_values(sys.argv[1:] if argv is None else argv, ("train_file", "validation_file", "test_file"))
-    config, dry_run = flags.parse(COMMAND, words, note)
+    config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv, note)
     check(config)
     return config, dry_run
 

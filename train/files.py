@@ -32,28 +32,6 @@ class Files:
     notes: tuple[str, ...] = ()  # what is not read, a line each
 
 
-def join_values(argv: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the words of a command line with all values of a flag as one, joined by commas. **Pure.**
-
-    names: the flags that take several values, one behind the other, as a shell writes a pattern, or the flag again.
-    """
-    values: dict[str, list[str]] = {}
-    rest: list[str] = []
-    taking: list[str] | None = None
-    for word in argv:
-        if word.startswith("-") and word != "-":
-            name, equals, value = word.removeprefix("--").partition("=")
-            name = name.replace("-", "_")
-            taking = values.setdefault(name, []) if name in names else None
-            if taking is None:
-                rest.append(word)
-            elif equals:
-                taking.append(value)
-        else:
-            (rest if taking is None else taking).append(word)
-    return rest + [f"--{name}" + (f"={','.join(each)}" if each else "") for name, each in values.items()]
-
-
 def entries_of(value: str) -> list[str]:
     """Return what a user wrote apart: a name that exists is one, whatever is in it."""
     value = os.path.expanduser(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ringtune.train import config as training
-from ringtune.train import csv_rule, files, flags, formats, huggingface
+from ringtune.train import csv_rule, flags, formats, huggingface
 from ringtune.train.contract import CONFIG_FILE, UsageError
 from ringtune.train.flags import free
 
@@ -96,6 +96,7 @@ COMMAND = flags.Command(
     "1 failure",
     dry_run="Check everything, show the plan, write nothing.",
     paths=("input", "output", "report"),
+    lists=("input",),
     foreign=huggingface.of_prediction((each.name for each in dataclasses.fields(PredictConfig)), training.FIELDS),
 )
 
@@ -105,8 +106,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[PredictConfig, bool]:
 
     Raises UsageError for everything wrong with them.
     """
-    words = files.join_values(sys.argv[1:] if argv is None else argv, ("input",))
-    config, dry_run = flags.parse(COMMAND, words)
+    config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv)
     check(config)
     flags.require_ending(Path(config.output), f"--output {config.output}", OUTPUT_ENDINGS)
     return config, dry_run
