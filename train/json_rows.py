@@ -98,15 +98,13 @@ class JsonFile:
 
 def _holds_lines(path: Path) -> bool:
     """Return whether a file that begins with an object has one on each line, the first of them whole."""
-    with open_binary(path) as stream:
-        lines = filter(bytes.strip, stream)
-        first, more = next(lines, b""), next(lines, None)
+    first, has_more = _first_line(path)
     try:
         value = _parse(first.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         # One that goes over several lines: not one line that is broken.
         return first.strip() not in (b"{", b"\xef\xbb\xbf{") and not first.rstrip().endswith((b",", b"[", b"{"))
-    if more is not None or not isinstance(value, dict):
+    if has_more or not isinstance(value, dict):
         return True
     is_table = bool(value) and all(isinstance(each, (dict, list)) for each in value.values())
     return not is_table and not any(map(_is_list_of_objects, value.values()))
@@ -114,14 +112,19 @@ def _holds_lines(path: Path) -> bool:
 
 def _has_a_list_a_line(path: Path) -> bool:
     """Return whether a file that begins with a list has other lines behind it: lists are wrong rows, not the table."""
-    with open_binary(path) as stream:
-        lines = filter(bytes.strip, stream)
-        first, more = next(lines), next(lines, None)
+    first, has_more = _first_line(path)
     try:
         _parse(first.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return False
-    return more is not None
+    return has_more
+
+
+def _first_line(path: Path) -> tuple[bytes, bool]:
+    """Return the first line that is not blank, b"" where there is none, and whether there is another one."""
+    with open_binary(path) as stream:
+        lines = filter(bytes.strip, stream)
+        return next(lines, b""), next(lines, None) is not None
 
 
 def _is_list_of_objects(value: Any) -> bool:

@@ -114,7 +114,7 @@ class Loop:
             num_terms=int(features.num_terms[chosen].sum()),
             shards=[shards[number] for number in mine],
             first_shard=mine.start,
-            learning_rate=learning_rate(self.config, min(step, self.schedule_steps - 1), self.schedule_steps),
+            learning_rate=learning_rate(self.config, step, self.schedule_steps),
         )
 
     def _upcoming(self) -> StepPlan | None:

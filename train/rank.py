@@ -37,9 +37,8 @@ def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[
         if promised_rank() == 0:
             print(f"{name}: {error}", file=sys.stderr)
         else:
-            # All ranks fail alike here, before they can communicate. The launcher ends the job at the first exit: it
-            # should be that of rank 0, which prints the error; its exit then ends this wait.
-            time.sleep(REPORT_GRACE_S)
+            # All ranks fail alike here, before they can communicate.
+            _let_the_reporting_rank_end_first()
         sys.exit(EXIT_USAGE)
     _quieten_libraries()
     leave(_work(name, settings, load_work, dry_run=dry_run))
@@ -82,19 +81,17 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
     if comm is not None:
         comm.close()
     if not reports:
-        # The rank that reported the error should be the first to end: its launcher names it, and ends this wait.
-        time.sleep(REPORT_GRACE_S)
+        _let_the_reporting_rank_end_first()
     return code
 
 
 def _die(name: str, comm: object, error: BaseException) -> None:
     """Report this rank's failure and end the process at once, so that the launcher ends the other ranks.
 
-    A rank that only notices that another one is gone stays silent, and waits: its traceback would hide the cause, and
-    its exit code, if the launcher saw it first, would be the job's.
+    A rank that only notices that another one is gone stays silent: its traceback would hide the cause.
     """
     if isinstance(error, getattr(comm, "Broken", ())):
-        time.sleep(REPORT_GRACE_S)
+        _let_the_reporting_rank_end_first()
         leave(EXIT_FAILED)
     rank, size = getattr(comm, "rank", promised_rank()), getattr(comm, "size", promised_size())
     usage = as_usage(error)
@@ -105,6 +102,11 @@ def _die(name: str, comm: object, error: BaseException) -> None:
     text = "".join(traceback.format_exception(error))
     print(rank_message(rank, size, text), file=sys.stderr, flush=True)
     leave(EXIT_FAILED)
+
+
+def _let_the_reporting_rank_end_first() -> None:
+    """Wait for the launcher, which ends the job at the first exit and names it: it should be that of the cause."""
+    time.sleep(REPORT_GRACE_S)
 
 
 def leave(code: int) -> None:

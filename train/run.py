@@ -231,7 +231,7 @@ def _schedule_steps(state: checkpoint.RunState | None, inputs: Inputs, report: C
     if inputs.config.keep_schedule:
         report(f"the learning rates stay those planned for {kept} steps; after them the last one")
         return kept
-    before, after = (learning_rate(inputs.config, min(state.step, steps - 1), steps) for steps in (kept, total))
+    before, after = (learning_rate(inputs.config, state.step, steps) for steps in (kept, total))
     report(
         f"the schedule has {total} steps instead of {kept}: the learning rate of step {state.step + 1} is {after:.3g}, "
         f"where the run before had {before:.3g} left; --keep_schedule true keeps it"

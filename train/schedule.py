@@ -14,7 +14,7 @@ def num_warmup_steps(total_steps: int, warmup_ratio: float, warmup_steps: int) -
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
-    """Return the learning rate at 0-based ``step`` of ``total_steps``. **Pure.**"""
+    """Return the learning rate at 0-based ``step`` of ``total_steps``; after them the last one stays. **Pure.**"""
     warmup = num_warmup_steps(total_steps, config.warmup_ratio, config.warmup_steps)
-    at = decay.Place(step, warmup, total_steps, config.learning_rate)
+    at = decay.Place(min(step, total_steps - 1), warmup, total_steps, config.learning_rate)
     return config.learning_rate * decay.factor(config.lr_scheduler_type, at, config.lr_scheduler_kwargs)

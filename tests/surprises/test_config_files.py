@@ -24,6 +24,12 @@ def from_file(tmp_path, name: str, text: str, *words: str) -> config.TrainConfig
     return config.parse([*ENOUGH, "--config", str(tmp_path / name), *words], lambda line: None)[0]
 
 
+def refusal(tmp_path, name: str, text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        from_file(tmp_path, name, text)
+    return str(caught.value)
+
+
 def test_yaml_reads_no_as_false_and_1e_3_as_text_and_both_mean_what_is_written(tmp_path):
     found = from_file(
         tmp_path,
@@ -47,9 +53,7 @@ def test_yaml_reads_no_as_false_and_1e_3_as_text_and_both_mean_what_is_written(t
     ],
 )
 def test_a_key_of_a_file_is_treated_as_a_flag(tmp_path, text, words):
-    with pytest.raises(UsageError) as caught:
-        from_file(tmp_path, "c.yaml", text)
-    assert words in str(caught.value)
+    assert words in refusal(tmp_path, "c.yaml", text)
 
 
 def test_flags_win_over_a_file_wherever_they_stand_and_in_whatever_words(tmp_path):
@@ -85,9 +89,7 @@ def test_a_json_file_as_the_only_argument_is_a_configuration(tmp_path):
     ],
 )
 def test_a_json_file_of_something_else_is_refused(tmp_path, text, words):
-    with pytest.raises(UsageError) as caught:
-        from_file(tmp_path, "args.json", text)
-    assert words in str(caught.value)
+    assert words in refusal(tmp_path, "args.json", text)
 
 
 def test_all_defaults_of_transformers_in_one_file_are_taken(tmp_path):

@@ -52,8 +52,9 @@ def _names_files(config: PredictConfig) -> bool:
     path = Path(entries[0])
     if not path.is_dir():
         return path.exists() or plain_ending(path) in formats.BY_ENDING
-    holds_folders_alone = all(each.is_dir() or plain_ending(each) not in formats.BY_ENDING for each in path.iterdir())
-    is_laid_out = holds_folders_alone and any(each.is_dir() for each in path.iterdir())
+    folders = {each for each in path.iterdir() if each.is_dir()}
+    has_files = any(plain_ending(each) in formats.BY_ENDING for each in path.iterdir() if each not in folders)
+    is_laid_out = bool(folders) and not has_files
     return not (config.dataset_split or config.dataset_config_name or data.holds_data_set(path) or is_laid_out)
 
 
