@@ -1,9 +1,9 @@
 """Run ringtune-predict with a planted fault: ``predict_faults.py [FAULT] -- FLAGS``.
 
 FAULT: ``kill N RANK``: the rank kills itself at its N-th disk operation, half done where it can be, or start of a
-chunk. ``kill_at NAME``: the process that renames something to NAME kills itself after it. ``raise CHUNK RANK``, ``stop
-CHUNK RANK``: at the rank's CHUNK-th chunk. ``peak``: every rank prints the largest memory it ever had. ``slow RANK``:
-that rank takes twice as long for a chunk.
+chunk. ``kill_at NAME``: the process that renames something to NAME, a pattern, kills itself after it. ``raise CHUNK
+RANK``, ``stop CHUNK RANK``: at the rank's CHUNK-th chunk. ``peak``: every rank prints the largest memory it ever had.
+``slow RANK``: that rank takes twice as long for a chunk.
 """
 
 import os
@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import time
+from fnmatch import fnmatch
 
 from ringtune.train import disk, rank
 from ringtune.train.contract import promised_rank
@@ -49,7 +50,7 @@ def fsync(descriptor):
 def rename(source, target):
     count_operation()
     result = originals["rename"](source, target)
-    if fault == "kill_at" and target.name == words[1]:
+    if fault == "kill_at" and fnmatch(target.name, words[1]):
         die()
     return result
 

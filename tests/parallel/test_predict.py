@@ -129,14 +129,13 @@ def whole(workshop, many_rows, make_once):
 def test_sigkill_at_random_moments_at_changing_world_sizes_changes_not_one_byte(
     workshop, many_rows, whole, tmp_path, sizes
 ):
-    """Kills of a random rank at a random disk operation or start of a chunk, and one when the joined output had
-    just got its name, so that only the parts were still to be removed. The first, of a lone rank, comes when a part
-    is finished: that takes nine operations at most."""
+    """The first kill comes when a part has just got its name, the last one when the joined output has, so that only
+    the parts were still to be removed; those between at a random disk operation or start of a chunk of a random rank.
+    """
     draw = random.Random(20141)
     output = tmp_path / "out.jsonl"
-    moments = [draw.randint(10, 14), *(draw.randint(1, 9) for _ in sizes[1:])]
-    for size, moment in zip(sizes, moments, strict=True):
-        fault = ("kill", str(moment), str(draw.randrange(size)))
+    faults = [("kill", str(draw.randint(1, 9)), str(draw.randrange(size))) for size in sizes[1:]]
+    for size, fault in zip(sizes, [("kill_at", "part-*"), *faults], strict=True):
         done = predict(size, workshop.model, many_rows, output, fault=fault, keep_columns="all")
         assert done.returncode != 0 and not output.exists(), done.output
     assert 0 < len(list((tmp_path / "out.jsonl.parts").glob("part-*"))) < len(chunks.slices(NUM_MANY))
