@@ -59,7 +59,7 @@ class Loop:
 
     def open_files(self) -> None:
         """Remove what a killed process left, and cut the metrics back to this run's step."""
-        can_link = self.saver.open()
+        can_link = self.saver.open(self.step, self.best.step)
         self.journal = Journal(
             self.folder,
             step=self.step,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from ringtune.train import checkpoint, final, model, publish
 from ringtune.train.checkpoint import RunState, Snapshot
-from ringtune.train.contract import CHECKPOINT_PREFIX
+from ringtune.train.contract import CHECKPOINT_PREFIX, SET_ASIDE_PREFIX
 from ringtune.train.step import Stepper
 from ringtune.train.stop import StopFlag
 
@@ -28,11 +28,18 @@ class Saver:
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
 
-    def open(self) -> bool:
-        """Remove what a killed process left in the folder; return whether ``best`` can be a link there."""
+    def open(self, going_on_from: int, best: int) -> bool:
+        """Remove what a killed process left in the folder, and the checkpoints that it had still to remove when it had
+        saved the one to go on from; return whether ``best`` can be a link there.
+
+        going_on_from: its step, 0 for a new run. best: the step of the best one, 0 if none is known.
+        """
         if not self.writes:
             return True
-        publish.remove_left_behind(self.folder)
+        for folder in (self.folder, *self.folder.glob(f"{SET_ASIDE_PREFIX}*")):
+            publish.remove_left_behind(folder)
+        if going_on_from:
+            self._rotate(going_on_from, best)
         return checkpoint.can_link(self.folder)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -58,7 +65,10 @@ class Saver:
         reason = checkpoint.verify(path)
         if reason is not None:
             raise OSError(f"{path}: what was just written cannot be read back: {reason}")
-        checkpoint.rotate(self.folder, self.keep, {path, self._path(snapshot.state.best.step)})
+        self._rotate(snapshot.state.step, snapshot.state.best.step)
+
+    def _rotate(self, step: int, best: int) -> None:
+        checkpoint.rotate(self.folder, self.keep, {self._path(step), self._path(best)})
 
     def _wait(self) -> None:
         pending, self.pending = self.pending, None
