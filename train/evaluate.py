@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ringtune.train import chunks
+from ringtune.train.attention import packer_of
+from ringtune.train.batches import on_device
 from ringtune.train.comm import Comm
 from ringtune.train.contract import StopRequested
 from ringtune.train.device import name_out_of_memory
@@ -75,9 +77,10 @@ def outputs_of(
     model: nn.Module, task: Task, features: Features, chosen: np.ndarray, precision: Precision
 ) -> torch.Tensor:
     """Return the outputs for a batch of features, float32 [B, W] on the CPU. W: `Task.width`."""
-    batch = task.inputs(task.collate(features, chosen, seed=0))
+    packer = packer_of(model, precision.device, precision.autocast)
+    batch = on_device(task.inputs(task.collate(features, chosen, seed=0)), packer, precision.device)
     with torch.inference_mode(), precision.context():
-        return task.outputs(model(**{name: each.to(precision.device) for name, each in batch.items()})).cpu()
+        return task.outputs(model(**batch)).cpu()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ringtune.train.order import DataOrder
 from ringtune.train.saver import Saver, versions
 from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import is_better
-from ringtune.train.shards import deal, shards_of_rank
+from ringtune.train.shards import shards_of_rank
 from ringtune.train.step import Stepper, StepPlan, StepResult
 from ringtune.train.stop import StopFlag
 from ringtune.train.tables import Tables
@@ -105,7 +105,7 @@ class Loop:
         """Return what this rank does in 0-based ``step``."""
         chosen = self.order.rows(step)
         features = self.tables.train
-        shards = deal(chosen, features.lengths[chosen], self.num_shards)
+        shards = self.stepper.deal(chosen, self.num_shards)
         mine = shards_of_rank(self.num_shards, self.comm.rank, self.comm.size)
         return StepPlan(
             step=step + 1,

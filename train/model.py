@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import final, head, weights
+from ringtune.train import attention, final, head, weights
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import leave_out_other_tokens
@@ -65,14 +65,21 @@ def load_model(
         )
     head.require_body(model, loaded, f"--model_name_or_path {name}")
     saved = saved_config(name)
-    for line in (
-        *_changes(saved, task),
-        head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed),
-    ):
-        if line:
-            report(f"model {name}: {line}")
+    settled = head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed)
+    for line in filter(None, (*_changes(saved, task), settled, _compute_no_more(model, task))):
+        report(f"model {name}: {line}")
     _fit_tokens(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
-    return leave_out_other_tokens(model) if task.reads_first_token else model
+    return model
+
+
+def _compute_no_more(model: nn.Module, task: Task) -> str:
+    """Let a model leave out what nothing reads: padding, and tokens but the first; return what of it, for the user."""
+    if task.reads_first_token:
+        leave_out_other_tokens(model)
+        if attention.can_pack(model):
+            attention.take_packed_rows(model)
+            return "its rows are packed: no padding is computed"
+    return "its rows are padded"
 
 
 def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
@@ -119,7 +126,8 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
             f"its task.json has {task.width} outputs, its model {model.config.num_labels}",
             legal="files of one run",
         )
-    return leave_out_other_tokens(model) if task.reads_first_token else model, task, max_seq_length
+    _compute_no_more(model, task)
+    return model, task, max_seq_length
 
 
 def _set_dropout(model_config: Any, rate: float) -> None:

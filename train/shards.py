@@ -1,17 +1,39 @@
 """Deal the rows of one step into shards of near-equal cost, and the shards to ranks.
 
-The cost of a shard is what the hardware computes: its number of rows times the length of its longest row. Sorted by
-length, the best shards are runs of neighbours, so the smallest possible largest cost is found by asking, for a given
-bound, whether the runs fit into ``num_shards`` of them (the linear partition problem, solved by bisection on the
-bound). Only rows *inside* one random global batch change places, so the step's rows and its expected gradient stay what
-they were; the world size is not an argument.
+The cost of a shard is what the hardware computes. Of packed rows that is the sum of what each costs: every row, the
+longest first, goes to the shard that costs least so far (Graham 1969, "Bounds on Multiprocessing Timing Anomalies").
+Of padded rows it is their number times the length of the longest. Sorted by length, the best shards are runs of
+neighbours, so the smallest possible largest cost is found by asking, for a given bound, whether the runs fit into
+``num_shards`` of them (the linear partition problem, solved by bisection on the bound).
+
+Only rows *inside* one random global batch change places, so the step's rows and its expected gradient stay what they
+were; the world size is not an argument.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 
 import numpy as np
+
+
+def deal_packed(rows: np.ndarray, costs: np.ndarray, num_shards: int) -> list[np.ndarray]:
+    """Return ``num_shards`` arrays of row numbers that together hold each of ``rows`` once. **Pure.**
+
+    rows: int64 [B], the rows of the step. costs: int64 [B], of each of them. With fewer rows than shards the last
+    shards are empty; otherwise none is. Within a shard the rows keep their order of cost, the highest first.
+    """
+    by_cost = np.lexsort((rows, -costs))
+    lightest = [(0, shard) for shard in range(num_shards)]  # a heap: what each shard costs so far
+    shard_of = np.empty(len(rows), dtype=np.int64)
+    for place, cost in enumerate(costs[by_cost].tolist()):
+        total, shard = lightest[0]
+        shard_of[place] = shard
+        heapq.heapreplace(lightest, (total + cost, shard))
+    by_shard = np.argsort(shard_of, kind="stable")
+    sizes = np.bincount(shard_of, minlength=num_shards)
+    return np.split(rows[by_cost][by_shard], np.cumsum(sizes)[:-1])
 
 
 def deal(rows: np.ndarray, lengths: np.ndarray, num_shards: int) -> list[np.ndarray]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ringtune.train.attention import packer_of
 from ringtune.train.batches import Batches
 from ringtune.train.comm import Comm
 from ringtune.train.device import name_out_of_memory, peak_memory
 from ringtune.train.gradient import Reducer
-from ringtune.train.masks import takes_known_mask
 from ringtune.train.order import derive_seed
-from ringtune.train.shards import padded_tokens
+from ringtune.train.shards import deal, deal_packed, padded_tokens
 from ringtune.train.stopwatch import Stopwatch
 from ringtune.train.task import Task
 from ringtune.train.tokens import Features
@@ -97,8 +97,16 @@ class Stepper:
         self.task, self.features, self.precision = task, features, precision
         self.seed, self.max_grad_norm, self.label_smoothing = seed, max_grad_norm, label_smoothing
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
-        self.batches = Batches(task, features, precision.device, seed, known_masks=takes_known_mask(model))
+        self.packer = packer_of(model, precision.device, precision.autocast)  # None: rows are padded
+        self.batches = Batches(task, features, self.packer, precision.device, seed)
         self.watch = Stopwatch(precision.device)
+
+    def deal(self, chosen: np.ndarray, num_shards: int) -> list[np.ndarray]:
+        """Return the features of a step by shard. chosen: int64 [B], their numbers."""
+        lengths = self.features.lengths[chosen]
+        if self.packer is None:
+            return deal(chosen, lengths, num_shards)
+        return deal_packed(chosen, self.packer.costs(lengths), num_shards)
 
     def take(self, plan: StepPlan, stop_requested: bool, upcoming: StepPlan | None = None) -> StepResult:
         """Make one update, or none at all: raises NotFinite on every rank before the parameters are touched.
@@ -137,9 +145,13 @@ class Stepper:
 
     def _size(self, plan: StepPlan) -> str:
         """Return what a step asks of the memory, for an error message."""
-        largest = max(plan.shards, key=lambda chosen: padded_tokens(self.features.lengths[chosen]))
+        largest = max(plan.shards, key=lambda chosen: self._tokens(self.features.lengths[chosen]))
         tokens = int(self.features.lengths[largest].max(initial=0))
         return f"step {plan.step}, its largest shard {len(largest)} rows of up to {tokens} tokens,"
+
+    def _tokens(self, lengths: np.ndarray) -> int:
+        """Return the tokens that are computed for a shard, padding included. lengths: of its features."""
+        return padded_tokens(lengths) if self.packer is None else int(lengths.sum())
 
     def _compute(self, plan: StepPlan) -> torch.Tensor:
         """Run forward and backward for this rank's shards; return their losses, each already a share of the mean.
@@ -174,7 +186,7 @@ class Stepper:
             float(stop_requested),
             self.watch.seconds("start", "computed"),
             float(num_tokens),
-            float(sum(map(padded_tokens, lengths))),
+            float(sum(map(self._tokens, lengths))),
             float(peak_memory(self.precision.device)),
             *losses,
         ]

@@ -1,4 +1,4 @@
-"""Leaving out what no head reads changes no logits, of any family it is done for, and nothing in training."""
+"""Leaving out what no head reads changes no logits and no gradients, of any family it is done for."""
 
 from __future__ import annotations
 
@@ -68,16 +68,13 @@ def test_logits_are_those_of_the_whole_layer(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_training_computes_as_before_to_the_bit(family):
-    """With dropout, whose masks would have another shape."""
+def test_gradients_are_those_of_the_whole_layer(family):
     gradients = []
     for model in (classifier(family), leave_out_other_tokens(classifier(family))):
-        model.train()
-        torch.manual_seed(2)
         model(input_ids=IDS, attention_mask=MASK).logits.square().sum().backward()
         gradients.append({name: each.grad for name, each in model.named_parameters()})
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
-    assert tokens_seen(leave_out_other_tokens(classifier(family)), torch.no_grad) == [12, 12, 12]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
+    assert tokens_seen(leave_out_other_tokens(classifier(family)).train(), torch.no_grad) == [12, 12, 1]
 
 
 def test_a_feed_forward_in_slices_is_left_as_it_is():

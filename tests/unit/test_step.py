@@ -11,6 +11,7 @@ import torch
 from reads import Reads
 from ringtune.train import batches, comm, gradient, step
 from test_first_token import IDS, MASK, classifier
+from test_packing import packed
 
 FOLDERS = [Path(__file__).parents[2] / name for name in ("train", "launch", "slurm")]
 #: Not among them: DistributedOptimizer (drops state and defaults, sums over steps, reduces nothing unfrozen later),
@@ -162,7 +163,7 @@ TWO_SHARDS = [np.array([0, 1]), np.array([2, 3])]
 
 @pytest.mark.parametrize("reducer", REDUCERS)
 def test_the_host_reads_a_step_from_its_device_once(reducer):
-    rows, model = Rows(), classifier("bert")
+    rows, model = Rows(), packed("bert")
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     stepper = make_stepper(model, optimizer, REDUCERS[reducer](dict(model.named_parameters()), rows), rows)
     for number in (1, 2):
@@ -186,7 +187,7 @@ def test_the_next_batch_is_built_while_the_device_computes_and_is_the_same(monke
 
 def test_a_batch_that_was_built_for_another_step_is_not_used():
     rows = Rows()
-    several = batches.Batches(rows, rows, torch.device("cpu"), 1, known_masks=True)
+    several = batches.Batches(rows, rows, None, torch.device("cpu"), 1)
     several.prepare(5, 0, TWO_SHARDS[0])
     assert torch.equal(several.get(5, 1, TWO_SHARDS[1])["input_ids"], IDS[2:])
     assert torch.equal(several.get(5, 0, TWO_SHARDS[0])["input_ids"], IDS[:2])  # what was built ahead is gone

@@ -1,0 +1,162 @@
+"""Training speed beside transformers' Trainer, in pairs: ``benchmarks/speed.py [--rounds 5] [--work reviews long]``.
+
+Two ranks of one thread. Every round runs each way once, so that what disturbs the machine disturbs all of them; the
+ratio of a round is that of two runs beside each other, and the table gives the median of the rounds and their range.
+Trainer runs under torchrun with Gloo, by its defaults and by its best settings (rows of like length together, fused
+AdamW), each in fp32 and in bf16. Only ways of the same precision are compared. The first third of the steps of a run is
+left out. Results go to ``benchmarks/results/speed-PROCESSOR.json``, with the rate of matrix products of the machine.
+
+The share of the matrix rate counts the products of forward and backward of real tokens, as ``gpu.py`` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ringtune.launch.demo import fetch
+from ringtune.launch.verify import rank_environment
+from ringtune.train.contract import cache_folder
+
+PARTS = Path(__file__).with_name("speed_parts.py")
+RESULTS = Path(__file__).with_name("results")
+RANKS = 2
+LIMIT_S = 600  # of one run
+#: For each work: rows of a step over all ranks, tokens of a row at most, steps of a run.
+WORKS = {"reviews": (32, 64, 45), "long": (8, 384, 12)}
+WAYS = [f"{who}-{precision}" for precision in ("fp32", "bf16") for who in ("ringtune", "trainer", "trainer-best")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="more flags for ringtune-train")
+    options = parser.parse_args()
+    machine = run([sys.executable, str(PARTS), "machine"])
+    print(json.dumps(machine), flush=True)
+    found: dict[str, Any] = {"machine": machine, "flags": options.flags, "runs": {}}
+    with tempfile.TemporaryDirectory() as temporary:
+        for work in options.work:
+            place = Path(temporary) / work
+            prepare(place, work)
+            runs: list[dict[str, Any]] = []
+            for number in range(options.rounds):
+                runs.append({way: measure(place, work, way, options.flags) for way in options.ways})
+                words = ", ".join(f"{way} {each['rows_per_s']:.1f}" for way, each in runs[-1].items())
+                print(f"{work}, round {number + 1}, rows/s: {words}", flush=True)
+            found["runs"][work] = runs
+    RESULTS.mkdir(exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", machine["processor"].lower()).strip("-")
+    path = RESULTS / f"speed-{name}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{table(found)}\nwritten to {path}")
+
+
+def prepare(place: Path, work: str) -> None:
+    """Put model and rows of a work into a folder."""
+    place.mkdir()
+    demo = fetch(cache_folder())
+    if work == "reviews":
+        (place / "model").symlink_to(demo / "model")
+        (place / "rows.csv").symlink_to(demo / "train.csv")
+        return
+    run([sys.executable, str(PARTS), "prepare", str(place), str(demo)])
+
+
+def measure(place: Path, work: str, way: str, flags: list[str]) -> dict[str, Any]:
+    """Return rows/s of one run, and the tokens of a row."""
+    batch, length, steps = WORKS[work]
+    who, _, precision = way.rpartition("-")
+    facts = {"batch": batch, "length": length, "steps": steps, "bf16": precision == "bf16", "way": who}
+    if who != "ringtune":
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS), "--standalone"]
+        return run([*command, str(PARTS), "trainer", str(place), json.dumps(facts)])
+    settings: dict[str, object] = {
+        "model_name_or_path": place / "model",
+        "train_file": place / "rows.csv",
+        "output_dir": place / way,
+        "cache_dir": place / "cache",
+        "overwrite_output_dir": "true",
+        "max_seq_length": length,
+        "global_batch_size": batch,
+        "max_steps": steps,
+        "bf16": str(facts["bf16"]).lower(),
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "do_eval": "false",
+        "report_to": "none",
+        "disable_tqdm": "true",
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    command = ["mpirun", "-np", str(RANKS), "--bind-to", "none", sys.executable, "-m", "ringtune.train.cli"]
+    run([*command, *words, *flags], reads=False)
+    records = [json.loads(line) for line in (place / way / "metrics.jsonl").read_text().splitlines()]
+    trained = [each for each in records if each["event"] == "train"][steps // 3 :]
+    seconds = sum(each["num_tokens"] / each["tokens_per_s"] for each in trained)
+    return {
+        "rows_per_s": batch * len(trained) / seconds,
+        "tokens_per_row": sum(each["num_tokens"] for each in trained) / len(trained) / batch,
+        "padding_share": statistics.fmean(each["padding_share"] for each in trained),
+        "rank_balance": statistics.fmean(each["rank_balance"] for each in trained),
+        "comm_s": statistics.median(each["comm_s"] for each in trained),
+        "step_s": seconds / len(trained),
+    }
+
+
+def run(command: list[str], *, reads: bool = True) -> dict[str, Any]:
+    """Run a command with one thread a rank; return the JSON of its last line."""
+    env = {**rank_environment(os.environ), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    if done.returncode:
+        sys.exit(
+            f"{' '.join(command[:6])} ...: exit code {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
+        )
+    return dict(json.loads(done.stdout.splitlines()[-1])) if reads else {}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the ratios, as a table of Markdown. **Pure.**"""
+    lines = [
+        "| work | precision | ringtune rows/s | x Trainer's best | x its defaults | share of the matrix rate |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for work, runs in found["runs"].items():
+        for precision in ("fp32", "bf16"):
+            mine = f"ringtune-{precision}"
+            if mine not in runs[0]:
+                continue
+            cells = [f"{statistics.median(each[mine]['rows_per_s'] for each in runs):.1f}"]
+            for peer in (f"trainer-best-{precision}", f"trainer-{precision}"):
+                ratios = [each[mine]["rows_per_s"] / each[peer]["rows_per_s"] for each in runs if peer in each]
+                cells.append(
+                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})" if ratios else "-"
+                )
+            share = statistics.median(share_of_rate(each[mine], work, precision, found["machine"]) for each in runs)
+            lines.append(f"| {work} | {precision} | {' | '.join(cells)} | {share:.0%} |")
+    return "\n".join(lines)
+
+
+def share_of_rate(measured: dict[str, float], work: str, precision: str, machine: dict[str, Any]) -> float:
+    """Return the share of the matrix rate of two cores that the products of real tokens took. **Pure.**
+
+    6 x parameters behind the embeddings x tokens, and 12 x layers x hidden size x tokens^2 of each row for attention
+    (Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1).
+    """
+    hidden, layers, inner = {"reviews": (384, 6, 1536), "long": (768, 12, 3072)}[work]
+    parameters, tokens = layers * (4 * hidden * hidden + 2 * hidden * inner), measured["tokens_per_row"]
+    per_row = 6 * parameters * tokens + 12 * layers * hidden * tokens**2
+    return measured["rows_per_s"] * per_row / (RANKS * machine[f"{precision}_gflops"] * 1e9)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Attention of packed rows, each by itself, through transformers' attention interface.
+
+A model that takes it is given packed batches, or padded ones that it packs itself: see `take_packed_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from ringtune.train.first_token import has_cut
+from ringtune.train.packing import MASK, PACKING, Group, Packer, Packing, current
+from torch import nn
+
+NAME = "ringtune"  # of this attention among those of transformers
+#: Model types whose tokens work by themselves but in attention, which is that of transformers' interface.
+PACKED_TYPES = (
+    "albert",
+    "bert",
+    "camembert",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "roberta",
+    "xlm-roberta",
+)
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Return whether a packed row gives what the row alone gives: tested for each of `PACKED_TYPES`."""
+    config: Any = model.config
+    return (
+        config.model_type in PACKED_TYPES
+        and config._attn_implementation == "sdpa"
+        and not getattr(config, "is_decoder", False)
+        and not getattr(config, "chunk_size_feed_forward", 0)  # transformers would cut the packed row into slices
+        and getattr(config, "classifier_pooling", "cls") == "cls"  # and not the mean over a padded batch
+        and has_cut(model)
+    )
+
+
+def take_packed_rows(model: nn.Module) -> None:
+    """Let a model take packed batches; a padded one that it is given is packed first.
+
+    Its head must be given the first tokens of the rows, as `ringtune.train.first_token` does.
+    """
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _no_mask)
+    model.set_attn_implementation(NAME)  # type: ignore[operator]
+    model.register_forward_pre_hook(_begin, with_kwargs=True)
+    model.register_forward_hook(_end, always_call=True)
+
+
+def packer_of(model: nn.Module, device: torch.device, autocast: torch.dtype | None) -> Packer | None:
+    """Return the packer of a model's batches; None for one whose batches stay padded.
+
+    On a GPU, in a format that it has a kernel for, attention takes rows of any length without groups.
+    """
+    if getattr(getattr(model, "config", None), "_attn_implementation", "") != NAME:
+        return None
+    config: Any = model.config
+    fits = config.hidden_size // config.num_attention_heads % 8 == 0
+    takes_any = device.type == "cuda" and autocast in (torch.float16, torch.bfloat16) and fits
+    return Packer.of(model, grouped=not takes_any)
+
+
+def _no_mask(**_facts: Any) -> None:
+    """Return no mask: the packing says what belongs together."""
+
+
+def _begin(model: nn.Module, words: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Take the packing out of a model's inputs."""
+    packed = dict(inputs) if PACKING in inputs else Packer.of(model).pack(_with_mask(inputs))
+    current.set(packed.pop(PACKING))
+    return words, packed
+
+
+def _with_mask(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    return inputs if inputs.get(MASK) is not None else {**inputs, MASK: torch.ones_like(inputs["input_ids"])}
+
+
+def _end(_model: nn.Module, _words: tuple[Any, ...], _output: Any) -> None:
+    current.set(None)
+
+
+def attend(
+    _module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _mask: None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return the attention of each packed row, [1, T, heads, D], and no weights, as transformers' interface wants it.
+
+    query, key, value: [1, heads, T, D]. sliding_window: a token sees those nearer than that; None: all of its row.
+    """
+    packing = current.get()
+    assert packing is not None
+    several = [each[0].transpose(0, 1) for each in (query, key, value)]  # [T, heads, D]
+    if packing.groups:
+        found = torch.cat([_of_group(each, several, dropout, scaling, sliding_window) for each in packing.groups])
+    else:
+        found = _of_any_lengths(packing, several, dropout, scaling, sliding_window)
+    return found[None], None
+
+
+def _of_group(
+    group: Group,
+    several: list[torch.Tensor],
+    dropout: float,
+    scaling: float | None,
+    sliding_window: int | None,
+) -> torch.Tensor:
+    """Return the attention of a group of rows, [tokens of the group, heads, D]."""
+    query, key, value = (_padded(group, each) for each in several)
+    mask = group.is_real
+    if sliding_window is not None and group.longest > sliding_window:
+        places = torch.arange(group.longest, device=query.device)
+        is_near = (places[:, None] - places).abs() < sliding_window  # [L, L]
+        mask = is_near if mask is None else mask & is_near
+    found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    flat = found.transpose(1, 2).flatten(0, 1)  # [b * L, heads, D]
+    return flat if group.tokens is None else flat.index_select(0, group.tokens)
+
+
+def _padded(group: Group, tokens: torch.Tensor) -> torch.Tensor:
+    """Return a group's part of [T, heads, D], [b, heads, L, D]."""
+    mine = tokens[group.start : group.stop]
+    if group.places is not None:
+        mine = mine.index_select(0, group.places)
+    return mine.unflatten(0, (group.num_rows, group.longest)).transpose(1, 2)
+
+
+def _of_any_lengths(
+    packing: Packing, several: list[torch.Tensor], dropout: float, scaling: float | None, sliding_window: int | None
+) -> torch.Tensor:
+    """Return the attention of all rows by the flash kernel, which takes rows of any length, [T, heads, D].
+
+    It is called below ``torch.nn.attention.varlen``, which leaves out dropout.
+    """
+    window = (None, None) if sliding_window is None else (sliding_window - 1, sliding_window - 1)
+    return torch.ops.aten._flash_attention_forward(
+        *several,
+        packing.bounds,
+        packing.bounds,
+        packing.longest,
+        packing.longest,
+        dropout,
+        False,  # not causal
+        False,  # no debug mask
+        scale=scaling,
+        window_size_left=window[0],
+        window_size_right=window[1],
+    )[0]

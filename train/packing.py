@@ -1,0 +1,184 @@
+"""Rows of a batch one behind the other instead of padded: everything but attention works on real tokens only.
+
+A packed batch is one row of all tokens, [1, T], whose positions start again with each of its rows. What belongs
+together is written in a `Packing`, by which attention works on each row by itself (`ringtune.train.attention`). On the
+CPU, rows of like length are a group: its attention is computed together, padded to its longest row.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from ringtune.train.tokens import IDS, TYPES
+from torch import nn
+
+MASK, POSITIONS, PACKING = "attention_mask", "position_ids", "packing"
+#: What a group of its own costs, in attention scores (a row of L tokens has L x L of them, for each head): the ten or
+#: so operations that it starts in every layer. Measured with a model of 12 heads on two kinds of CPU.
+GROUP_COST = 2500
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring rows of a packed batch whose attention is computed together. b rows, padded to L tokens."""
+
+    start: int  # its first token among the T
+    stop: int
+    num_rows: int  # b
+    longest: int  # L
+    places: torch.Tensor | None  # int64 [b * L]: the token, from `start` on, at each place; None: all have L tokens
+    is_real: torch.Tensor | None  # bool [b, 1, 1, L]: whether a token, not padding, is at the place
+    tokens: torch.Tensor | None  # int64 [stop - start]: the place of each token
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the rows of a packed batch are."""
+
+    first: torch.Tensor  # int64 [B]: where each row's first token is among the T
+    bounds: torch.Tensor  # int32 [B + 1]: the same, and the end
+    longest: int  # tokens of the longest row
+    groups: tuple[Group, ...]  # none where a kernel takes rows of any length
+
+    def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Packing:
+        """Return it with all its tensors moved."""
+
+        def moved_too(each: torch.Tensor | None) -> torch.Tensor | None:
+            return None if each is None else move(each)
+
+        groups = tuple(
+            replace(
+                each,
+                places=moved_too(each.places),
+                is_real=moved_too(each.is_real),
+                tokens=moved_too(each.tokens),
+            )
+            for each in self.groups
+        )
+        return replace(self, first=move(self.first), bounds=move(self.bounds), groups=groups)
+
+
+#: Of the batch that this thread computes; None for a padded one. Threads of a prediction share the model, so that it
+#: cannot be kept there.
+current: ContextVar[Packing | None] = ContextVar("packing", default=None)
+
+
+def packing_of(lengths: np.ndarray, *, grouped: bool = True) -> Packing:
+    """Return where rows of these lengths are. **Pure.** lengths: int [B], tokens of each row, at least one."""
+    bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    groups = tuple(_group(bounds[start : stop + 1]) for start, stop in group_rows(lengths)) if grouped else ()
+    return Packing(
+        first=torch.from_numpy(bounds[:-1].copy()),
+        bounds=torch.from_numpy(bounds.astype(np.int32)),
+        longest=int(lengths.max(initial=0)),
+        groups=groups,
+    )
+
+
+def _group(bounds: np.ndarray) -> Group:
+    """Return the group of rows that lie between these bounds."""
+    lengths = np.diff(bounds)
+    longest = int(lengths.max())
+    shape = {"start": int(bounds[0]), "stop": int(bounds[-1]), "num_rows": len(lengths), "longest": longest}
+    if (lengths == longest).all():
+        return Group(**shape, places=None, is_real=None, tokens=None)
+    columns = np.arange(longest)
+    is_real = columns < lengths[:, None]
+    # A place without a token repeats the row's last one: it is masked as a key, and nobody reads it as a query.
+    places = (bounds[:-1] - bounds[0])[:, None] + np.minimum(columns, lengths[:, None] - 1)
+    return Group(
+        **shape,
+        places=torch.from_numpy(places.reshape(-1)),
+        is_real=torch.from_numpy(is_real[:, None, None, :]),
+        tokens=torch.from_numpy(np.flatnonzero(is_real)),
+    )
+
+
+def group_rows(lengths: np.ndarray) -> list[tuple[int, int]]:
+    """Return the neighbouring rows, as (start, stop), whose attention is cheapest computed together. **Pure.**
+
+    lengths: int [B]. A group of b rows costs b x L x L scores, L its longest row, and `GROUP_COST`. Runs of rows of one
+    length are never parted. With the cheapest split of the first runs known, that of one more is found by trying each
+    start of the last group (dynamic programming over R runs, R x R additions).
+    """
+    ends = np.concatenate([np.flatnonzero(np.diff(lengths)) + 1, [len(lengths)]]) if len(lengths) else np.empty(0, int)
+    starts = np.concatenate([[0], ends[:-1]])
+    cheapest, cuts = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, dtype=np.int64)
+    for stop in range(1, len(ends) + 1):
+        # The longest row of the runs first..stop, for each first: the largest from the back.
+        longest = np.maximum.accumulate(lengths[starts[:stop]][::-1])[::-1].astype(np.float64)
+        costs = cheapest[:stop] + (ends[stop - 1] - starts[:stop]) * longest**2 + GROUP_COST
+        cuts[stop] = np.argmin(costs)
+        cheapest[stop] = costs[cuts[stop]]
+    groups = []
+    stop = len(ends)
+    while stop > 0:
+        groups.append((int(starts[cuts[stop]]), int(ends[stop - 1])))
+        stop = int(cuts[stop])
+    return groups[::-1]
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Packs the batches of a model."""
+
+    hidden_size: int  # of the model
+    padding_token: int | None  # of one that counts its positions from it, as RoBERTa; None: they start at 0
+    takes_types: bool
+    grouped: bool = True  # whether attention needs groups
+
+    @classmethod
+    def of(cls, model: nn.Module, *, grouped: bool = True) -> Packer:
+        """Return the packer of a model whose rows can be packed."""
+        config: Any = model.config
+        body: Any = model.base_model
+        table = getattr(body.embeddings, "position_embeddings", None)
+        takes_types = TYPES in inspect.signature(body.forward).parameters
+        return cls(
+            hidden_size=int(config.hidden_size),
+            padding_token=getattr(table, "padding_idx", None),
+            takes_types=takes_types and getattr(config, "type_vocab_size", 0) > 0,
+            grouped=grouped,
+        )
+
+    def costs(self, lengths: np.ndarray) -> np.ndarray:
+        """Return what rows cost to compute, int64 [B], as multiples of each other. lengths: int [B], their tokens.
+
+        A layer of a BERT takes 24 H^2 multiplications and additions for a token, H its hidden size, and 4 H L for its
+        attention to the L tokens of its row (Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on
+        GPU Clusters Using Megatron-LM", appendix).
+        """
+        tokens = lengths.astype(np.int64)
+        return tokens * (6 * self.hidden_size + tokens)
+
+    def pack(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a padded batch of the host as a packed one, with its `Packing`.
+
+        batch: ``attention_mask`` [B, T], 1 for real tokens, other token columns [B, T], and what there is for each row.
+        """
+        mask = batch[MASK].bool()
+        columns = {name: each for name, each in batch.items() if name != MASK and each.shape[:2] == mask.shape}
+        columns[POSITIONS] = self._positions(batch[IDS], mask)
+        if self.takes_types and TYPES not in columns:
+            columns[TYPES] = torch.zeros_like(batch[IDS])
+        packed = {name: each[mask][None] for name, each in columns.items()}
+        others = {name: each for name, each in batch.items() if name not in columns and name != MASK}
+        lengths = mask.sum(dim=1).numpy()
+        return {**others, **packed, PACKING: packing_of(lengths, grouped=self.grouped)}
+
+    def _positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return each token's position in its row, int64 [B, T].
+
+        Models of RoBERTa's family count those tokens that are not the padding token, from the number behind it
+        (transformers' ``create_position_ids_from_input_ids``).
+        """
+        if self.padding_token is None:
+            return mask.cumsum(dim=1) - 1
+        counts = (ids != self.padding_token) & mask
+        return counts.cumsum(dim=1) * counts + self.padding_token
