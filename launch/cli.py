@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ringtune.launch import cuda, environment
+from ringtune.launch import environment, flags
 from ringtune.launch.parser import Parser
-from ringtune.launch.plan import Ssh
 from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError
 
 
@@ -47,7 +45,7 @@ def _parser() -> Parser:
     horovod.add_argument("--cpu", action="store_true", help="build for CPUs only, even if torch knows CUDA")
     horovod.add_argument(
         "--cuda-arch",
-        type=_capabilities,
+        type=flags.capabilities,
         default=(),
         metavar="80,90",
         help="compute capabilities to build for (default: those of the GPUs present, else all that torch has)",
@@ -55,11 +53,12 @@ def _parser() -> Parser:
     horovod.add_argument("--dry-run", action="store_true", help="show what would be done and do nothing")
     horovod.add_argument("--force", action="store_true", help="build even if the cache has the wheel")
     horovod.add_argument("--cache-dir", type=Path, help="default: $RINGTUNE_CACHE or ~/.cache/ringtune")
-    horovod.add_argument("--jobs", type=_count, help="compilers at once (default: one per core)")
+    horovod.add_argument("--jobs", type=flags.count, help="compilers at once (default: one per core)")
     horovod.add_argument("--no-verify", action="store_true", help="leave out the verification")
     horovod.set_defaults(run=_horovod)
     _add_run(commands)
     _add_doctor(commands)
+    _add_tune(commands)
     completion = commands.add_parser(
         "completion",
         help="print tab completion",
@@ -77,56 +76,6 @@ def _complete(parser: argparse.ArgumentParser, shell: str) -> int:
     return EXIT_FINISHED
 
 
-def _seconds(text: str) -> float:
-    """Return a time above 0. Raises ValueError, from which argparse makes its message."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value
-
-
-def _count(text: str) -> int:
-    """Return a whole number from 1. Raises ValueError, from which argparse makes its message."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _capabilities(text: str) -> tuple[int, ...]:
-    """Return compute capabilities. Raises ValueError, from which argparse makes its message."""
-    found = cuda.capabilities(text)
-    if not found:
-        raise ValueError
-    return found
-
-
-def _port(text: str) -> int:
-    """Return a TCP port. Raises ValueError, from which argparse makes its message."""
-    value = int(text)
-    if not 1 <= value <= 65535:
-        raise ValueError
-    return value
-
-
-# argparse puts the functions' names into its messages: "argument --jobs: invalid count (from 1) value: '0'".
-_seconds.__name__, _count.__name__, _port.__name__ = "time in seconds (above 0)", "count (from 1)", "port (1 to 65535)"
-
-
-def _add_hosts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-H", "--hosts", help="a:2,b:2 or n[01-03]:4")
-    parser.add_argument("--hostfile", type=Path, help="one 'host slots=N' a line")
-    parser.add_argument("--launcher", choices=("auto", "horovodrun", "mpirun", "srun"), default="auto")
-    parser.add_argument("--network-interface", metavar="NAME", help="default: by the routes between the hosts")
-    parser.add_argument("-p", "--ssh-port", type=_port, metavar="PORT")
-    parser.add_argument("-i", "--ssh-identity-file", metavar="FILE")
-    parser.add_argument("--ssh-config", metavar="FILE")
-
-
-def _ssh(options: argparse.Namespace) -> Ssh:
-    return Ssh(options.ssh_port, options.ssh_identity_file, options.ssh_config)
-
-
 def _add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor",
@@ -135,7 +84,7 @@ def _add_doctor(commands: Any) -> None:
         "folders, and the latency and ring-allreduce bandwidth of the links between them.",
         epilog="exit codes: 0 nothing found, 1 something would hurt a run (reported with what to do), 2 wrong usage",
     )
-    _add_hosts(doctor)
+    flags.add_hosts(doctor)
     doctor.add_argument(
         "--folder", type=Path, action="append", help="where runs are written (default: here); must be shared"
     )
@@ -150,18 +99,14 @@ def _doctor(options: argparse.Namespace) -> int:
 
     request = LaunchRequest(
         (),
-        None if _names_hosts(options) else 1,
+        None if flags.names_hosts(options) else 1,
         hosts=options.hosts,
         hostfile=options.hostfile,
         launcher=options.launcher,
-        ssh=_ssh(options),
+        ssh=flags.ssh(options),
         interface=options.network_interface,
     )
     return doctor.examine(request, options.folder or [Path.cwd()], as_json=options.json, quick=options.quick)
-
-
-def _names_hosts(options: argparse.Namespace) -> bool:
-    return bool(options.hosts or options.hostfile or "SLURM_JOB_NODELIST" in os.environ)
 
 
 def _add_run(commands: Any) -> None:
@@ -179,7 +124,7 @@ def _add_run(commands: Any) -> None:
         behind="flags of the program come after --",
     )
     run.add_argument("-np", "--num-proc", type=int, metavar="N", help="ranks (default: all slots of the hosts)")
-    _add_hosts(run)
+    flags.add_hosts(run)
     run.add_argument("--controller", choices=("mpi", "gloo"), help="default: mpi, under srun gloo")
     run.add_argument("--dry-run", action="store_true", help="show rank table, environment and command; start nothing")
     run.add_argument("--output-dir", type=Path, metavar="DIR", help="keep the output of each rank in a file of its own")
@@ -193,64 +138,22 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument("--no-bind", action="store_true", help="do not bind ranks to cores")
     run.add_argument("--no-ring", action="store_true", help="leave the choice of MPI's allreduce to Open MPI")
-    _add_srun_options(run)
-    _add_timeouts(run)
+    flags.add_srun_options(run)
+    flags.add_timeouts(run)
     run.add_argument("--no-check", action="store_true", help="do not check the hosts first")
     run.add_argument("-v", "--verbose", action="store_true", help="show the command line")
-    _add_horovod_settings(run)
+    flags.add_horovod_settings(run)
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
-
-
-def _add_srun_options(run: argparse.ArgumentParser) -> None:
-    run.add_argument(
-        "--srun-mpi", metavar="PLUGIN", help="MPI plugin of srun (default: none, with --controller mpi pmix)"
-    )
-    run.add_argument(
-        "--srun-option",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="one more option of srun, such as --srun-option=--container-image=FILE",
-    )
-
-
-def _add_timeouts(run: argparse.ArgumentParser) -> None:
-    run.add_argument(
-        "--start-timeout", type=_seconds, default=120.0, metavar="S", help="seconds for all ranks to start (120)"
-    )
-    run.add_argument(
-        "--stop-timeout",
-        type=_seconds,
-        default=90.0,
-        metavar="S",
-        help="seconds for the ranks to end after SIGTERM or Ctrl-C (90)",
-    )
-
-
-def _add_horovod_settings(run: argparse.ArgumentParser) -> None:
-    horovod = run.add_argument_group("Horovod", "as horovodrun spells them")
-    for each in environment.HOROVOD_SETTINGS:
-        if each.kind is bool:
-            horovod.add_argument(f"--{each.flag}", action="store_true", help=each.help)
-        else:
-            horovod.add_argument(
-                f"--{each.flag}",
-                type=each.kind,
-                metavar="N" if each.kind is not str else "VALUE",
-                choices=each.choices,
-                help=each.help,
-            )
 
 
 def _run(options: argparse.Namespace) -> int:
     from ringtune.launch import run
     from ringtune.launch.job import Timeouts
 
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
     return run.run(
         run.LaunchRequest(
-            command=tuple(command),
+            command=tuple(_behind_dashes(options.command)),
             num_proc=options.num_proc,
             hosts=options.hosts,
             hostfile=options.hostfile,
@@ -258,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
             controller=options.controller,
             srun_mpi=options.srun_mpi,
             srun_options=tuple(options.srun_option),
-            ssh=_ssh(options),
+            ssh=flags.ssh(options),
             interface=options.network_interface,
             carried=tuple(options.carried),
             settings=environment.horovod_settings(vars(options)),
@@ -271,6 +174,69 @@ def _run(options: argparse.Namespace) -> int:
             verbose=options.verbose,
         )
     )
+
+
+def _add_tune(commands: Any) -> None:
+    tune = commands.add_parser(
+        "tune",
+        help="measure how a run of ringtune-train is computed fastest",
+        usage="%(prog)s [-np N] [-H a:2,b:2 | --hostfile FILE] [options] -- ringtune-train FLAGS",
+        description="Measure, in real launches of a few steps with the run's own model and rows, ranks x threads per "
+        "host, shards per rank, fp16 on the wire, and Horovod's fusion threshold and cycle time; write the best as "
+        "YAML for ringtune-train --config, with how to launch it, and keep it for this kind of machine. Each step has "
+        "the same rows in all of them; what FLAGS fix is left as it is.",
+        epilog="exit codes: 0 found, 1 no trial gave a time, 2 wrong usage, 130 interrupted",
+        behind="flags of ringtune-train come after --",
+    )
+    tune.add_argument("-np", "--num-proc", type=flags.count, metavar="N", help="ranks (default: it is tuned)")
+    flags.add_hosts(tune)
+    tune.add_argument("--controller", choices=("mpi", "gloo"), help="as of ringtune-launch run")
+    tune.add_argument("-x", action="append", default=[], metavar="NAME[=VALUE]", dest="carried", help="likewise")
+    tune.add_argument("--budget", type=flags.seconds, default=300.0, metavar="S", help="seconds for all trials (300)")
+    tune.add_argument("--steps", type=flags.count, default=12, metavar="N", help="steps measured in a trial (12)")
+    tune.add_argument("--warm-up", type=flags.count, default=4, metavar="N", help="steps before them (4)")
+    tune.add_argument("--output", type=Path, default=Path("tuned.yaml"), metavar="FILE", help="default: tuned.yaml")
+    tune.add_argument("--scratch", type=Path, metavar="DIR", help="shared by all hosts; default: beside output_dir")
+    tune.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: $RINGTUNE_CACHE or ~/.cache/ringtune")
+    tune.add_argument("--again", action="store_true", help="measure even if the result is known")
+    tune.add_argument("--dry-run", action="store_true", help="list the trials; start nothing")
+    tune.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    tune.set_defaults(run=_tune)
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from ringtune.launch import tune
+    from ringtune.launch.run import LaunchRequest
+
+    request = LaunchRequest(
+        command=tuple(_behind_dashes(options.command)),
+        num_proc=options.num_proc,
+        hosts=options.hosts,
+        hostfile=options.hostfile,
+        launcher=options.launcher,
+        controller=options.controller,
+        ssh=flags.ssh(options),
+        interface=options.network_interface,
+        carried=tuple(options.carried),
+    )
+    return tune.tune(
+        tune.TuneRequest(
+            launch=request,
+            shared_flags=tuple(flags.shared(options)),
+            budget_s=options.budget,
+            steps=options.steps,
+            warm_up=options.warm_up,
+            output=options.output,
+            scratch=options.scratch,
+            cache=options.cache_dir,
+            again=options.again,
+            dry_run=options.dry_run,
+        )
+    )
+
+
+def _behind_dashes(words: Sequence[str]) -> Sequence[str]:
+    return words[1:] if words[:1] == ["--"] else words
 
 
 def _horovod(options: argparse.Namespace) -> int:

@@ -66,8 +66,8 @@ class Report:
     answered_at: float = 0.0  # when its answer came, by the same clock
 
 
-def check(plan: LaunchPlan) -> None:
-    """Raise a UsageError that names every host on which the plan's ranks cannot start, and why."""
+def check(plan: LaunchPlan) -> list[Report]:
+    """Return a report on every host. Raises a UsageError that names those on which ranks cannot start, and why."""
     program = plan.command[plan.command.index("--") + 1]
     reports = probe_hosts(plan, [], program=program)
     problems = [f"{report.host}: {report.error} ({report.todo})" for report in reports if report.facts is None]
@@ -84,6 +84,7 @@ def check(plan: LaunchPlan) -> None:
             legal="reachable hosts with one environment",
             todo="fix them, or leave them out; --no-check starts anyway",
         )
+    return reports
 
 
 def differences(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ringtune.launch.control import interface_of, own_address_towards
+from ringtune.launch.cores import topology
 
 #: Packages whose versions must be the same on all hosts.
 PACKAGES = (
@@ -49,6 +50,8 @@ def facts(folders: list[str], token: str = "", program: str = "", towards: str =
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "num_cpus": len(os.sched_getaffinity(0)),
+        "num_cores": sum(map(len, topology(os.sched_getaffinity(0)))),
+        "processor": _processor(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": gpus(),
         "link_speed": _link_speed(towards),
@@ -64,6 +67,16 @@ def gpus() -> list[str]:
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+
+
+def _processor() -> str:
+    """Return the name of the processor, as Linux knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _link_speed(towards: str) -> float:

@@ -194,7 +194,7 @@ class Keeper:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         except OSError as error:
             self.channel.send(err=f"{self.command[0]}: {error.strerror}")
@@ -257,7 +257,7 @@ class Keeper:
         return str(self.channel.connection.getsockname()[0])
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Let the kernel kill the new process when the supervisor ends, in any way (prctl(2), PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -42,7 +43,8 @@ class PeerFailed(Exception):
 class Comm:
     """The ranks of the job. Start one per process and close it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timeline: bool = False) -> None:
+        """timeline: whether `start_timeline` will be called."""
         import horovod.torch as hvd
         from horovod.common.exceptions import HorovodInternalError
 
@@ -57,6 +59,11 @@ class Comm:
         # A collective of GPU tensors ends for the host when it is enqueued; the GPU's own stream waits for it by an
         # event. (Horovod 0.28.1, gpu_operations.cc. It holds for work on the default stream, as all here is.)
         os.environ.setdefault("HOROVOD_ENABLE_ASYNC_COMPLETION", "1")
+        # Only a Horovod that is told so before it starts records when it is asked to. A file that the user names
+        # is written from the start, and stays the user's.
+        if timeline:
+            os.environ.setdefault("HOROVOD_TIMELINE", "DYNAMIC")
+        self.records = timeline and os.environ["HOROVOD_TIMELINE"] == "DYNAMIC"
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
@@ -183,6 +190,18 @@ class Comm:
         """
         found = self.work_together(lambda: work() if self.rank == 0 else None, stop, name)
         return self.share(found, f"{name}/value")
+
+    # What Horovod does, recorded
+
+    def start_timeline(self, path: Path) -> None:
+        """Record what Horovod does from now on in a file, on rank 0; elsewhere there is none."""
+        if self.records and self.rank == 0:
+            self.hvd.start_timeline(str(path))
+
+    def stop_timeline(self) -> None:
+        """Finish the file of `start_timeline`."""
+        if self.records and self.rank == 0:
+            self.hvd.stop_timeline()
 
     def close(self) -> None:
         """Leave the job in step with the other ranks. **Collective.**"""

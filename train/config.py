@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringtune.train import csv_rule, decay, flags, huggingface, implied
+from ringtune.train import csv_rule, decay, flags, huggingface, implied, interval
 from ringtune.train.contract import UsageError
 from ringtune.train.flags import free
 
@@ -173,6 +173,8 @@ class TrainConfig:
     """Start afresh in an output_dir that holds an earlier run; what ringtune wrote there is removed."""
     log_row_ids: bool = free(False)
     """Record which rows every step consumed, as gathered from the ranks."""
+    profile_steps: str | None = free(None)
+    """A:B, record steps A to B, counted from 1: a trace for each rank in output_dir/profile, for Perfetto."""
     report_to: Literal["tensorboard", "none"] = free("tensorboard")
     """Where curves go beside metrics.jsonl."""
     disable_tqdm: bool = free(False)
@@ -233,6 +235,7 @@ def check(config: TrainConfig) -> None:
         ),
     )
     _check_cadence(config)
+    interval.steps(config.profile_steps, "--profile_steps")
     csv_rule.require_delimiter(config.csv_delimiter)
     decay.check_settings(config.lr_scheduler_type, config.lr_scheduler_kwargs or {}, config.learning_rate)
     fractions = ("warmup_ratio", "label_smoothing_factor", "dropout", "adam_beta1", "adam_beta2")

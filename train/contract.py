@@ -31,6 +31,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
+PROFILE_DIR = "profile"
 CHECKPOINT_PREFIX = "checkpoint-"
 BEST_LINK = "best"
 FINISHED_FILE = "finished.json"

@@ -51,6 +51,21 @@ def leave_out_cudnn_attention(device: torch.device) -> None:
         torch.backends.cuda.enable_cudnn_sdp(False)
 
 
+def choose_kernels(device: torch.device, *, exact: bool, tf32: bool) -> None:
+    """Set what torch computes with: TF32 if asked for; in exact mode no GPU kernel that adds in an order of its own.
+
+    (PyTorch's notes on reproducibility.) New tensors are not filled, which is for finding reads of memory that nothing
+    wrote, and would cost a pass over each.
+    """
+    leave_out_cudnn_attention(device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    if exact:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_deterministic_debug_mode("error")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 def require_nccl(comm: Comm) -> None:
     """Raise UsageError for several ranks with a Horovod that cannot sum what lies on GPUs."""
     if comm.size > 1 and not comm.has_nccl:

@@ -19,10 +19,12 @@ from ringtune.train.due import Schedule
 from ringtune.train.evaluate import Predictions, predict_features
 from ringtune.train.journal import Journal, closing_message, write_predictions
 from ringtune.train.order import DataOrder
+from ringtune.train.profiler import Profiler
 from ringtune.train.saver import Saver, versions
 from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import is_better
 from ringtune.train.shards import shards_of_rank
+from ringtune.train.span import span
 from ringtune.train.step import Stepper, StepPlan, StepResult
 from ringtune.train.stop import StopFlag
 from ringtune.train.tables import Tables
@@ -53,6 +55,7 @@ class Loop:
         self.total_steps = self.due.total_steps
         self.peak_memory = 0  # bytes, as in StepResult
         self.step = self.resumed.step if self.resumed else 0  # updates done
+        self.profiler = Profiler(self.config.profile_steps, self.folder, self.comm)
         self.best = self.resumed.best if self.resumed else Best()
         if self.resumed:
             self.stepper.scaler.load_state_dict(dict(self.resumed.loss_scaler))
@@ -69,6 +72,7 @@ class Loop:
             bar=not self.config.disable_tqdm,
             metrics=self.resumed.metrics if self.resumed else None,
         )
+        self.profiler.report_missed(self.step, self.journal.report)
         if not can_link:
             self.journal.report(f"{self.folder}: no symbolic links here; which checkpoint is best is in finished.json")
 
@@ -78,21 +82,27 @@ class Loop:
             if self.resumed and self.due.evaluate_again(self.step, self.resumed.total_steps):
                 self._evaluate()
             while self.step < self.total_steps and not self._out_of_patience():
+                self.profiler.begin(self.step + 1)
                 plan = self.plan(self.step)
                 started = time.perf_counter()
                 result = self.stepper.take(plan, self.stop.is_set(), self._upcoming())
                 self.step += 1
                 self.peak_memory = result.peak_memory
-                self._log(plan, result, time.perf_counter() - started)
+                with span("log"):
+                    self._log(plan, result, time.perf_counter() - started)
                 # Not by this rank's own flag: a signal may have come to it alone since the ranks agreed.
                 if self.due.save(self.step) or result.stop_requested:
-                    self.saver.save(self._state())
+                    with span("save"):
+                        self.saver.save(self._state())
                 if result.stop_requested:
                     raise StopRequested
                 if self.due.evaluate(self.step):
-                    self._evaluate()
+                    with span("evaluate"):
+                        self._evaluate()
+                self.profiler.end(self.step, self.journal.report)
             return self._finish()
         except StopRequested:
+            self.profiler.finish(self.journal.report)
             self.saver.settle()
             self.journal.report(
                 f"stopped on request after step {self.step} of {self.total_steps}; the same command goes on from there"
@@ -191,6 +201,7 @@ class Loop:
 
     def _finish(self) -> int:
         """Leave the final model where the Hugging Face Trainer would, and report it. **Collective.**"""
+        self.profiler.finish(self.journal.report)  # early stopping ends a run before its last step
         self.saver.settle()
         if self.config.load_best_model_at_end and self.best.step:
             self.saver.load_best(self.best.step)

@@ -60,7 +60,7 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
     comm = None
     reports = True
     try:
-        comm = Comm()
+        comm = Comm(timeline=getattr(settings, "profile_steps", None) is not None)
         code = work(settings, comm, stop, dry_run=dry_run)
     except PeerFailed as failed:
         code, reports = failed.exit_code, False
@@ -123,3 +123,4 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # of torch's profiler; 5 prints that it starts and stops

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import batching, checkpoint, model, rundir, task
+from ringtune.train import batching, checkpoint, interval, model, rundir, task
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_FINISHED, TASK_FILE, UsageError
-from ringtune.train.device import leave_out_cudnn_attention
+from ringtune.train.device import choose_kernels
 from ringtune.train.due import Schedule
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer, Reducer
 from ringtune.train.loop import Loop
@@ -52,7 +51,7 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
     report: Callable[..., None] = print if comm.rank == 0 else _silent
     device = take_places(comm, stop, report, use_cpu=config.use_cpu, share_gpus=config.share_gpus)
     report_slow_format(autocast_format(config), device, comm, report)
-    choose_kernels(config, device)
+    choose_kernels(device, exact=config.mode == "exact", tf32=config.tf32)
     lock = rundir.RunLock(Path(config.output_dir))  # taken by rank 0 alone
     try:
         config, tokenizer = _open_model(config, comm, stop, report)
@@ -95,21 +94,6 @@ def _silent(*words: object) -> None:
     """Print nothing: only rank 0 reports."""
 
 
-def choose_kernels(config: TrainConfig, device: torch.device) -> None:
-    """Set what torch computes with: TF32 if asked for; in exact mode no GPU kernel that adds in an order of its own.
-
-    (PyTorch's notes on reproducibility.) New tensors are not filled, which is for finding reads of memory that nothing
-    wrote, and would cost a pass over each.
-    """
-    leave_out_cudnn_attention(device)
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
-    if config.mode == "exact":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.set_deterministic_debug_mode("error")
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
 def _open_model(
     config: TrainConfig, comm: Comm, stop: StopFlag, report: Callable[[str], None]
 ) -> tuple[TrainConfig, Any]:
@@ -139,6 +123,7 @@ def _prepare(opening: Opening, tokenizer: Any, comm: Comm, stop: StopFlag) -> In
     total_steps = config.max_steps
     if total_steps <= 0:
         total_steps = math.ceil(config.num_train_epochs * order.steps_per_epoch)
+    interval.require_within(config.profile_steps, "--profile_steps", total_steps)
     return Inputs(config, opening.batching, tables, tokenizer, order, total_steps)
 
 

@@ -18,6 +18,7 @@ from ringtune.train.contract import (
     HOLDER_FILE,
     LOCK_FILE,
     METRICS_FILE,
+    PROFILE_DIR,
     SET_ASIDE_PREFIX,
     TASK_FILE,
     TENSORBOARD_DIR,
@@ -34,7 +35,7 @@ def clear(folder: Path) -> None:
     for _, path in checkpoint.list_checkpoints(folder):
         checkpoint.remove_at_once(path)
     publish.remove_left_behind(folder)
-    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, checkpoint.MODEL_FILE, TASK_FILE]
+    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, PROFILE_DIR, checkpoint.MODEL_FILE, TASK_FILE]
     for path in [*folder.glob(f"{SET_ASIDE_PREFIX}*"), *(folder / name for name in others)]:
         publish.remove(path)
 

@@ -15,6 +15,7 @@ from ringtune.train.device import name_out_of_memory, peak_memory
 from ringtune.train.gradient import Reducer
 from ringtune.train.order import derive_seed
 from ringtune.train.shards import deal, deal_packed, padded_tokens
+from ringtune.train.span import span
 from ringtune.train.stopwatch import Stopwatch
 from ringtune.train.task import Task
 from ringtune.train.tokens import Features
@@ -121,16 +122,20 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             losses = self._compute(plan)
             self.watch.mark("computed")
-            self.reducer.finish()
+            with span("reduce wait"):
+                self.reducer.finish()
             self.watch.mark("reduced")
-            grad_norm = self._clip()
+            with span("clip"):
+                grad_norm = self._clip()
             if upcoming is not None:
                 self._prepare(upcoming)
             *mine, norm = torch.cat([losses, grad_norm.reshape(1)]).tolist()  # the one read of the device
-            facts = self._exchange(plan, mine, stop_requested)
+            with span("exchange"):
+                facts = self._exchange(plan, mine, stop_requested)
             self._refuse_bad_loss(plan, facts)
             self._refuse_bad_gradient(plan, norm)
-            self._update(plan)
+            with span("update"):
+                self._update(plan)
         return StepResult(
             loss=float(sum(facts.losses)),
             grad_norm=norm,
@@ -164,11 +169,13 @@ class Stepper:
             shard = plan.first_shard + index
             # Dropout depends on the step and the shard only: no generator state is saved, no rank is special.
             torch.manual_seed(derive_seed("dropout", self.seed, plan.step, shard))
-            batch = self.batches.get(plan.step, shard, plan.shards[index])
-            with self.precision.context():
+            with span("batch"):
+                batch = self.batches.get(plan.step, shard, plan.shards[index])
+            with span("forward"), self.precision.context():
                 output = self.model(**self.task.inputs(batch))
             loss = self.task.losses(output, batch, self.label_smoothing).sum() / plan.num_terms
-            self.reducer.backward(self.scaler.scale(loss), last=index == filled[-1])
+            with span("backward"):
+                self.reducer.backward(self.scaler.scale(loss), last=index == filled[-1])
             losses[index] = loss.detach().float()
         return torch.stack(losses)
 

@@ -7,8 +7,7 @@ import re
 
 import pytest
 import torch
-from ringtune.train import device, run
-from ringtune.train.config import TrainConfig
+from ringtune.train import device
 from ringtune.train.contract import OutOfMemory, UsageError
 from ringtune.train.place import Place, faults, remarks_on
 
@@ -184,19 +183,18 @@ def test_the_reason_for_computing_on_the_cpu_is_reported_once_for_each_host():
 def test_fp32_is_multiplied_as_tf32_only_where_that_is_asked_for(monkeypatch, asked, precision):
     found = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", found.append)
-    config = TrainConfig("model", tf32=asked)
-    run.choose_kernels(config, torch.device("cpu"))
+    device.choose_kernels(torch.device("cpu"), exact=False, tf32=asked)
     assert found == []
-    run.choose_kernels(config, torch.device("cuda", 0))
+    device.choose_kernels(torch.device("cuda", 0), exact=False, tf32=asked)
     assert found == [precision]
 
 
 def test_attention_on_a_gpu_makes_no_plan_for_each_shape_of_a_batch(monkeypatch):
     found = []
     monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", found.append)
-    run.choose_kernels(TrainConfig("model"), torch.device("cpu"))
+    device.choose_kernels(torch.device("cpu"), exact=False, tf32=False)
     assert found == []
-    run.choose_kernels(TrainConfig("model"), torch.device("cuda", 0))
+    device.choose_kernels(torch.device("cuda", 0), exact=False, tf32=False)
     assert found == [False]
 
 

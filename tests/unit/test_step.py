@@ -28,6 +28,8 @@ HARMLESS = {
     "cross_rank",
     "mpi_enabled",
     "nccl_built",
+    "start_timeline",
+    "stop_timeline",
     "Sum",
     "Max",
     "allreduce",
