@@ -12,13 +12,13 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import disk, publish
+from ringtune.train import disk, publish, rank_state
 from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE, UsageError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
@@ -96,6 +96,7 @@ class Snapshot:
     model: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, torch.Tensor]  # moments, by parameter name
     files: Mapping[str, bytes]  # configuration, tokenizer and task, for from_pretrained and prediction
+    parts: Sequence[rank_state.Part] = ()  # what ranks have of their own, on the disk already
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,8 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
     free = shutil.disk_usage(output_dir).free
     try:
         with publish.new_folder(target) as new:
+            for part in snapshot.parts:
+                new.take_over(part.path, part.name, part.entry)
             for name, content in snapshot.files.items():
                 new.write(name, content)
             new.write(MODEL_FILE, model_bytes(snapshot.model))
@@ -207,17 +210,20 @@ def read_state(path: Path) -> RunState:
 
 
 def load_checkpoint(path: Path) -> Snapshot:
-    """Return a checkpoint's content, on the CPU. Raises UsageError if it is not whole. No pickle is ever read."""
+    """Return a checkpoint's content, on the CPU, without what single ranks keep. No pickle is ever read. Raises
+    UsageError if it is not whole."""
+    _require_whole(path, unread=rank_state.NAME)  # every rank would read what all ranks wrote
     return Snapshot(
-        state=load_state(path),
+        state=read_state(path),
         model=load_tensors((path / MODEL_FILE).read_bytes()),
         optimizer=load_tensors((path / OPTIMIZER_FILE).read_bytes()),
         files={},
     )
 
 
-def _require_whole(path: Path) -> None:
-    reason = "there is no such folder" if not path.exists() else verify(path)
+def _require_whole(path: Path, unread: re.Pattern[str] | None = None) -> None:
+    is_there = path.exists()
+    reason = publish.verify_folder(path, _REQUIRED, unread=unread) if is_there else "there is no such folder"
     if reason is not None:
         legal = [each.name for _, each in list_checkpoints(path.parent) if verify(each) is None]
         raise UsageError(

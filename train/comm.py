@@ -81,7 +81,7 @@ class Comm:
                 todo="use horovodrun, mpirun or ringtune-launch",
             )
 
-    # Tensors: those of a GPU in `add_async` and `maximum` only, which NCCL carries without a copy to the host
+    # Tensors: those of a GPU in sums and maxima only, which NCCL carries without a copy to the host
 
     def add_async(self, tensor: torch.Tensor, name: str) -> Any:
         """Start summing a tensor over the ranks in place. **Collective.** Finish it with `wait`."""
@@ -96,19 +96,35 @@ class Comm:
         """
         if isinstance(handle, _OnHost):
             return handle.tensor.copy_(self.hvd.synchronize(handle.handle))
-        return self.hvd.synchronize(handle)
+        found = self.hvd.synchronize(handle)
+        return found[0] if isinstance(found, tuple) else found  # of parts that were dealt, also their number by rank
+
+    def is_done(self, handle: Any) -> bool:
+        """Return whether an operation has ended, or of a GPU's tensor, whether it is enqueued."""
+        return self.hvd.poll(handle.handle if isinstance(handle, _OnHost) else handle)
+
+    def maximum_async(self, tensor: torch.Tensor, name: str) -> Any:
+        """Start finding the element-wise maximum over the ranks, in place. **Collective.** Finish it with `wait`."""
+        if self.sums_on_host and tensor.is_cuda:
+            return _OnHost(tensor, self.hvd.allreduce_async_(tensor.cpu(), op=self.hvd.Max, name=name))
+        return self.hvd.allreduce_async_(tensor, op=self.hvd.Max, name=name)
 
     def maximum(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
         """Return the element-wise maximum over the ranks. **Collective.**"""
-        if self.sums_on_host and tensor.is_cuda:
-            return self.hvd.allreduce(tensor.cpu(), op=self.hvd.Max, name=name).to(tensor.device)
-        return self.hvd.allreduce(tensor, op=self.hvd.Max, name=name)
+        return self.wait(self.maximum_async(tensor.clone(), name))
 
     def gather_async(self, tensor: torch.Tensor, name: str) -> Any:
         """Start gathering tensors of the host that may differ in their first dimension. **Collective.**"""
         if tensor.device.type != "cpu":
             raise ValueError(f"{name}: a tensor on {tensor.device} would be copied to the host behind one's back")
         return self.hvd.allgather_async(tensor.contiguous(), name=name)
+
+    def deal_async(self, tensor: torch.Tensor, name: str) -> Any:
+        """Start sending each rank its part of the first dimension, of the host's memory. **Collective.**
+
+        What `wait` gives are the parts that the ranks have for this one, in rank order.
+        """
+        return self.hvd.alltoall_async(tensor, name=name)
 
     def gather(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
         """Return the ranks' tensors joined along the first dimension, in rank order. **Collective.**"""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringtune.train import csv_rule, decay, flags, huggingface, implied, interval
+from ringtune.train import csv_rule, decay, flags, huggingface, implied, interval, wire
 from ringtune.train.contract import UsageError
 from ringtune.train.flags import free
 
@@ -78,8 +78,14 @@ class TrainConfig:
     """Parts a step is dealt into; default: ranks x gradient_accumulation_steps, in exact mode 8."""
     per_device_eval_batch_size: int = 32
     """Rows of max_seq_length per evaluation batch; of shorter ones it takes as many more as cost the same."""
+    compression: Literal["none", "fp16", "bf16", "acp"] = "none"
+    """How gradients are sent in fast mode. none: as fp32. fp16: half the bytes, scaled so that none overflows. bf16:
+    half the bytes, added in fp32. acp: as factors of low rank, what these lack is added to the next gradient (ACP-SGD).
+    docs/wire.md has what is exact."""
+    compression_rank: int = 4
+    """Rank of the factors of acp."""
     fp16_allreduce: bool = False
-    """Send gradients as fp16 (fast mode)."""
+    """The same as --compression fp16."""
     num_threads: int | None = None
     """CPU threads per rank; default: OMP_NUM_THREADS or a fair share of the cores; in exact mode 1."""
 
@@ -232,6 +238,7 @@ def check(config: TrainConfig) -> None:
             "max_train_samples",
             "max_eval_samples",
             "early_stopping_patience",
+            "compression_rank",
         ),
     )
     _check_cadence(config)
@@ -253,8 +260,7 @@ def check(config: TrainConfig) -> None:
         raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", legal="above 0")
     if config.bf16 and config.fp16:
         raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
-    if config.mode == "exact" and config.fp16_allreduce:
-        raise UsageError("--fp16_allreduce", "exact mode sums integers", legal="fp16 on the wire goes with fast")
+    wire.check(config)
     _check_source(config)
     if not config.do_train:
         raise UsageError(

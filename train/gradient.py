@@ -30,8 +30,8 @@ class Reducer(Protocol):
 class OverlappedReducer:
     """Ring-allreduce of each gradient as soon as backward has made it (``fast``)."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], comm: Comm, *, fp16: bool) -> None:
-        self.parameters, self.comm, self.fp16 = dict(parameters), comm, fp16
+    def __init__(self, parameters: Mapping[str, nn.Parameter], comm: Comm) -> None:
+        self.parameters, self.comm = dict(parameters), comm
         self.travelling: dict[str, Any] = {}
         self.last = False
         for name, parameter in self.parameters.items():
@@ -47,9 +47,12 @@ class OverlappedReducer:
 
     def _send(self, name: str, parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
-        # Horovod refuses tensors that are not contiguous; sums of already divided losses cannot overflow fp16 early.
-        wire = (parameter.grad.half() if self.fp16 else parameter.grad).contiguous()
-        self.travelling[name] = self.comm.add_async(wire, f"gradient/{name}")
+        # Horovod refuses tensors that are not contiguous.
+        self.travelling[name] = self.comm.add_async(parameter.grad.contiguous(), f"gradient/{name}")
+
+    def _receive(self, name: str) -> torch.Tensor:
+        """Return the sum of a gradient that was sent."""
+        return self.comm.wait(self.travelling[name])
 
     def finish(self) -> None:
         if self.comm.size > 1:
@@ -58,8 +61,8 @@ class OverlappedReducer:
                     parameter.grad = torch.zeros_like(parameter)
                 if name not in self.travelling:
                     self._send(name, parameter)
-            for name, handle in self.travelling.items():
-                summed = self.comm.wait(handle)
+            for name in self.travelling:
+                summed = self._receive(name)
                 grad = self.parameters[name].grad
                 if grad is not None and grad.data_ptr() != summed.data_ptr():
                     grad.copy_(summed)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ringtune.train import wire
 from ringtune.train.arguments import Value
 from ringtune.train.contract import UsageError
 
@@ -21,7 +22,7 @@ def imply(settings: dict[str, Value]) -> dict[str, Value]:
     for what in ("eval", "save"):
         if _is_set(settings, f"{what}_steps"):
             result.setdefault(f"{what}_strategy", "steps")
-    return result | _warmup(settings)
+    return result | _warmup(settings) | wire.imply(settings)
 
 
 def _is_set(settings: dict[str, Value], name: str) -> bool:

@@ -16,12 +16,12 @@ from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_FINISHED, TASK_FILE, UsageError
 from ringtune.train.device import choose_kernels
 from ringtune.train.due import Schedule
-from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer, Reducer
 from ringtune.train.loop import Loop
 from ringtune.train.opening import Opening, open_run, sign
 from ringtune.train.order import DataOrder
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.precision import autocast_format, report_slow_format
+from ringtune.train.reduction import choose_reducer, restore_reducer
 from ringtune.train.saver import Saver
 from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
@@ -186,7 +186,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
     stepper = Stepper(
         network,
         optimizer,
-        _reducer(config, network, comm, inputs.batching.num_shards),
+        choose_reducer(config, network, comm, inputs.batching.num_shards, report),
         comm,
         tables.task,
         tables.train,
@@ -195,6 +195,8 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         max_grad_norm=config.max_grad_norm,
         label_smoothing=config.label_smoothing_factor,
     )
+    if snapshot is not None and found is not None:
+        restore_reducer(stepper.reducer, found, snapshot.state.step, comm, report)
     resumed = _resumed(snapshot.state, opening, report) if snapshot is not None else None
     return _loop(inputs, stepper, stop, resumed, _schedule_steps(resumed, inputs, report))
 
@@ -222,13 +224,6 @@ def _schedule_steps(state: checkpoint.RunState | None, inputs: Inputs, report: C
         f"where the run before had {before:.3g} left; --keep_schedule true keeps it"
     )
     return total
-
-
-def _reducer(config: TrainConfig, network: torch.nn.Module, comm: Comm, num_shards: int) -> Reducer:
-    parameters = model.trainable(network)
-    if config.mode == "exact":
-        return OrderFreeReducer(parameters, comm, num_shards)
-    return OverlappedReducer(parameters, comm, fp16=config.fp16_allreduce)
 
 
 def _loop(

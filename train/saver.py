@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import checkpoint, final, model, publish
+from ringtune.train import checkpoint, final, model, publish, rank_state
 from ringtune.train.checkpoint import RunState, Snapshot
 from ringtune.train.contract import CHECKPOINT_PREFIX, SET_ASIDE_PREFIX
+from ringtune.train.reduction import own_state
 from ringtune.train.step import Stepper
 from ringtune.train.stop import StopFlag
 
@@ -24,6 +25,7 @@ class Saver:
         """files: configuration, tokenizer and task, written into every checkpoint. keep: how many of the newest."""
         self.folder, self.files, self.keep = folder, files, keep
         self.network, self.optimizer, self.comm = stepper.model, stepper.optimizer, stepper.comm
+        self.reducer = stepper.reducer
         self.writes = self.comm.rank == 0
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
@@ -50,6 +52,7 @@ class Saver:
     def save(self, state: RunState) -> None:
         """Snapshot the run and start to write it, once the save before is on disk. **Collective.**"""
         self.settle()
+        parts = self._write_parts()
         if not self.writes:
             return
         snapshot = Snapshot(
@@ -57,8 +60,24 @@ class Saver:
             model=checkpoint.to_host(self.network.state_dict()),
             optimizer=checkpoint.to_host(model.optimizer_tensors(self.network, self.optimizer)),
             files=self.files,
+            parts=parts,
         )
         self.pending = self.pool.submit(self._write, snapshot)
+
+    def _write_parts(self) -> list[rank_state.Part]:
+        """Write what each rank has of its own, where it has any, and return what all wrote. **Collective.**
+
+        Training waits for it: rank 0 must know that all of it is on disk before it publishes a checkpoint with it.
+        """
+        mine = own_state(self.reducer)
+        if not mine:
+            return []
+        part = self.comm.work_together(
+            lambda: rank_state.write(self.folder, self.comm.rank, mine), StopFlag(), "saver/part"
+        )
+        parts = self.comm.gather_values(part, "saver/parts")
+        self.comm.on_rank_0(lambda: rank_state.require_all(parts), StopFlag(), "saver/seen")
+        return parts
 
     def _write(self, snapshot: Snapshot) -> None:
         path = checkpoint.write_checkpoint(self.folder, snapshot)

@@ -229,7 +229,7 @@ class Stepper:
         if not np.isfinite(norm) and not self.scaler.is_enabled():
             raise NotFinite(
                 f"step {plan.step}: the gradient is not finite though the loss is; no parameter was changed; "
-                "lower --learning_rate, or leave out --fp16_allreduce"
+                "lower --learning_rate"
             )
 
     def _update(self, plan: StepPlan) -> None:

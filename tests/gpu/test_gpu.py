@@ -109,11 +109,11 @@ def test_nccl_sums_integers_exactly_and_gives_the_bits_of_one_rank(reference):
 
 
 @several
-@pytest.mark.parametrize("wire", ["false", "true"], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("wire", ["none", "fp16"])
 def test_fast_mode_over_nccl_has_the_curve_of_one_rank(reference, wire):
-    settings = {"num_shards": 6, "dropout": 0.0, "fp16_allreduce": wire}
-    one, two = reference(1, **{**settings, "fp16_allreduce": "false"}), reference(2, **settings)
-    assert curve(two) == pytest.approx(curve(one), rel=2e-2 if wire == "true" else 1e-4)
+    settings = {"num_shards": 6, "dropout": 0.0, "compression": wire}
+    one, two = reference(1, **{**settings, "compression": "none"}), reference(2, **settings)
+    assert curve(two) == pytest.approx(curve(one), rel=2e-2 if wire == "fp16" else 1e-4)
 
 
 @several

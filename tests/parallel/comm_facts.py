@@ -9,6 +9,7 @@ import torch
 from ringtune.train.comm import Comm, PeerFailed
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer
+from ringtune.train.half import BfloatReducer, HalfReducer
 from ringtune.train.stop import StopFlag
 
 comm = Comm()
@@ -71,8 +72,9 @@ except StopRequested:
 
 # Gradients are sums over ranks, whether or not a rank had rows, in a layout Horovod takes or not.
 for make in (
-    lambda p: OverlappedReducer(p, comm, fp16=False),
-    lambda p: OverlappedReducer(p, comm, fp16=True),
+    lambda p: OverlappedReducer(p, comm),
+    lambda p: HalfReducer(p, comm),
+    lambda p: BfloatReducer(p, comm),
     lambda p: OrderFreeReducer(p, comm, size),
 ):
     weight = torch.nn.Parameter(torch.ones(3, 4).t())
@@ -84,12 +86,33 @@ for make in (
     expected = sum(r + 1 for r in range(size) if r != 1)
     assert weight.grad is not None and (weight.grad == expected).all(), weight.grad
 
-# 40000 from each rank is beyond fp16 as a sum; what travels is already divided by the rows of the step.
-weight = torch.nn.Parameter(torch.ones(1))
-reducer = OverlappedReducer({"big": weight}, comm, fp16=True)
-reducer.backward((weight * 40000).sum() / size, last=True)
+# 40000 from each rank is beyond fp16 as a sum, 1e30 also alone, 1e-30 rounds to nothing: in 16 bits all come back.
+for make, precision in ((HalfReducer, 1e-3), (BfloatReducer, 8e-3)):
+    for value in (40000.0, 1e30, 1e-30, 0.0):
+        weights = {"big": torch.nn.Parameter(torch.ones(30_001)), "small": torch.nn.Parameter(torch.ones(2))}
+        reducer = make(weights, comm)
+        reducer.backward((weights["big"] * value).sum() + (weights["small"] * rank).sum(), last=True)
+        reducer.finish()
+        found = weights["big"].grad
+        assert found is not None and torch.allclose(
+            found, torch.full_like(found, value * size), rtol=precision, atol=0.0
+        )
+        assert weights["small"].grad is not None and (weights["small"].grad == sum(range(size))).all()
+
+    # What one rank alone finds not finite, none takes for a number.
+    for bad in (float("inf"), float("nan")):
+        weight = torch.nn.Parameter(torch.ones(20_000))
+        reducer = make({"weight": weight}, comm)
+        reducer.backward((weight * (bad if rank == size - 1 else 1.0)).sum(), last=True)
+        reducer.finish()
+        assert weight.grad is not None and not weight.grad.isfinite().any(), weight.grad
+
+# In bf16 the ranks' values are added in fp32: next to 256, ones would be lost one by one.
+weight = torch.nn.Parameter(torch.ones(20_000))
+reducer = BfloatReducer({"weight": weight}, comm)
+reducer.backward((weight * (256.0 if rank == 0 else 1.0)).sum(), last=True)
 reducer.finish()
-assert weight.grad is not None and abs(float(weight.grad) - 40000) < 40, weight.grad
+assert weight.grad is not None and (weight.grad == torch.tensor(255.0 + size).bfloat16()).all(), weight.grad
 
 print(f"rank {rank} of {size}: all facts hold")
 sys.stdout.flush()

@@ -79,9 +79,16 @@ def test_every_rank_resumes_with_the_parameters_and_moments_of_the_checkpoint(wo
         assert found in done.output, (found, done.output)
 
 
-def test_gradients_sent_as_fp16_give_nearly_the_same_curve(reference):
-    plain, half = (reference(2, num_shards=6, dropout=0.0, fp16_allreduce=value) for value in ("false", "true"))
-    losses = [[each["loss"] for each in records(folder, "train")] for folder in (plain, half)]
+def test_gradients_beyond_fp16_are_sent_as_fp16_and_give_nearly_the_same_curve(workshop, reference, tmp_path):
+    """They are larger by a factor of 1e8, which clipping takes out again."""
+    settings = {"num_shards": 6, "dropout": 0.0, "max_grad_norm": 1e-3}
+    plain = reference(2, **settings)
+    done = workshop.train(2, tmp_path / "run", fault=("loud", "1e8"), compression="fp16", **settings)
+    assert done.returncode == 0, done.output
+    losses = [
+        [each["loss"] / factor for each in records(folder, "train")]
+        for folder, factor in ((plain, 1.0), (tmp_path / "run", 1e8))
+    ]
     assert losses[0] == pytest.approx(losses[1], abs=5e-3)
     assert losses[0] != losses[1]
 

@@ -153,7 +153,7 @@ def test_a_checkpoint_that_reads_back_otherwise_than_written_is_an_error_and_not
 class OneRank:
     """A job of one rank, which trains a model of one weight."""
 
-    rank = 0
+    rank, reducer = 0, None
 
     def __init__(self):
         self.model, self.comm = torch.nn.Linear(1, 1, bias=False), self

@@ -143,6 +143,18 @@ def test_scores_are_those_of_textbooks():
 ENOUGH = ["--model_name_or_path", "m", "--train_file", "x.csv"]
 
 
+def test_fp16_allreduce_is_another_name_of_fp16_compression(tmp_path):
+    half = config.parse([*ENOUGH, "--fp16_allreduce"])[0]
+    assert half == config.parse([*ENOUGH, "--compression", "fp16"])[0]
+    assert (half.compression, half.fp16_allreduce) == ("fp16", True)
+    (tmp_path / "half.yaml").write_text(config.to_yaml(half))
+    again = ["--config", str(tmp_path / "half.yaml")]
+    assert config.parse(again)[0] == half
+    assert config.parse([*again, "--compression", "acp"])[0].fp16_allreduce is False  # a flag wins over a file
+    (tmp_path / "plain.yaml").write_text(config.to_yaml(config.parse(ENOUGH)[0]))
+    assert config.parse(["--config", str(tmp_path / "plain.yaml"), "--fp16_allreduce"])[0] == half
+
+
 def test_a_run_glue_command_line_is_understood():
     words = [
         *ENOUGH,
@@ -177,7 +189,13 @@ def test_flags_win_over_the_config_file_and_what_is_written_reads_back(tmp_path)
         (["--mode", "slow"], "mode"),
         (["--warmup_ratio", "1.5"], "--warmup_ratio: 1.5 is out of range"),
         (["--bf16", "--fp16"], "both are set"),
-        (["--mode", "exact", "--fp16_allreduce"], "exact mode sums integers"),
+        (["--mode", "exact", "--fp16_allreduce"], "--fp16_allreduce: exact mode sums integers"),
+        (["--mode", "exact", "--compression", "acp"], "the errors of low rank are kept by rank"),
+        (["--compression", "acp", "--fp16"], "the errors kept would be lost; fp32, or --bf16"),
+        (["--compression", "acp", "--compression_rank", "0"], "0 is too few"),
+        (["--compression", "acp", "--fp16_allreduce"], "--fp16_allreduce true and --compression acp disagree"),
+        (["--compression", "none", "--fp16_allreduce"], "--fp16_allreduce true and --compression none disagree"),
+        (["--compression", "fp16", "--fp16_allreduce", "false"], "--fp16_allreduce false and --compression fp16 disag"),
         (["--config", "none.yaml"], "none.yaml: No such file"),
     ],
 )
