@@ -1,10 +1,11 @@
 """Run ringtune-train with a planted fault: ``faults.py [FAULT] -- FLAGS``.
 
 FAULT: ``kill K``, ``nan ROW``, ``loud FACTOR``, ``overflow K RANK``, ``memory K RANK``, ``stop K RANK``, ``raise K
-RANK``, ``hang K RANK``, ``orphan`` or ``differ RANK``. The faults are real ones (SIGKILL, SIGTERM, an exception, a NaN,
-an overflow of fp16); what is planted is only when they happen, but for ``memory``, which raises what torch raises when
-a GPU has none left. With ``hang``, the stall limit is short. Two are no faults: ``logits FILE`` writes down the logits
-of the model in memory for a few rows at each save, ``digests`` prints those of parameters and moments before each step.
+RANK``, ``hang K RANK``, ``cut K RANK``, ``orphan`` or ``differ RANK``. The faults are real ones (SIGKILL, SIGTERM, an
+exception, a NaN, an overflow of fp16); what is planted is only when they happen, but for ``memory``, which raises what
+torch raises when a GPU has none left. ``cut`` kills a rank that has sent which rows of the word embeddings it has, and
+not the rows. With ``hang``, the stall limit is short. Two are no faults: ``logits FILE`` writes down the logits of the
+model in memory for a few rows at each save, ``digests`` prints those of parameters and moments before each step.
 On a GPU only: ``little`` leaves it no memory from step 3, ``syncs`` prints how often the host waits for it in a step.
 """
 
@@ -52,6 +53,12 @@ def take(self, plan, stop_requested, upcoming=None):
         same = model.state_digest(self.model.state_dict()) == before
         print(f"parameters of rank {self.comm.rank} {'as before' if same else 'changed'}", flush=True)
         raise
+
+
+def add_async(self, tensor, name):
+    if fault == "cut" and here[0] and name == "embedding/rows":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original_add(self, tensor, name)
 
 
 def counted(self, plan, *others):
@@ -111,6 +118,7 @@ def state(self):
 noted: dict = {"logits": {}}
 original_state, loop.Loop._state = loop.Loop._state, state
 original_load, model.load_model = model.load_model, load_model
+original_add, comm.Comm.add_async = comm.Comm.add_async, add_async
 step.Stepper.take = take
 Classification.collate, Classification.losses = collate, losses
 cli.main(flags)

@@ -10,6 +10,7 @@ from ringtune.train import model, rank_state
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
+from ringtune.train.embedding import EmbeddingReducer, OrderFreeEmbeddingReducer, word_embeddings
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer, Reducer
 from ringtune.train.half import BfloatReducer, HalfReducer
 from ringtune.train.lowrank import LowRankReducer
@@ -23,21 +24,25 @@ def choose_reducer(
 
     report: takes a line that says what is sent, if that is not the gradients as they are.
     """
-    parameters = model.trainable(network)
+    if config.compression == "acp":  # of the word embeddings, too: their factors are smaller than their rows
+        low_rank = LowRankReducer(model.trainable(network), comm, rank=config.compression_rank, seed=config.seed)
+        report(low_rank.describe())
+        return low_rank
+    words = word_embeddings(network)
+    others = {name: each for name, each in model.trainable(network).items() if each is not words}
     if config.mode == "exact":
-        return OrderFreeReducer(parameters, comm, num_shards)
-    if config.compression == "none":
-        return OverlappedReducer(parameters, comm)
-    reducer: HalfReducer | BfloatReducer | LowRankReducer
+        exact = OrderFreeReducer(others, comm, num_shards)
+        return exact if words is None else OrderFreeEmbeddingReducer(exact, words, comm, num_shards)
+    by_rows = "" if words is None else "; those of word embeddings by rows, as fp32"
+    reducer: Reducer = OverlappedReducer(others, comm)
     if config.compression == "fp16":
-        reducer = HalfReducer(parameters, comm)
+        reducer = half = HalfReducer(others, comm)
+        report(half.describe() + by_rows)
     elif config.compression == "bf16":
-        _refuse_gpu(parameters)
-        reducer = BfloatReducer(parameters, comm)
-    else:
-        reducer = LowRankReducer(parameters, comm, rank=config.compression_rank, seed=config.seed)
-    report(reducer.describe())
-    return reducer
+        _refuse_gpu(others)
+        reducer = bfloat = BfloatReducer(others, comm)
+        report(bfloat.describe() + by_rows)
+    return reducer if words is None else EmbeddingReducer(reducer, words, comm)
 
 
 def _refuse_gpu(parameters: Mapping[str, nn.Parameter]) -> None:
