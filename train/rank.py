@@ -51,8 +51,10 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
     stop.listen()  # before the slow imports: a signal during start-up is a request to stop, too
     try:
         from ringtune.train.comm import Comm, PeerFailed
+        from ringtune.train.imports import leave_out_unused
         from ringtune.train.step import NotFinite
 
+        leave_out_unused()
         work = load_work()
     except ImportError as error:
         print(f"{name}: installation: {error}; run ringtune-launch horovod, then try again", file=sys.stderr)

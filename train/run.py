@@ -269,7 +269,7 @@ def _refuse_other_data(state: checkpoint.RunState, inputs: Inputs, where: str) -
 
 def _refuse_unequal_replicas(loop: Loop, comm: Comm) -> None:
     """Compare the parameters of all ranks before the first step; what differs now would differ for ever."""
-    digests = comm.gather_values(model.state_digest(loop.saver.tensors()), "run/replicas")
+    digests = comm.gather_values(model.state_digest(loop.saver.tensors()), "run/replicas") if comm.size > 1 else []
     odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if odd:
         raise UsageError(
