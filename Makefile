@@ -25,7 +25,7 @@ help:
 	@echo "make gpu-bundle     put all that a GPU machine without a network needs into build/gpu-bundle"
 	@echo "make matrix         try the versions of Python, torch and transformers that are allowed (an hour)"
 	@echo "make fingerprint    print what a change without numeric effect must leave as it is"
-	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds, prediction's speed (more than half an hour on two cores)"
+	@echo "make bench          the demo at 1, 2 and 3 ranks and three seeds, prediction's and training's speed (more than half an hour on two cores)"
 
 setup: $(VENV)/.horovod $(VENV)/.demo
 
@@ -84,6 +84,8 @@ type: $(VENV)/.installed
 bench: setup
 	$(RUN) $(BIN)/python benchmarks/accuracy.py
 	$(RUN) $(BIN)/python benchmarks/predict.py
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	$(RUN) $(BIN)/python benchmarks/speed.py
 
 fingerprint: setup
 	$(RUN) $(BIN)/python benchmarks/fingerprint.py

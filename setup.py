@@ -46,6 +46,8 @@ setup(
             "setuptools",
         ],
         "test": ["pytest>=9,<10", "pytest-timeout>=2.4,<3", "pytest-xdist>=3.8,<4", "hypothesis>=6.170,<7", "psutil"],
+        # What `make bench` compares with: transformers' Trainer needs it.
+        "bench": ["accelerate>=1.1,<2"],
         "lint": ["ruff==0.17.6", "mypy==2.4.1", "types-PyYAML", "types-tqdm"],
     },
     entry_points={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import sys
 
@@ -11,7 +12,8 @@ import pytest
 from conftest import FAULTS, ranks, records, run_command, script
 from ringtune.train.checkpoint import list_checkpoints
 from ringtune.train.order import DataOrder
-from ringtune.train.shards import deal
+from ringtune.train.packing import Packer
+from ringtune.train.shards import deal_packed
 from transformers import AutoTokenizer
 
 pytestmark = pytest.mark.parallel
@@ -51,7 +53,10 @@ def test_a_loss_that_is_not_finite_stops_all_ranks_naming_step_rank_and_rows(wor
         lengths = np.array(
             [len(tokenizer(row["text"], max_length=32, truncation=True).input_ids) for row in csv.DictReader(stream)]
         )
-    shards = deal(order.rows(number - 1), lengths[order.rows(number - 1)], 2)
+    chosen = order.rows(number - 1)
+    hidden_size = json.loads((workshop.model / "config.json").read_text())["hidden_size"]
+    costs = Packer(hidden_size, padding_token=None, takes_types=True).costs(lengths[chosen])
+    shards = deal_packed(chosen, costs, 2)
     assert rows == shards[rank].tolist() and 17 in rows
     assert done.output.count("as before") == 2 and "changed\n" not in done.output
     assert list_checkpoints(tmp_path / "run")[0][0] == number - 1
