@@ -97,18 +97,11 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
     launcher = choose_launcher(request.launcher, found, slots)
     controller = request.controller or ("gloo" if launcher == "srun" else "mpi")
     is_local = all(control.is_this_machine(host) for host in dict.fromkeys(slot.host for slot in slots))
-    # Gloo and NCCL know interfaces by name only; of a network, the supervisor of each rank finds the name.
-    is_name = bool(request.interface) and "/" not in str(request.interface)
     settings = {
         **(request.settings or {}),
         PROMISE_VARIABLE: ",".join(map(str, used_hosts(slots))),
+        **_library_settings(launcher, controller, request.interface, environ),
     }
-    if controller == "gloo":
-        settings |= {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
-        if is_name:
-            settings["HOROVOD_GLOO_IFACE"] = str(request.interface)
-    if is_name:
-        settings["NCCL_SOCKET_IFNAME"] = f"={request.interface}"
     carried = environment.for_ranks({**environ, "PATH": commands.search_path(environ)}, request.carried, settings)
     return LaunchPlan(
         slots=tuple(slots),
@@ -127,6 +120,26 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
         srun_options=request.srun_options,
         as_root=os.geteuid() == 0,
     )
+
+
+def _library_settings(
+    launcher: str, controller: str, interface: str | None, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what Horovod, NCCL and SLURM's PMIx plugin read of every rank's environment. **Pure.**"""
+    # Gloo and NCCL know interfaces by name only; of a network, the supervisor of each rank finds the name.
+    is_name = bool(interface) and "/" not in str(interface)
+    settings: dict[str, str] = {}
+    if controller == "gloo":
+        settings |= {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+        if is_name:
+            settings["HOROVOD_GLOO_IFACE"] = str(interface)
+    elif launcher == "srun":
+        # By SLURM's tree, a rank can leave MPI_Init and send before another has set up MPI_COMM_WORLD: Open MPI 5 then
+        # dies there of SIGSEGV (open-mpi/ompi issue 12495; a long test starts ranks until that would have shown).
+        settings["SLURM_PMIX_FENCE"] = environ.get("SLURM_PMIX_FENCE", "ring")
+    if is_name:
+        settings["NCCL_SOCKET_IFNAME"] = f"={interface}"
+    return settings
 
 
 def choose_launcher(asked: str, found: allocation.Allocation, slots: Sequence[RankSlot]) -> str:

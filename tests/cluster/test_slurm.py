@@ -44,19 +44,22 @@ def test_a_submitted_demo_completes_on_two_nodes_with_the_bits_it_has_without_sl
 
 
 def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(desk, workshop, tmp_path):
-    """Nobody touches it. The parameters are those of a run that was never stopped, no row is lost or repeated."""
-    settings = {**LONG, "max_steps": 2400, "save_steps": None, "save_strategy": "no"}
+    """Nobody touches it. The parameters are those of a run that was never stopped, no row is lost or repeated.
+
+    A start does 1,300 steps on two idle cores, and has done 80 on busy ones.
+    """
+    settings = {**LONG, "max_steps": 2000, "save_steps": None, "save_strategy": "no"}
     mine = desk("n1", "n2")
     mine.submit(*TWO_NODES, "--time=1", "--signal=USR1@30", **settings)
-    found = mine.finish(limit_s=480)
-    assert found["state"] == "COMPLETED" and found["requeues"] >= 2, mine.log()
+    found = mine.finish(limit_s=900)
+    assert found["state"] == "COMPLETED" and found["requeues"] >= 1, mine.log()
     reasons = [each["reason"] for each in mine.events("ended")]
     # On a machine with much else to do, ranks may need more than the 30 s until the warning to start.
     slow = "stopped by SIGUSR1 before the ranks had started"
     assert reasons[-1] == "finished" and set(reasons) - {slow} == {"stopped by SIGUSR1 with a checkpoint", "finished"}
     done = workshop.train(0, tmp_path / "whole", **settings)
     assert done.returncode == 0, done.output
-    mine.finished_as(tmp_path / "whole", 2400)
+    mine.finished_as(tmp_path / "whole", 2000)
 
 
 def test_an_operators_requeue_and_an_operators_signal_lose_nothing(desk, whole):

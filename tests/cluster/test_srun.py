@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cluster.test_run import same_result, settled
 from conftest import rank_environment, ranks, script, short_demo
+from ringtune.launch import run
 
 pytestmark = pytest.mark.cluster
 PROGRAMS = Path(__file__).parent / "programs"
@@ -64,6 +67,26 @@ def test_the_demo_fine_tune_has_the_same_result_under_srun_and_without_slurm(mak
     done = ranks(1, "-m", "ringtune.train.cli", *short_demo(folders["alone"], mode)[1:])
     assert done.returncode == 0, done.output
     same_result(folders, mode)
+
+
+@pytest.mark.long
+def test_no_rank_dies_while_mpi_starts_on_busy_nodes(make_slurm):
+    """With SLURM's own choice of fence, 4 to 6 starts of 400 died so, on two cores with three other processes."""
+    fence = run._library_settings("srun", "mpi", None, {})["SLURM_PMIX_FENCE"]
+    speak = "from mpi4py import MPI; assert MPI.COMM_WORLD.Dup().allreduce(1) == 2"
+    start = f"srun --mpi=pmix -N2 -n2 --cpu-bind=none python -c '{speak}'"
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        slurm = make_slurm("n1", "n2")
+        starts = f"for i in $(seq 400); do {start} || exit 3; done"
+        done = slurm.run(
+            ["salloc", "-N2", "-n2", "bash", "-c", starts], env={**ENV, "SLURM_PMIX_FENCE": fence}, limit_s=900
+        )
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+    assert done.returncode == 0, done.output[-5000:]
 
 
 def test_a_killed_rank_ends_the_step_and_leaves_nothing_on_the_nodes(make_slurm):

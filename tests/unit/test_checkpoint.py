@@ -211,6 +211,17 @@ def test_a_spoilt_checkpoint_is_named_and_skipped(tmp_path, spoil, reason):
         checkpoint.load_checkpoint(tmp_path / "checkpoint-2")
 
 
+def test_a_start_removes_the_checkpoints_that_a_killed_save_had_still_to_remove(tmp_path):
+    for step in (2, 4, 6):
+        checkpoint.write_checkpoint(tmp_path, snapshot(step))
+    (tmp_path / "set-aside-1").mkdir()
+    left = tmp_path / "set-aside-1" / ".metrics.jsonl.12.tmp"
+    left.touch()
+    make_saver(tmp_path).open(6, 2)  # keeps one, and the best
+    assert [step for step, _ in checkpoint.list_checkpoints(tmp_path)] == [6, 2]
+    assert left.parent.exists() and not left.exists()
+
+
 def test_what_killed_writers_left_is_named_and_removed_and_nothing_else(tmp_path):
     (tmp_path / ".checkpoint-3.host.1.2.0123abcd.tmp").mkdir()
     assert checkpoint.find_latest(tmp_path)[1][0].reason == "its writing never ended"

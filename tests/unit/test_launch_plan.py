@@ -83,6 +83,19 @@ def test_srun_starts_one_step_without_pmi_and_only_inside_a_job():
         srun.build(PLAN)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "controller", "own", "fence"),
+    [
+        ("srun", "mpi", {}, "ring"),
+        ("srun", "mpi", {"SLURM_PMIX_FENCE": "tree"}, "tree"),
+        ("srun", "gloo", {}, None),
+        ("mpirun", "mpi", {}, None),
+    ],
+)
+def test_mpi_under_srun_starts_by_the_ring_fence_unless_the_user_says_otherwise(launcher, controller, own, fence):
+    assert run._library_settings(launcher, controller, None, own).get("SLURM_PMIX_FENCE") == fence
+
+
 # Environment
 
 
