@@ -4,8 +4,9 @@ FAULT: ``kill K``, ``nan ROW``, ``loud FACTOR``, ``overflow K RANK``, ``memory K
 RANK``, ``hang K RANK``, ``cut K RANK``, ``orphan`` or ``differ RANK``. The faults are real ones (SIGKILL, SIGTERM, an
 exception, a NaN, an overflow of fp16); what is planted is only when they happen, but for ``memory``, which raises what
 torch raises when a GPU has none left. ``cut`` kills a rank that has sent which rows of the word embeddings it has, and
-not the rows. With ``hang``, the stall limit is short. Two are no faults: ``logits FILE`` writes down the logits of the
-model in memory for a few rows at each save, ``digests`` prints those of parameters and moments before each step.
+not the rows; the matrix is small, and travels by rows all the same. With ``hang``, the stall limit is short. Two are no
+faults: ``logits FILE`` writes down the logits of the model in memory for a few rows at each save, ``digests`` prints
+those of parameters and moments before each step.
 On a GPU only: ``little`` leaves it no memory from step 3, ``syncs`` prints how often the host waits for it in a step.
 """
 
@@ -17,12 +18,14 @@ import time
 import warnings
 
 import torch
-from ringtune.train import cli, comm, loop, model, step
+from ringtune.train import cli, comm, embedding, loop, model, step
 from ringtune.train.contract import promised_rank
 from ringtune.train.task.classification import Classification
 
 words, flags = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
 fault = words[0] if words else None
+if fault == "cut":
+    embedding.SMALLEST = 0
 original_take = step.Stepper.take
 original_collate, original_losses = Classification.collate, Classification.losses
 

@@ -19,9 +19,9 @@ from ringtune.train.tokens import IDS, TYPES
 from torch import nn
 
 MASK, POSITIONS, PACKING = "attention_mask", "position_ids", "packing"
-#: What a group of its own costs, in attention scores (a row of L tokens has L x L of them, for each head): the ten or
-#: so operations that it starts in every layer. Measured with a model of 12 heads on two kinds of CPU.
-GROUP_COST = 2500
+#: What a group of its own costs, in attention scores x hidden size (a row of L tokens has L x L scores): the ten or so
+#: operations that it starts in every layer. Measured with a hidden size of 384 on two kinds of CPU.
+GROUP_COST = 960_000
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,18 @@ class Packing:
 current: ContextVar[Packing | None] = ContextVar("packing", default=None)
 
 
-def packing_of(lengths: np.ndarray, *, grouped: bool = True) -> Packing:
-    """Return where rows of these lengths are. **Pure.** lengths: int [B], tokens of each row, at least one."""
+def packing_of(lengths: np.ndarray, group_cost: float | None) -> Packing:
+    """Return where rows of these lengths are. **Pure.**
+
+    lengths: int [B], tokens of each row, at least one. group_cost: as for `group_rows`; None: no groups are needed.
+    """
     bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    groups = tuple(_group(bounds[start : stop + 1]) for start, stop in group_rows(lengths)) if grouped else ()
+    spans = [] if group_cost is None else group_rows(lengths, group_cost)
     return Packing(
         first=torch.from_numpy(bounds[:-1].copy()),
         bounds=torch.from_numpy(bounds.astype(np.int32)),
         longest=int(lengths.max(initial=0)),
-        groups=groups,
+        groups=tuple(_group(bounds[start : stop + 1]) for start, stop in spans),
     )
 
 
@@ -100,12 +103,12 @@ def _group(bounds: np.ndarray) -> Group:
     )
 
 
-def group_rows(lengths: np.ndarray) -> list[tuple[int, int]]:
+def group_rows(lengths: np.ndarray, group_cost: float) -> list[tuple[int, int]]:
     """Return the neighbouring rows, as (start, stop), whose attention is cheapest computed together. **Pure.**
 
-    lengths: int [B]. A group of b rows costs b x L x L scores, L its longest row, and `GROUP_COST`. Runs of rows of one
-    length are never parted. With the cheapest split of the first runs known, that of one more is found by trying each
-    start of the last group (dynamic programming over R runs, R x R additions).
+    lengths: int [B]. A group of b rows costs b x L x L scores, L its longest row, and ``group_cost``. Runs of rows of
+    one length are never parted. With the cheapest split of the first runs known, that of one more is found by trying
+    each start of the last group (dynamic programming over R runs, R x R additions).
     """
     ends = np.concatenate([np.flatnonzero(np.diff(lengths)) + 1, [len(lengths)]]) if len(lengths) else np.empty(0, int)
     starts = np.concatenate([[0], ends[:-1]])
@@ -113,7 +116,7 @@ def group_rows(lengths: np.ndarray) -> list[tuple[int, int]]:
     for stop in range(1, len(ends) + 1):
         # The longest row of the runs first..stop, for each first: the largest from the back.
         longest = np.maximum.accumulate(lengths[starts[:stop]][::-1])[::-1].astype(np.float64)
-        costs = cheapest[:stop] + (ends[stop - 1] - starts[:stop]) * longest**2 + GROUP_COST
+        costs = cheapest[:stop] + (ends[stop - 1] - starts[:stop]) * longest**2 + group_cost
         cuts[stop] = np.argmin(costs)
         cheapest[stop] = costs[cuts[stop]]
     groups = []
@@ -170,7 +173,8 @@ class Packer:
         packed = {name: each[mask][None] for name, each in columns.items()}
         others = {name: each for name, each in batch.items() if name not in columns and name != MASK}
         lengths = mask.sum(dim=1).numpy()
-        return {**others, **packed, PACKING: packing_of(lengths, grouped=self.grouped)}
+        cost = GROUP_COST / self.hidden_size if self.grouped else None
+        return {**others, **packed, PACKING: packing_of(lengths, cost)}
 
     def _positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return each token's position in its row, int64 [B, T].

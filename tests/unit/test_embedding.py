@@ -81,7 +81,11 @@ def test_the_gradient_stays_in_one_buffer():
     assert len(places) == 1
 
 
-def test_where_rows_do_not_do_the_gradient_stays_dense():
+def test_where_rows_do_not_do_the_gradient_stays_dense(monkeypatch):
+    small = classifier()
+    assert embedding.word_embeddings(small) is None and not small.get_input_embeddings().sparse
+    monkeypatch.setattr(embedding, "SMALLEST", 0)
+    assert embedding.word_embeddings(small) is not None
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     tied = BertForMaskedLM(BertConfig(vocab_size=20, **sizes))
     frozen = classifier()

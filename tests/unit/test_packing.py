@@ -11,7 +11,7 @@ import torch
 from reads import Reads
 from ringtune.train.attention import PACKED_TYPES, can_pack, packer_of, take_packed_rows
 from ringtune.train.first_token import leave_out_other_tokens
-from ringtune.train.packing import GROUP_COST, current, group_rows, packing_of
+from ringtune.train.packing import current, group_rows, packing_of
 from ringtune.train.shards import deal_packed
 from test_first_token import classifier
 
@@ -129,7 +129,7 @@ def test_the_groups_of_rows_are_the_cheapest(lengths):
     lengths = np.array(lengths)
 
     def cost(groups):
-        return sum((stop - start) * lengths[start:stop].max() ** 2 + GROUP_COST for start, stop in groups)
+        return sum((stop - start) * lengths[start:stop].max() ** 2 + 2500 for start, stop in groups)
 
     cuts = range(1, len(lengths))
     splits = [
@@ -137,12 +137,12 @@ def test_the_groups_of_rows_are_the_cheapest(lengths):
         for number in range(len(lengths))
         for chosen in itertools.combinations(cuts, number)
     ]
-    found = group_rows(lengths)
+    found = group_rows(lengths, 2500)
     assert found in splits and cost(found) == min(map(cost, splits))
 
 
 def test_a_packing_names_every_token_once():
-    packing = packing_of(LENGTHS)
+    packing = packing_of(LENGTHS, 10)
     assert packing.first.tolist() == [0, 12, 24, 33, 38, 40] and packing.bounds.tolist()[-1] == LENGTHS.sum()
     tokens = [
         token
