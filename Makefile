@@ -86,6 +86,7 @@ bench: setup
 	$(RUN) $(BIN)/python benchmarks/predict.py
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(RUN) $(BIN)/python benchmarks/speed.py
+	$(RUN) $(BIN)/python benchmarks/costs.py
 
 fingerprint: setup
 	$(RUN) $(BIN)/python benchmarks/fingerprint.py

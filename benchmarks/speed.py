@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ RANKS = 2
 LIMIT_S = 600  # of one run
 #: For each work: rows of a step over all ranks, tokens of a row at most, steps of a run.
 WORKS = {"reviews": (32, 64, 45), "long": (8, 384, 12)}
+ALL_WORKS = {**WORKS, "first": (32, 64, 1)}  # the last for costs.py
 WAYS = [f"{who}-{precision}" for precision in ("fp32", "bf16") for who in ("ringtune", "trainer", "trainer-best")]
 
 
@@ -55,11 +57,16 @@ def main() -> None:
                 words = ", ".join(f"{way} {each['rows_per_s']:.1f}" for way, each in runs[-1].items())
                 print(f"{work}, round {number + 1}, rows/s: {words}", flush=True)
             found["runs"][work] = runs
-    RESULTS.mkdir(exist_ok=True)
-    name = re.sub(r"[^a-z0-9]+", "-", machine["processor"].lower()).strip("-")
-    path = RESULTS / f"speed-{name}.json"
+    path = results_path("speed", machine)
     path.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{table(found)}\nwritten to {path}")
+
+
+def results_path(what: str, machine: dict[str, Any]) -> Path:
+    """Return where the results of a machine are written."""
+    RESULTS.mkdir(exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", machine["processor"].lower()).strip("-")
+    return RESULTS / f"{what}-{name}.json"
 
 
 def prepare(place: Path, work: str) -> None:
@@ -73,33 +80,15 @@ def prepare(place: Path, work: str) -> None:
     run([sys.executable, str(PARTS), "prepare", str(place), str(demo)])
 
 
-def measure(place: Path, work: str, way: str, flags: list[str]) -> dict[str, Any]:
+def measure(place: Path, work: str, way: str, flags: Sequence[str] = ()) -> dict[str, Any]:
     """Return rows/s of one run, and the tokens of a row."""
-    batch, length, steps = WORKS[work]
+    batch, length, steps = ALL_WORKS[work]
     who, _, precision = way.rpartition("-")
-    facts = {"batch": batch, "length": length, "steps": steps, "bf16": precision == "bf16", "way": who}
     if who != "ringtune":
+        facts = {"batch": batch, "length": length, "steps": steps, "bf16": precision == "bf16", "way": who}
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS), "--standalone"]
         return run([*command, str(PARTS), "trainer", str(place), json.dumps(facts)])
-    settings: dict[str, object] = {
-        "model_name_or_path": place / "model",
-        "train_file": place / "rows.csv",
-        "output_dir": place / way,
-        "cache_dir": place / "cache",
-        "overwrite_output_dir": "true",
-        "max_seq_length": length,
-        "global_batch_size": batch,
-        "max_steps": steps,
-        "bf16": str(facts["bf16"]).lower(),
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "do_eval": "false",
-        "report_to": "none",
-        "disable_tqdm": "true",
-    }
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    command = ["mpirun", "-np", str(RANKS), "--bind-to", "none", sys.executable, "-m", "ringtune.train.cli"]
-    run([*command, *words, *flags], reads=False)
+    train(place, work, way, flags)
     records = [json.loads(line) for line in (place / way / "metrics.jsonl").read_text().splitlines()]
     trained = [each for each in records if each["event"] == "train"][steps // 3 :]
     seconds = sum(each["num_tokens"] / each["tokens_per_s"] for each in trained)
@@ -111,6 +100,30 @@ def measure(place: Path, work: str, way: str, flags: list[str]) -> dict[str, Any
         "comm_s": statistics.median(each["comm_s"] for each in trained),
         "step_s": seconds / len(trained),
     }
+
+
+def train(place: Path, work: str, way: str, flags: Sequence[str] = (), *, num_ranks: int = RANKS) -> None:
+    """Run ringtune-train, under mpirun or, with 0 ranks, alone."""
+    batch, length, steps = ALL_WORKS[work]
+    settings: dict[str, object] = {
+        "model_name_or_path": place / "model",
+        "train_file": place / "rows.csv",
+        "output_dir": place / way,
+        "cache_dir": place / "cache",
+        "overwrite_output_dir": "true",
+        "max_seq_length": length,
+        "global_batch_size": batch,
+        "max_steps": steps,
+        "bf16": str(way.endswith("bf16")).lower(),
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "do_eval": "false",
+        "report_to": "none",
+        "disable_tqdm": "true",
+    }
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    launcher = ["mpirun", "-np", str(num_ranks), "--bind-to", "none"] if num_ranks else []
+    run([*launcher, sys.executable, "-m", "ringtune.train.cli", *words, *flags], reads=False)
 
 
 def run(command: list[str], *, reads: bool = True) -> dict[str, Any]:

@@ -84,12 +84,15 @@ def trainer(place: str, words: str) -> dict[str, Any]:
     )
 
     facts, folder = json.loads(words), Path(place)
+    (folder / "trainer").mkdir(exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     rows = encoded_rows(tokenizer, folder / "rows.csv", facts["length"])
     times: list[float] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, *_: object, **__: object) -> None:
+            if state.global_step == 1:
+                (folder / "trainer" / "first-step").touch()
             if state.global_step in (facts["steps"] // 3, facts["steps"]):
                 times.append(time.perf_counter())
 
@@ -111,6 +114,8 @@ def trainer(place: str, words: str) -> dict[str, Any]:
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=2, dtype=torch.float32)
     collator = DataCollatorWithPadding(tokenizer)
     Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[Clock()]).train()
+    if facts["steps"] == 1:
+        return {}
     seconds = (times[1] - times[0]) / (facts["steps"] - facts["steps"] // 3)
     return {"rows_per_s": facts["batch"] / seconds, "step_s": seconds}
 
