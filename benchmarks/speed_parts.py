@@ -13,6 +13,16 @@ from pathlib import Path
 from typing import Any
 
 NUM_LONG_ROWS = 600
+TRAINER: dict[str, Any] = {
+    "learning_rate": 1e-4,
+    "report_to": [],
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "ddp_backend": "gloo",
+}
+BEST: dict[str, Any] = {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
 
 
 def machine() -> dict[str, Any]:
@@ -96,20 +106,13 @@ def trainer(place: str, words: str) -> dict[str, Any]:
             if state.global_step in (facts["steps"] // 3, facts["steps"]):
                 times.append(time.perf_counter())
 
-    best = {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
         per_device_train_batch_size=facts["batch"] // int(os.environ["WORLD_SIZE"]),
         max_steps=facts["steps"],
         bf16=facts["bf16"],
-        learning_rate=1e-4,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-        ddp_backend="gloo",
-        **(best if facts["way"] == "trainer-best" else {}),
+        **(BEST if facts["way"] == "trainer-best" else {}),
+        **TRAINER,
     )
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=2, dtype=torch.float32)
     collator = DataCollatorWithPadding(tokenizer)

@@ -53,7 +53,9 @@ def folder(original, tmp_path):
 def load(folder, task=TASK, num_tokens=0, **settings) -> tuple[torch.nn.Module, list[str]]:
     reports: list[str] = []
     config = TrainConfig(str(folder), **settings)
-    return model.load_model(config, task, num_tokens, reports.append), reports
+    network = model.load_model(config, task, num_tokens, reports.append)
+    assert reports.pop().startswith(f"model {folder}: its rows are pa")  # packed, or padded
+    return network, reports
 
 
 def logits(network, folder) -> dict[str, float]:
@@ -94,7 +96,7 @@ def test_a_body_without_head_or_pooler_gets_a_new_head(folder, tmp_path):
 def test_a_kept_head_keeps_its_classes_by_name(folder):
     expected = logits(AutoModelForSequenceClassification.from_pretrained(folder), folder)
     network, reports = load(folder)
-    assert logits(network, folder) == pytest.approx(expected)
+    assert logits(network, folder) == pytest.approx(expected, abs=1e-6)
     assert tuple(network.config.id2label.values()) == TASK.classes
     assert reports == [f"model {folder}: its head is kept by the names of its classes: down, odd, up"]
 
