@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from ringtune.train.attention_dropout import attend_with_dropout
+from ringtune.train.dropout import draw_in_fours
 from ringtune.train.first_token import has_cut
-from ringtune.train.packing import MASK, PACKING, Group, Packer, Packing, current
+from ringtune.train.packing import EVEN_TOKENS, MASK, PACKING, Group, Packer, Packing, current
 from torch import nn
 
 NAME = "ringtune"  # of this attention among those of transformers
@@ -52,6 +54,7 @@ def take_packed_rows(model: nn.Module) -> None:
     ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _no_mask)
     model.set_attn_implementation(NAME)  # type: ignore[operator]
+    draw_in_fours(model)
     model.register_forward_pre_hook(_begin, with_kwargs=True)
     model.register_forward_hook(_end, always_call=True)
 
@@ -66,7 +69,8 @@ def packer_of(model: nn.Module, device: torch.device, autocast: torch.dtype | No
     config: Any = model.config
     fits = config.hidden_size // config.num_attention_heads % 8 == 0
     takes_any = device.type == "cuda" and autocast in (torch.float16, torch.bfloat16) and fits
-    return Packer.of(model, grouped=not takes_any)
+    is_jitted = device.type == "cpu" and autocast is not None
+    return Packer.of(model, grouped=not takes_any, multiple=EVEN_TOKENS if is_jitted else 1)
 
 
 def _no_mask(**_facts: Any) -> None:
@@ -105,12 +109,16 @@ def attend(
     """
     packing = current.get()
     assert packing is not None
-    several = [each[0].transpose(0, 1) for each in (query, key, value)]  # [T, heads, D]
-    if packing.groups:
+    several = [each[0].transpose(0, 1)[: packing.num_tokens] for each in (query, key, value)]  # [T, heads, D]
+    if packing.groups and dropout and query.device.type == "cpu":
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        found = attend_with_dropout(packing, several[0], several[1], several[2], dropout, scale, sliding_window)
+    elif packing.groups:
         found = torch.cat([_of_group(each, several, dropout, scaling, sliding_window) for each in packing.groups])
     else:
         found = _of_any_lengths(packing, several, dropout, scaling, sliding_window)
-    return found[None], None
+    num_added = query.shape[2] - packing.num_tokens
+    return (F.pad(found, (0, 0, 0, 0, 0, num_added)) if num_added else found)[None], None
 
 
 def _of_group(

@@ -19,6 +19,9 @@ from ringtune.train.tokens import IDS, TYPES
 from torch import nn
 
 MASK, POSITIONS, PACKING = "attention_mask", "position_ids", "packing"
+#: On the CPU oneDNN makes a kernel for every new shape of a bf16 product, which takes up to ten times as long as the
+#: product, and keeps about a thousand. Numbers of tokens that are multiples of this are few and come again.
+EVEN_TOKENS = 8
 #: What a group of its own costs, in attention scores x hidden size (a row of L tokens has L x L scores): the ten or so
 #: operations that it starts in every layer. Measured with a hidden size of 384 on two kinds of CPU.
 GROUP_COST = 960_000
@@ -44,6 +47,7 @@ class Packing:
     first: torch.Tensor  # int64 [B]: where each row's first token is among the T
     bounds: torch.Tensor  # int32 [B + 1]: the same, and the end
     longest: int  # tokens of the longest row
+    num_tokens: int  # T without those added to even it out
     groups: tuple[Group, ...]  # none where a kernel takes rows of any length
 
     def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Packing:
@@ -80,6 +84,7 @@ def packing_of(lengths: np.ndarray, group_cost: float | None) -> Packing:
         first=torch.from_numpy(bounds[:-1].copy()),
         bounds=torch.from_numpy(bounds.astype(np.int32)),
         longest=int(lengths.max(initial=0)),
+        num_tokens=int(bounds[-1]),
         groups=tuple(_group(bounds[start : stop + 1]) for start, stop in spans),
     )
 
@@ -135,9 +140,10 @@ class Packer:
     padding_token: int | None  # of one that counts its positions from it, as RoBERTa; None: they start at 0
     takes_types: bool
     grouped: bool = True  # whether attention needs groups
+    multiple: int = 1  # that numbers of tokens are made: the last token is repeated, outside of all rows
 
     @classmethod
-    def of(cls, model: nn.Module, *, grouped: bool = True) -> Packer:
+    def of(cls, model: nn.Module, *, grouped: bool = True, multiple: int = 1) -> Packer:
         """Return the packer of a model whose rows can be packed."""
         config: Any = model.config
         body: Any = model.base_model
@@ -148,6 +154,7 @@ class Packer:
             padding_token=getattr(table, "padding_idx", None),
             takes_types=takes_types and getattr(config, "type_vocab_size", 0) > 0,
             grouped=grouped,
+            multiple=multiple,
         )
 
     def costs(self, lengths: np.ndarray) -> np.ndarray:
@@ -170,11 +177,19 @@ class Packer:
         columns[POSITIONS] = self._positions(batch[IDS], mask)
         if self.takes_types and TYPES not in columns:
             columns[TYPES] = torch.zeros_like(batch[IDS])
-        packed = {name: each[mask][None] for name, each in columns.items()}
+        packed = {name: self._evened(each[mask])[None] for name, each in columns.items()}
         others = {name: each for name, each in batch.items() if name not in columns and name != MASK}
         lengths = mask.sum(dim=1).numpy()
         cost = GROUP_COST / self.hidden_size if self.grouped else None
         return {**others, **packed, PACKING: packing_of(lengths, cost)}
+
+    def computed(self, num_tokens: int) -> int:
+        """Return how many tokens are computed for a packed batch of these. **Pure.**"""
+        return -(-num_tokens // self.multiple) * self.multiple
+
+    def _evened(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return a column of tokens, [T], with its last one repeated."""
+        return torch.cat([tokens, tokens[-1:].expand(self.computed(len(tokens)) - len(tokens))])
 
     def _positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return each token's position in its row, int64 [B, T].

@@ -156,7 +156,7 @@ class Stepper:
 
     def _tokens(self, lengths: np.ndarray) -> int:
         """Return the tokens that are computed for a shard, padding included. lengths: of its features."""
-        return padded_tokens(lengths) if self.packer is None else int(lengths.sum())
+        return padded_tokens(lengths) if self.packer is None else self.packer.computed(int(lengths.sum()))
 
     def _compute(self, plan: StepPlan) -> torch.Tensor:
         """Run forward and backward for this rank's shards; return their losses, each already a share of the mean.

@@ -1,0 +1,108 @@
+"""Attention of groups of packed rows with dropout, forward and backward, as few operations on the CPU as it takes.
+
+PyTorch has no kernel for attention with dropout on the CPU: `scaled_dot_product_attention` is then put together from
+some thirty operations and their copies. A group of short rows is so small that starting them takes longer than
+computing. All is in fp32, as there: oneDNN would make a kernel for every new shape of a bf16 product, and groups have
+many.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ringtune.train.dropout import draw_kept, scale_of
+from ringtune.train.packing import Group, Packing
+
+
+def attend_with_dropout(
+    packing: Packing,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    rate: float,
+    scaling: float,
+    window: int | None,
+) -> torch.Tensor:
+    """Return the attention of each packed row, [T, heads, D]. window: as for `ringtune.train.attention.attend`.
+
+    query, key, value: [T, heads, D].
+    """
+    return _Attention.apply(query, key, value, packing, rate, scaling, window)  # type: ignore[no-untyped-call]
+
+
+class _Attention(torch.autograd.Function):
+    """Scores, softmax, dropout and the mean of the values, a group at a time."""
+
+    @staticmethod
+    @torch.autocast("cpu", enabled=False)
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        packing: Packing,
+        rate: float,
+        scaling: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        found, saved = [], []
+        for group in packing.groups:
+            q, k, v = (_by_head(group, each) for each in (query, key, value))
+            scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scaling)
+            hidden = hidden_keys(group, window)
+            if hidden is not None:
+                scores.unflatten(0, (group.num_rows, -1)).masked_fill_(hidden, float("-inf"))
+            weights = torch.softmax(scores, dim=-1)
+            kept = draw_kept(weights.shape, rate)
+            dropped = weights * kept
+            found.append(_by_token(group, torch.bmm(dropped, v).mul_(scale_of(rate)), query.dtype))
+            saved += [q, k, v, weights, kept, dropped]
+        ctx.save_for_backward(*saved)
+        ctx.packing, ctx.rate, ctx.scaling = packing, rate, scaling
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        several: list[tuple[torch.Tensor, ...]] = []
+        for number, group in enumerate(ctx.packing.groups):
+            q, k, v, weights, kept, dropped = ctx.saved_tensors[6 * number : 6 * number + 6]
+            of_output = _by_head(group, gradient, padding_is_zero=True) * scale_of(ctx.rate)
+            of_weights = torch.bmm(of_output, v.transpose(1, 2)).mul_(kept)
+            of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            none = q.new_empty(())
+            of_group = (
+                torch.baddbmm(none, of_scores, k, beta=0, alpha=ctx.scaling),
+                torch.baddbmm(none, of_scores.transpose(1, 2), q, beta=0, alpha=ctx.scaling),
+                torch.bmm(dropped.transpose(1, 2), of_output),
+            )
+            several.append(tuple(_by_token(group, each, gradient.dtype) for each in of_group))
+        return (*(torch.cat(each) for each in zip(*several, strict=True)), None, None, None, None)
+
+
+def hidden_keys(group: Group, window: int | None) -> torch.Tensor | None:
+    """Return which keys a query does not see, bool for [b, heads, L, L]; None: it sees all."""
+    hidden = None if group.is_real is None else ~group.is_real
+    if window is None or group.longest <= window:
+        return hidden
+    places = torch.arange(group.longest)
+    is_far = (places[:, None] - places).abs() >= window  # [L, L]
+    return is_far if hidden is None else hidden | is_far
+
+
+def _by_head(group: Group, tokens: torch.Tensor, *, padding_is_zero: bool = False) -> torch.Tensor:
+    """Return a group's part of [T, heads, D] in fp32 or wider, [b * heads, L, D]; padding is a token's copy, or 0."""
+    mine = tokens[group.start : group.stop]
+    if group.places is not None and group.tokens is not None:
+        if padding_is_zero:
+            mine = mine.new_zeros(len(group.places), *mine.shape[1:]).index_copy_(0, group.tokens, mine)
+        else:
+            mine = mine.index_select(0, group.places)
+    wide = mine.to(torch.promote_types(mine.dtype, torch.float32))
+    return wide.unflatten(0, (group.num_rows, group.longest)).transpose(1, 2).flatten(0, 1)
+
+
+def _by_token(group: Group, heads: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return [b * heads, L, D] as [tokens of the group, heads, D]."""
+    flat = heads.to(dtype).unflatten(0, (group.num_rows, -1)).transpose(1, 2).flatten(0, 1)
+    return flat if group.tokens is None else flat.index_select(0, group.tokens)
