@@ -129,23 +129,10 @@ def _of_group(
     sliding_window: int | None,
 ) -> torch.Tensor:
     """Return the attention of a group of rows, [tokens of the group, heads, D]."""
-    query, key, value = (_padded(group, each) for each in several)
-    mask = group.is_real
-    if sliding_window is not None and group.longest > sliding_window:
-        places = torch.arange(group.longest, device=query.device)
-        is_near = (places[:, None] - places).abs() < sliding_window  # [L, L]
-        mask = is_near if mask is None else mask & is_near
+    query, key, value = map(group.padded, several)
+    mask = group.seen(sliding_window, query.device)
     found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    flat = found.transpose(1, 2).flatten(0, 1)  # [b * L, heads, D]
-    return flat if group.tokens is None else flat.index_select(0, group.tokens)
-
-
-def _padded(group: Group, tokens: torch.Tensor) -> torch.Tensor:
-    """Return a group's part of [T, heads, D], [b, heads, L, D]."""
-    mine = tokens[group.start : group.stop]
-    if group.places is not None:
-        mine = mine.index_select(0, group.places)
-    return mine.unflatten(0, (group.num_rows, group.longest)).transpose(1, 2)
+    return group.by_token(found)
 
 
 def _of_any_lengths(

@@ -48,11 +48,11 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         found, saved = [], []
         for group in packing.groups:
-            q, k, v = (_by_head(group, each) for each in (query, key, value))
+            q, k, v = (_wide(group.padded(each)) for each in (query, key, value))
             scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scaling)
-            hidden = hidden_keys(group, window)
-            if hidden is not None:
-                scores.unflatten(0, (group.num_rows, -1)).masked_fill_(hidden, float("-inf"))
+            seen = group.seen(window, q.device)
+            if seen is not None:
+                scores.unflatten(0, (group.num_rows, -1)).masked_fill_(~seen, float("-inf"))
             weights = torch.softmax(scores, dim=-1)
             kept = draw_kept(weights.shape, rate)
             dropped = weights * kept
@@ -67,7 +67,7 @@ class _Attention(torch.autograd.Function):
         several: list[tuple[torch.Tensor, ...]] = []
         for number, group in enumerate(ctx.packing.groups):
             q, k, v, weights, kept, dropped = ctx.saved_tensors[6 * number : 6 * number + 6]
-            of_output = _by_head(group, gradient, padding_is_zero=True) * scale_of(ctx.rate)
+            of_output = _wide(_with_zeros(group, gradient)) * scale_of(ctx.rate)
             of_weights = torch.bmm(of_output, v.transpose(1, 2)).mul_(kept)
             of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             none = q.new_empty(())
@@ -80,29 +80,20 @@ class _Attention(torch.autograd.Function):
         return (*(torch.cat(each) for each in zip(*several, strict=True)), None, None, None, None)
 
 
-def hidden_keys(group: Group, window: int | None) -> torch.Tensor | None:
-    """Return which keys a query does not see, bool for [b, heads, L, L]; None: it sees all."""
-    hidden = None if group.is_real is None else ~group.is_real
-    if window is None or group.longest <= window:
-        return hidden
-    places = torch.arange(group.longest)
-    is_far = (places[:, None] - places).abs() >= window  # [L, L]
-    return is_far if hidden is None else hidden | is_far
+def _wide(padded: torch.Tensor) -> torch.Tensor:
+    """Return [b, heads, L, D] as [b * heads, L, D], in fp32 or wider."""
+    return padded.to(torch.promote_types(padded.dtype, torch.float32)).flatten(0, 1)
 
 
-def _by_head(group: Group, tokens: torch.Tensor, *, padding_is_zero: bool = False) -> torch.Tensor:
-    """Return a group's part of [T, heads, D] in fp32 or wider, [b * heads, L, D]; padding is a token's copy, or 0."""
+def _with_zeros(group: Group, tokens: torch.Tensor) -> torch.Tensor:
+    """Return a group's part of [T, heads, D], [b, heads, L, D]; padding is zero."""
     mine = tokens[group.start : group.stop]
-    if group.places is not None and group.tokens is not None:
-        if padding_is_zero:
-            mine = mine.new_zeros(len(group.places), *mine.shape[1:]).index_copy_(0, group.tokens, mine)
-        else:
-            mine = mine.index_select(0, group.places)
-    wide = mine.to(torch.promote_types(mine.dtype, torch.float32))
-    return wide.unflatten(0, (group.num_rows, group.longest)).transpose(1, 2).flatten(0, 1)
+    if group.tokens is not None:
+        num_places = group.num_rows * group.longest
+        mine = mine.new_zeros(num_places, *mine.shape[1:]).index_copy_(0, group.tokens, mine)
+    return group.by_head(mine)
 
 
 def _by_token(group: Group, heads: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return [b * heads, L, D] as [tokens of the group, heads, D]."""
-    flat = heads.to(dtype).unflatten(0, (group.num_rows, -1)).transpose(1, 2).flatten(0, 1)
-    return flat if group.tokens is None else flat.index_select(0, group.tokens)
+    """Return [b * heads, L, D] without padding, [tokens of the group, heads, D]."""
+    return group.by_token(heads.to(dtype).unflatten(0, (group.num_rows, -1)))

@@ -39,6 +39,28 @@ class Group:
     is_real: torch.Tensor | None  # bool [b, 1, 1, L]: whether a token, not padding, is at the place
     tokens: torch.Tensor | None  # int64 [stop - start]: the place of each token
 
+    def seen(self, window: int | None, device: torch.device) -> torch.Tensor | None:
+        """Return which keys a query sees, bool for [b, heads, L, L]; None: all. window: only those nearer than that."""
+        if window is None or self.longest <= window:
+            return self.is_real
+        places = torch.arange(self.longest, device=device)
+        is_near = (places[:, None] - places).abs() < window  # [L, L]
+        return is_near if self.is_real is None else self.is_real & is_near
+
+    def padded(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the group's part of [T, heads, D], [b, heads, L, D]; padding is a copy of a token."""
+        mine = tokens[self.start : self.stop]
+        return self.by_head(mine if self.places is None else mine.index_select(0, self.places))
+
+    def by_head(self, placed: torch.Tensor) -> torch.Tensor:
+        """Return [b * L, heads, D], padding included, as [b, heads, L, D]."""
+        return placed.unflatten(0, (self.num_rows, self.longest)).transpose(1, 2)
+
+    def by_token(self, padded: torch.Tensor) -> torch.Tensor:
+        """Return [b, heads, L, D] without padding, [tokens of the group, heads, D]."""
+        flat = padded.transpose(1, 2).flatten(0, 1)
+        return flat if self.tokens is None else flat.index_select(0, self.tokens)
+
 
 @dataclass(frozen=True)
 class Packing:
