@@ -7,11 +7,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringtune.launch import environment, flags
 from ringtune.launch.parser import Parser
 from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError
+
+if TYPE_CHECKING:
+    from ringtune.launch.run import LaunchRequest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,17 +98,8 @@ def _add_doctor(commands: Any) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     from ringtune.launch import doctor
-    from ringtune.launch.run import LaunchRequest
 
-    request = LaunchRequest(
-        (),
-        None if flags.names_hosts(options) else 1,
-        hosts=options.hosts,
-        hostfile=options.hostfile,
-        launcher=options.launcher,
-        ssh=flags.ssh(options),
-        interface=options.network_interface,
-    )
+    request = _request(options, command=(), num_proc=None if flags.names_hosts(options) else 1)
     return doctor.examine(request, options.folder or [Path.cwd()], as_json=options.json, quick=options.quick)
 
 
@@ -152,17 +146,13 @@ def _run(options: argparse.Namespace) -> int:
     from ringtune.launch.job import Timeouts
 
     return run.run(
-        run.LaunchRequest(
+        _request(
+            options,
             command=tuple(_behind_dashes(options.command)),
             num_proc=options.num_proc,
-            hosts=options.hosts,
-            hostfile=options.hostfile,
-            launcher=options.launcher,
             controller=options.controller,
             srun_mpi=options.srun_mpi,
             srun_options=tuple(options.srun_option),
-            ssh=flags.ssh(options),
-            interface=options.network_interface,
             carried=tuple(options.carried),
             settings=environment.horovod_settings(vars(options)),
             bound=not options.no_bind,
@@ -206,17 +196,12 @@ def _add_tune(commands: Any) -> None:
 
 def _tune(options: argparse.Namespace) -> int:
     from ringtune.launch import tune
-    from ringtune.launch.run import LaunchRequest
 
-    request = LaunchRequest(
+    request = _request(
+        options,
         command=tuple(_behind_dashes(options.command)),
         num_proc=options.num_proc,
-        hosts=options.hosts,
-        hostfile=options.hostfile,
-        launcher=options.launcher,
         controller=options.controller,
-        ssh=flags.ssh(options),
-        interface=options.network_interface,
         carried=tuple(options.carried),
     )
     return tune.tune(
@@ -232,6 +217,20 @@ def _tune(options: argparse.Namespace) -> int:
             again=options.again,
             dry_run=options.dry_run,
         )
+    )
+
+
+def _request(options: argparse.Namespace, **others: Any) -> LaunchRequest:
+    """Return the request of a command that takes the flags of hosts. others: its further fields."""
+    from ringtune.launch.run import LaunchRequest
+
+    return LaunchRequest(
+        hosts=options.hosts,
+        hostfile=options.hostfile,
+        launcher=options.launcher,
+        ssh=flags.ssh(options),
+        interface=options.network_interface,
+        **others,
     )
 
 
