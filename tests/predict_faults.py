@@ -64,6 +64,10 @@ def predict(self, *arguments):
         time.sleep(0.1)  # as a larger model would: the other ranks must not be done before the fault comes
     if fault == "raise" and my_turn and chunks == int(words[1]):
         raise RuntimeError("planted failure")
+    if fault == "raise" and not my_turn:
+        result = original_predict(self, *arguments[:2], lambda: False)
+        time.sleep(1)  # this rank has left the job, and ended MPI, when its thread asks for the next chunk
+        return result
     if fault == "stop" and my_turn and chunks == int(words[1]):
         os.kill(os.getpid(), signal.SIGTERM)
     result = original_predict(self, *arguments)
@@ -76,6 +80,8 @@ def leave(code):
     if fault == "peak":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(f"peak of rank {promised_rank()}: {peak} MiB", flush=True)
+    if fault == "raise" and my_turn:
+        time.sleep(2)  # a launcher that is slow to end the others
     original_leave(code)
 
 

@@ -5,6 +5,7 @@ import time
 
 import torch
 from ringtune.train.comm import Comm
+from ringtune.train.contract import StopRequested
 from ringtune.train.evaluate import worker_threads
 from ringtune.train.predict.counter import open_counter
 from ringtune.train.stop import StopFlag
@@ -37,6 +38,11 @@ comm.work_together(work, stop, "facts/work", meanwhile=exchange, every_s=counter
 everyone = comm.gather_values(mine, "facts/numbers")
 assert sorted(number for numbers in everyone for number in numbers) == list(range(NUMBERS)), everyone
 assert all(everyone), "a rank got nothing"
+counter.close()
+try:
+    raise AssertionError(f"number {counter.take()} after the end")
+except StopRequested:
+    pass
 print(f"rank {comm.rank} of {comm.size}: all facts hold, {len(mine)} numbers")
 sys.stdout.flush()
 comm.close()

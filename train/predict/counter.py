@@ -33,6 +33,13 @@ class Counter(Protocol):
         """Take note of how many numbers each rank waits for. The ranks call it in step, with the same argument."""
         ...
 
+    def close(self) -> None:
+        """Give no number any more, and return when no thread is asking for one: MPI may end after that.
+
+        A thread that asks later gets StopRequested.
+        """
+        ...
+
 
 def open_counter(comm: Comm, should_stop: Callable[[], bool]) -> Counter:
     """Return the job's counter, at 0. **Collective.**"""
@@ -49,12 +56,18 @@ class LocalCounter:
     def __init__(self) -> None:
         self.number = -1
         self.lock = threading.Lock()
+        self.closed = False
 
     def take(self) -> int:
         """Return the next number."""
         with self.lock:
-            self.number += 1
-            return self.number
+            if self.closed:
+                raise StopRequested
+            return self._next()
+
+    def _next(self) -> int:
+        self.number += 1
+        return self.number
 
     def wanted(self) -> int:
         """Return 0: nobody waits."""
@@ -62,6 +75,11 @@ class LocalCounter:
 
     def deal(self, wanted: Sequence[int]) -> None:
         """Do nothing."""
+
+    def close(self) -> None:
+        """Give no number any more."""
+        with self.lock:
+            self.closed = True
 
 
 class MpiCounter(LocalCounter):
@@ -80,13 +98,15 @@ class MpiCounter(LocalCounter):
             self.window.Unlock(0)
         world.Barrier()
 
-    def take(self) -> int:
-        """Fetch the number and raise it by one, whatever rank 0 is doing."""
+    def _next(self) -> int:
+        """Fetch the number and raise it by one, whatever rank 0 is doing.
+
+        The caller holds the lock: a process locks a window once at a time.
+        """
         one, found = np.ones(1, dtype=np.int64), np.empty(1, dtype=np.int64)
-        with self.lock:  # a window is locked once at a time by a process
-            self.window.Lock(0, self.mpi.LOCK_SHARED)
-            self.window.Fetch_and_op(one, found, 0, op=self.mpi.SUM)
-            self.window.Unlock(0)
+        self.window.Lock(0, self.mpi.LOCK_SHARED)
+        self.window.Fetch_and_op(one, found, 0, op=self.mpi.SUM)
+        self.window.Unlock(0)
         return int(found[0])
 
 
@@ -101,13 +121,14 @@ class DealtCounter:
         self.waiting = 0  # threads of this rank without a number
         self.mine: deque[int] = deque()
         self.changed = threading.Condition()
+        self.closed = False
 
     def take(self) -> int:
         """Wait for a round and return a number of it."""
         with self.changed:
             self.waiting += 1
             while not self.mine:
-                if self.should_stop():
+                if self.closed or self.should_stop():
                     raise StopRequested
                 self.changed.wait(timeout=0.1)
             self.waiting -= 1
@@ -124,4 +145,11 @@ class DealtCounter:
         self.next += sum(wanted)
         with self.changed:
             self.mine.extend(range(first, first + wanted[self.rank]))
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Give no number any more."""
+        with self.changed:
+            self.closed = True
+            self.mine.clear()
             self.changed.notify_all()

@@ -164,8 +164,7 @@ def _predict(
     shown = comm.rank == 0 and not config.disable_tqdm
     bar = Progress(prepared.num_rows, "predicting", initial=prepared.rows_done, unit="rows", shown=shown)
     workers = Workers(predictor, parts.folder, prepared.spool, prepared.todo, num_threads, comm, stop, bar)
-    comm.work_together(workers.work, stop, "predict/work", meanwhile=workers.exchange, every_s=workers.counter.every_s)
-    workers.exchange()
+    workers.run()
     bar.close()
     return comm.gather_values(workers.stats(), "predict/stats")
 

@@ -63,7 +63,25 @@ class Workers:
         """Return whether the threads should stop."""
         return self.failed or self.stop.is_set()
 
-    def work(self) -> None:
+    def run(self) -> None:
+        """Predict, in step with the other ranks, until all chunks are done. **Collective.**
+
+        Errors and stops as in `Comm.work_together`.
+        """
+        try:
+            every_s = self.counter.every_s
+            self.comm.work_together(self._work, self.stop, "predict/work", meanwhile=self.exchange, every_s=every_s)
+        except self.comm.Broken:
+            raise  # a rank is gone; a thread may wait for its number for ever
+        except Exception:
+            # This rank leaves while its threads still predict. One that asked for a chunk after MPI has ended would be
+            # the job's last message, and its exit code.
+            self.failed = True
+            self.counter.close()
+            raise
+        self.exchange()
+
+    def _work(self) -> None:
         """Predict chunks until the counter has none left. Raises what a thread raises, when all have ended."""
         with worker_threads(self.num_threads) as pool:
             for each in as_completed([pool.submit(self._take_chunks) for _ in range(self.num_threads)]):
