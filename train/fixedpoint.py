@@ -11,6 +11,7 @@ Everything happens where the tensors are: nothing is read by the host, which wou
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -18,6 +19,8 @@ import torch
 SUM_BITS = 62
 #: Exponents e for which 2**e and 2**-e are normal float64 numbers.
 LARGEST_EXPONENT = 1022
+#: Numbers that are scaled at once: 256 KiB of float64.
+PART = 1 << 15
 
 
 def units(largest: torch.Tensor, num_terms: int) -> torch.Tensor:
@@ -40,9 +43,37 @@ def power_of_two(exponents: torch.Tensor) -> torch.Tensor:
 
 def quantise(values: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
     """Return ``round(values / unit)`` as int64, any shape. Scaling by a power of two in float64 is exact."""
-    return (values.double() * unit.reciprocal()).round_().to(torch.int64)
+    return _scaled(values, unit.reciprocal()).round_().to(torch.int64)
+
+
+def quantised_sum(terms: Sequence[torch.Tensor], unit: torch.Tensor) -> torch.Tensor:
+    """Return the sum of ``quantise(term, unit)`` over terms of one shape, at least one, int64 of that shape."""
+    total = torch.empty(terms[0].shape, dtype=torch.int64, device=terms[0].device)
+    inverse = unit.reciprocal()
+    for part, *values in zip(*map(_parts, (total, *terms)), strict=True):
+        part.copy_(_scaled(values[0], inverse).round_())
+        for each in values[1:]:
+            part += _scaled(each, inverse).round_().to(torch.int64)
+    return total
 
 
 def dequantise(integers: torch.Tensor, unit: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return ``integers * unit`` in ``dtype``."""
-    return (integers.double() * unit).to(dtype)
+    result = torch.empty(integers.shape, dtype=dtype, device=integers.device)
+    for part, values in zip(_parts(result), _parts(integers), strict=True):
+        part.copy_(_scaled(values, unit))
+    return result
+
+
+def _scaled(values: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Return a new float64 tensor of values times a power of two."""
+    return values.to(torch.float64, copy=True).mul_(factor)
+
+
+def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return a tensor's numbers in parts of one dimension, whose float64 copies stay in a processor's cache.
+
+    A GPU takes all of them at once.
+    """
+    flat = tensor.reshape(-1)
+    return (flat,) if tensor.is_cuda else flat.split(PART)

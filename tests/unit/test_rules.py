@@ -75,6 +75,16 @@ def test_fixed_point_sums_do_not_depend_on_order_and_are_near_the_true_sum(value
     assert sums[0] == pytest.approx(math.fsum(values), abs=largest * 1e-15 * len(values) + 1e-300)
 
 
+@pytest.mark.parametrize("num_terms", [1, 3])
+def test_a_sum_is_made_in_parts_of_which_none_is_left_out(num_terms, monkeypatch):
+    monkeypatch.setattr(fixedpoint, "PART", 7)
+    terms = [torch.randn(5, 9, generator=torch.Generator().manual_seed(number)) for number in range(num_terms)]
+    unit = fixedpoint.units(torch.tensor(8.0, dtype=torch.float64), num_terms)
+    total = fixedpoint.quantised_sum(terms, unit)
+    assert torch.equal(total, sum(fixedpoint.quantise(each, unit) for each in terms))
+    assert torch.equal(fixedpoint.dequantise(total, unit, torch.float64), total.double() * unit)
+
+
 def test_the_largest_sum_stays_within_int64():
     value = torch.full((1,), 3.4e38)
     unit = fixedpoint.units(torch.tensor(3.4e38, dtype=torch.float64), 8)
