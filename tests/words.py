@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import torch
 from ringtune.train import embedding, gradient
+from ringtune.train.clip import clip
 
 NUM_TOKENS = 400
 
@@ -77,7 +78,8 @@ def train(model, reducer, steps: range, shards=(0, 1)) -> list[torch.Tensor]:
             loss = model(**batch(step, shard)).logits.square().sum()
             reducer.backward(loss, last=shard == shards[-1])
         reducer.finish()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+        filled = reducer.filled if isinstance(reducer, embedding.EmbeddingReducer) else None
+        clip(model.parameters(), 1.0, model.get_input_embeddings().weight, filled)
         optimizer.step()
     moments = [optimizer.state[each][name] for each in model.parameters() for name in ("exp_avg", "exp_avg_sq")]
     return [*model.parameters(), *moments]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from ringtune.train import fixedpoint
 from ringtune.train.comm import Comm
-from ringtune.train.gradient import Reducer
+from ringtune.train.gradient import Reducer, largest_magnitude
 from torch import nn
 
 #: Numbers of the smallest matrix whose gradient travels by rows: zeroing and summing less, 8 MB in `exact`, takes no
@@ -93,12 +93,7 @@ class EmbeddingReducer:
         """Clear what the last step left in the buffer, if nobody has yet."""
         if self.filled is None:
             return
-        # Clipping multiplies all rows with one factor. If that was NaN, as with a scaled loss that overflows, it is to
-        # be seen in the filled rows, and the others are no longer zero.
-        if len(self.filled) and self.buffer[self.filled].isfinite().all():
-            self.buffer[self.filled] = 0
-        else:
-            self.buffer.zero_()
+        self.buffer[self.filled] = 0
         self.filled = None
 
 
@@ -127,7 +122,7 @@ class OrderFreeEmbeddingReducer(EmbeddingReducer):
 
     def _largest(self) -> torch.Tensor:
         """Return the largest magnitude in this rank's shards, float64 []; inf stands for all not finite."""
-        values = [each.values.abs().max().double() for each in self.terms if each.values.numel()]
+        values = [largest_magnitude(each.values).double() for each in self.terms if each.values.numel()]
         largest = torch.stack(values).max() if values else torch.zeros((), dtype=torch.float64)
         # The maximum over the ranks takes a number over a NaN.
         return torch.where(largest.isnan(), float("inf"), largest)
@@ -144,6 +139,13 @@ def _each_once(gradient: torch.Tensor) -> Rows:
     numbers, place = torch.unique(gradient._indices()[0], return_inverse=True)
     values = torch.ops.aten.embedding_dense_backward(gradient._values(), place, len(numbers), -1, False)
     return Rows(numbers, values)
+
+
+def word_matrix(model: nn.Module) -> nn.Parameter | None:
+    """Return a model's word embeddings, or None where it has none or they are not trained. **Pure.**"""
+    module = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None  # type: ignore[operator]
+    weight = getattr(module, "weight", None)
+    return weight if isinstance(weight, nn.Parameter) and weight.requires_grad else None
 
 
 def word_embeddings(model: nn.Module) -> nn.Parameter | None:

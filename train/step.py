@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from ringtune.train.attention import packer_of
 from ringtune.train.batches import Batches
+from ringtune.train.clip import clip
 from ringtune.train.comm import Comm
 from ringtune.train.device import name_out_of_memory, peak_memory
+from ringtune.train.embedding import EmbeddingReducer, word_matrix
 from ringtune.train.gradient import Reducer
 from ringtune.train.order import derive_seed
 from ringtune.train.shards import deal, deal_packed, padded_tokens
@@ -99,6 +101,7 @@ class Stepper:
         self.seed, self.max_grad_norm, self.label_smoothing = seed, max_grad_norm, label_smoothing
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
         self.packer = packer_of(model, precision.device, precision.autocast)  # None: rows are padded
+        self.words = word_matrix(model)
         self.batches = Batches(task, features, self.packer, precision.device, seed)
         self.watch = Stopwatch(precision.device)
 
@@ -222,7 +225,8 @@ class Stepper:
         """Clip the reduced gradient and return its norm before that, a scalar on the device."""
         self.scaler.unscale_(self.optimizer)
         parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-        return nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or float("inf"), foreach=True)
+        filled = self.reducer.filled if isinstance(self.reducer, EmbeddingReducer) else None
+        return clip(parameters, self.max_grad_norm or float("inf"), self.words, filled)
 
     def _refuse_bad_gradient(self, plan: StepPlan, norm: float) -> None:
         """Raise NotFinite for a gradient that no loss scaling explains; it is the same on all ranks."""
