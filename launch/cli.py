@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ringtune.launch import environment, flags
 from ringtune.launch.parser import Parser
-from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError
+from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError, output_may_be_closed
 
 if TYPE_CHECKING:
     from ringtune.launch.run import LaunchRequest
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ringtune-launch`` and exit with its code."""
     try:
-        options = _parser().parse_args(argv)
-        sys.exit(options.run(options))
+        with output_may_be_closed():
+            options = _parser().parse_args(argv)
+            sys.exit(options.run(options))
     except UsageError as error:
         print(f"ringtune-launch: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)

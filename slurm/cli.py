@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 from ringtune.slurm import options as sbatch
 from ringtune.slurm.parser import TAKE_SBATCH, make_parser
 from ringtune.slurm.script import RetryLimits
-from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, EXIT_USAGE, UsageError
+from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, EXIT_USAGE, UsageError, output_may_be_closed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,17 +22,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
     try:
-        options, unknown = make_parser().parse_known_args(words[:cut])
-        options.train, options.argv = words[cut + 1 :], words
-        if unknown or (options.train and options.command not in ("submit", "script")):
-            options.sbatch = {**_sbatch(options), **_take_unknown(options, unknown)}
-        sys.exit(COMMANDS[options.command](options))
+        with output_may_be_closed(EXIT_FINISHED):
+            options, unknown = make_parser().parse_known_args(words[:cut])
+            options.train, options.argv = words[cut + 1 :], words
+            if unknown or (options.train and options.command not in ("submit", "script")):
+                options.sbatch = {**_sbatch(options), **_take_unknown(options, unknown)}
+            sys.exit(COMMANDS[options.command](options))
     except UsageError as error:
         print(f"ringtune-slurm: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe has had enough
-        sys.exit(EXIT_FINISHED)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -11,9 +11,12 @@ import errno
 import json
 import os
 import re
+import select
 import signal
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 #: Stopped on request with a checkpoint; the same command goes on from it. ``EX_TEMPFAIL`` of sysexits.h.
 EXIT_REQUEUE = 75
+#: Nobody reads the output any more, as when `head` has its lines: what a shell shows for a program that ends by it.
+EXIT_UNREAD = 128 + signal.SIGPIPE
 
 #: Either one, on any rank, asks every rank to save and leave. SLURM sends SIGTERM before it kills; SIGUSR1 is the
 #: contract's own, for ``sbatch --signal``.
@@ -223,3 +228,24 @@ def broken_promises(promised: Sequence[Placement], found: Sequence[Placement]) -
 def rank_message(rank: int, size: int, message: str) -> str:
     """Return a rank's message with its rank and host in front: ``rank R of N (host H): ...``."""
     return f"rank {rank} of {size} (host {socket.gethostname()}): {message}"
+
+
+@contextmanager
+def output_may_be_closed(exit_code: int = EXIT_UNREAD) -> Iterator[None]:
+    """Leave the process with ``exit_code``, and without a word, if what the block writes has no reader any more."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python still holds is written when it ends, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(exit_code)
+
+
+def output_is_closed() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more."""
+    watch = select.poll()
+    watch.register(1, 0)  # errors are told without being asked for
+    return any(events & select.POLLERR for _, events in watch.poll(0))

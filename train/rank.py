@@ -12,11 +12,13 @@ from typing import Any
 from ringtune.train.contract import (
     EXIT_FAILED,
     EXIT_REQUEUE,
+    EXIT_UNREAD,
     EXIT_USAGE,
     OutOfMemory,
     StopRequested,
     UsageError,
     as_usage,
+    output_is_closed,
     promised_rank,
     promised_size,
     rank_message,
@@ -92,6 +94,8 @@ def _die(name: str, comm: object, error: BaseException) -> None:
 
     A rank that only notices that another one is gone stays silent: its traceback would hide the cause.
     """
+    if isinstance(error, BrokenPipeError) and output_is_closed():
+        os._exit(EXIT_UNREAD)  # who read this rank's words, `head` perhaps, has had enough of them
     if isinstance(error, getattr(comm, "Broken", ())):
         _let_the_reporting_rank_end_first()
         leave(EXIT_FAILED)
