@@ -1,18 +1,21 @@
 """What a start, exact mode and saving cost, in pairs: ``benchmarks/costs.py [--rounds 5] [PART ...]``.
 
 The demo's model and rows, two ranks of one thread. ``start``: wall time from the command to the end of the first step,
-of Trainer under torchrun and of ringtune under mpirun, and the CPU time of a run of one step by one process, imports
-and final model included. ``exact``: a step of exact mode ÷ one of fast mode. ``saving``: what saving every 50 or every
-10 steps adds to a run. Every round runs each way once; the table gives the medians of the rounds and their range.
-Results go to ``benchmarks/results/costs-PROCESSOR.json``.
+of Trainer under torchrun and of ringtune under mpirun, and the CPU time of one process until its first step is done.
+``exact``: a step of exact mode ÷ one of fast mode. ``saving``: what saving every 50 or every 10 steps adds to a run.
+``memory``: the peak of a rank with the demo's rows and with 100 times as many. Every round runs each way once; the
+table gives the medians of the rounds and their range. Results go to ``benchmarks/results/costs-PROCESSOR.json``; what
+it has of other parts stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +26,7 @@ from typing import Any
 import speed
 
 STEPS = 150  # of a run that saves
+MANY = 100
 Figures = dict[str, float]
 
 
@@ -34,14 +38,23 @@ def start(place: Path) -> Figures:
     started = time.time()
     speed.measure(place, "first", "trainer-fp32")
     theirs = (place / "trainer" / "first-step").stat().st_mtime - started
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    speed.train(place, "first", "alone-fp32", num_ranks=0)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "start ÷ Trainer's": ours / theirs,
-        "start s": ours,
-        "CPU s of a run of one step": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-    }
+    return {"start ÷ Trainer's": ours / theirs, "start s": ours, "CPU s to the first step": cpu_to_first_step(place)}
+
+
+def cpu_to_first_step(place: Path) -> float:
+    """Return the CPU seconds of one process until its first step is in its metrics, imports included."""
+    metrics = place / "alone-fp32" / "metrics.jsonl"
+    shutil.rmtree(metrics.parent, ignore_errors=True)
+    command = speed.train_command(place, "reviews", "alone-fp32", num_ranks=0)
+    process = subprocess.Popen(command, env=speed.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and not (metrics.exists() and '"event": "train"' in metrics.read_text()):
+            time.sleep(0.005)
+        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def exact(place: Path) -> Figures:
@@ -64,7 +77,20 @@ def saving(place: Path) -> Figures:
     return {**shares, "run s": seconds[0]}
 
 
-PARTS: dict[str, Callable[[Path], Figures]] = {"start": start, "exact": exact, "saving": saving}
+def memory(place: Path) -> Figures:
+    """Return the peak memory of a rank with the demo's rows, and with a hundred times as many."""
+    head, *rows = (place / "rows.csv").read_text().splitlines(keepends=True)
+    peaks = {}
+    for times in (1, MANY):
+        table = place / f"rows-{times}.csv"
+        table.write_text(head + "".join(rows) * times)
+        speed.train(place, "reviews", "memory-fp32", ["--train_file", str(table)])
+        last = (place / "memory-fp32" / "metrics.jsonl").read_text().splitlines()
+        peaks[times] = [json.loads(line)["peak_memory_gib"] for line in last if '"event": "train"' in line][-1]
+    return {"peak GiB of a rank": peaks[1], f"peak GiB with {MANY} times the rows": peaks[MANY]}
+
+
+PARTS: dict[str, Callable[[Path], Figures]] = {"start": start, "exact": exact, "saving": saving, "memory": memory}
 
 
 def main() -> None:
@@ -72,27 +98,27 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    found: dict[str, Any] = {"machine": speed.run([sys.executable, str(speed.PARTS), "machine"]), "rounds": {}}
+    machine = speed.run([sys.executable, str(speed.PARTS), "machine"])
+    path = speed.results_path("costs", machine)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / "reviews"
         speed.prepare(place, "reviews")
         speed.train(place, "first", "ringtune-fp32")  # tokenises, for all
         for part in options.parts:
-            found["rounds"][part] = []
+            rounds: list[Figures] = []
             for number in range(options.rounds):
-                found["rounds"][part].append(PARTS[part](place))
-                print(f"{part}, round {number + 1}: {json.dumps(found['rounds'][part][-1])}", flush=True)
-    path = speed.results_path("costs", found["machine"])
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"{table(found['rounds'])}\nwritten to {path}")
+                rounds.append(PARTS[part](place))
+                print(f"{part}, round {number + 1}: {json.dumps(rounds[-1])}", flush=True)
+            found = speed.keep(path, part, {"machine": machine, "rounds": rounds})
+    print(f"{table(found)}\nwritten to {path}")
 
 
-def table(rounds: dict[str, list[Figures]]) -> str:
+def table(found: dict[str, Any]) -> str:
     """Return the figures, as a table of Markdown. **Pure.**"""
     lines = ["| what | median | range |", "| --- | --- | --- |"]
-    for several in rounds.values():
-        for name in several[0]:
-            values = [each[name] for each in several]
+    for part in found.values():
+        for name in part["rounds"][0]:
+            values = [each[name] for each in part["rounds"]]
             lines.append(f"| {name} | {statistics.median(values):.3f} | {min(values):.3f}-{max(values):.3f} |")
     return "\n".join(lines)
 

@@ -1,10 +1,10 @@
 """How a step scales: measure this machine's constants, check a model against real runs, draw it to 4,096 ranks.
 
-``scaling.py measure`` takes some minutes on two quiet cores and writes ``benchmarks/results/scaling-<machine>.json``:
-Horovod's real allreduce over 2 to 4 ranks of this host, the time of a rank's own computing, the lengths of the demo's
-rows, and, as a check, allreduces and training runs over 1 to 4 hosts in network namespaces whose links are limited by
-``tc`` (needs root). ``scaling.py draw`` reads such a file and writes docs/scaling.md and docs/scaling.svg, predicted
-and measured apart. ``--dry_run`` says what would be done. The formulas and their sources: scaling_model.py.
+``scaling.py measure`` takes ten minutes on two quiet cores and writes ``benchmarks/results/scaling-<machine>.json``:
+Horovod's real allreduce over 2 to 4 ranks of this host, steps of one rank of ringtune-train on the demo's rows, and, as
+a check, allreduces and training runs over 1 to 4 hosts in network namespaces whose links are limited by ``tc`` (needs
+root). ``scaling.py draw`` reads such a file and writes docs/scaling.md and docs/scaling.svg, predicted and measured
+apart. ``--dry_run`` says what would be done. The formulas and their sources: scaling_model.py.
 """
 
 from __future__ import annotations
@@ -32,14 +32,24 @@ RESULTS = ROOT / "benchmarks" / "results"
 SCRIPT = str(Path(__file__).resolve())
 SIZES = tuple(4096 * 8**power for power in range(6))  # 4 KiB to 128 MiB
 RANKS = (2, 3, 4)
-ROWS_PER_RANK, MAX_TOKENS, TRAINING_STEPS = 16, 64, 8
+ROWS_PER_RANK, MAX_TOKENS, TRAINING_STEPS = 16, 64, 12
+TOKENS_OF_A_ROW, ONE_RANK_STEPS = (8, 24, 64), 20
 ROUNDS = 7
+TRAIN = [sys.executable, "-m", "ringtune.train.cli"]
+#: The gradient of the word embeddings as PyTorch makes it, for comparison: there is no flag for it.
+DENSE = "from ringtune.train import cli, embedding; embedding.SMALLEST = 1 << 62; cli.main()"
+WAYS = {
+    "fp32, dense": [sys.executable, "-c", DENSE],
+    "fp32": TRAIN,
+    "fp16": [*TRAIN, "--compression", "fp16"],
+    "acp": [*TRAIN, "--compression", "acp"],
+}
 PARTS = {
     "machine": "name the processor; time one thread's fp32 matrix products",
     "allreduce": f"Horovod's allreduce of {SIZES[0]} to {SIZES[-1]} bytes over {RANKS} ranks of this host",
-    "step": "forward, backward and update of the demo's model on one thread",
+    "step": f"{ONE_RANK_STEPS} steps of ringtune-train on one rank, for rows of up to {TOKENS_OF_A_ROW} tokens",
     "links": "the same allreduces over hosts with limited links (root)",
-    "training": f"{TRAINING_STEPS} steps of ringtune-train on 1 to 4 such hosts (root)",
+    "training": f"{TRAINING_STEPS} steps of ringtune-train on 1 to 4 such hosts, by {'; '.join(WAYS)} (root)",
 }
 
 
@@ -56,10 +66,10 @@ def main() -> None:
         each.add_argument("--results", type=Path, default=RESULTS / f"scaling-{machine_name()}.json")
         each.add_argument("--dry_run", action="store_true", help="say what would be done")
     worker = commands.add_parser("worker", help="what `measure` starts")
-    worker.add_argument("what", choices=("allreduce", "step"))
+    worker.add_argument("what", choices=("allreduce",))
     options = parser.parse_args()
     if options.command == "worker":
-        {"allreduce": time_allreduces, "step": time_step}[options.what]()
+        time_allreduces()
     elif options.command == "measure":
         wrong = sorted(set(options.parts) - set(PARTS))
         if wrong:
@@ -96,7 +106,7 @@ def measure(options: argparse.Namespace) -> None:
     measures = {
         "machine": machine,
         "allreduce": lambda: [each for ranks in RANKS for each in on_this_host(ranks)],
-        "step": lambda: run_json([sys.executable, SCRIPT, "worker", "step"]),
+        "step": steps_of_one_rank,
         "links": lambda: on_hosts(options.rate, allreduce_between),
         "training": lambda: on_hosts(options.rate, train_between),
     }
@@ -159,36 +169,49 @@ def time_allreduces() -> None:
     comm.close()
 
 
-def time_step() -> None:
-    """Print what a rank computes in a step of the demo, by the tokens of its batch."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
+def steps_of_one_rank() -> dict[str, Any]:
+    """Return the tokens and the seconds of steps of ringtune-train on one rank, and the shapes of what it trains."""
+    from safetensors import safe_open
 
-    torch.set_num_threads(1)
-    network = AutoModelForSequenceClassification.from_pretrained(fetch(cache_folder()) / "model", num_labels=2).train()
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    rows = []
-    for width in (8, 24, 48):
-        ids = torch.randint(1000, 2000, (ROWS_PER_RANK, width))
-        losses = []
-
-        def forward(ids: torch.Tensor = ids, losses: list[torch.Tensor] = losses) -> None:
-            losses[:] = [network(input_ids=ids).logits.square().mean()]
-
-        def both(forward: Any = forward, losses: list[torch.Tensor] = losses) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            forward()
-            losses[0].backward()
-
-        rows.append({"tokens": ids.numel(), "forward": spread(forward), "both": spread(both)})
-    shapes = [list(each.shape) for each in network.parameters()]
-    print(json.dumps({"by_tokens": rows, "update": spread(optimizer.step), "shapes": shapes}))
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for length in TOKENS_OF_A_ROW:
+            folder = Path(temporary) / str(length)
+            words = training(
+                folder, Path(temporary) / "tokens", rows=ROWS_PER_RANK, tokens=length, steps=ONE_RANK_STEPS
+            )
+            subprocess.run([*TRAIN, *words], check=True, stdout=subprocess.DEVNULL, env=environment())
+            found += [{"tokens": tokens, "seconds": seconds} for tokens, seconds in steps_of(folder)[ROUNDS:]]
+        with safe_open(folder / "model.safetensors", "np") as tensors:
+            shapes = [list(tensors.get_slice(name).get_shape()) for name in list(tensors.keys())]
+    return {"steps": found, "shapes": shapes}
 
 
-def run_json(command: list[str]) -> Any:
-    """Run a command and return the JSON that is the last line of its output."""
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment())
-    return json.loads(done.stdout.splitlines()[-1])
+def training(folder: Path, cache: Path, *, rows: int, tokens: int, steps: int) -> list[str]:
+    """Return the flags of a run of ringtune-train on the demo's rows."""
+    demo = fetch(cache_folder())
+    flags = {
+        "model_name_or_path": demo / "model",
+        "train_file": demo / "train.csv",
+        "output_dir": folder,
+        "cache_dir": cache,
+        "max_seq_length": tokens,
+        "global_batch_size": rows,
+        "max_steps": steps,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "do_eval": "false",
+        "report_to": "none",
+        "disable_tqdm": "true",
+    }
+    return [word for name, each in flags.items() for word in (f"--{name}", str(each))]
+
+
+def steps_of(folder: Path) -> list[tuple[int, float]]:
+    """Return the tokens and the seconds of each step of a run."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [each for each in records if each["event"] == "train"]
+    return [(each["num_tokens"], each["num_tokens"] / each["tokens_per_s"]) for each in trained]
 
 
 def environment() -> dict[str, str]:
@@ -234,27 +257,19 @@ def allreduce_between(cluster: Any, number: int, _shared: Path) -> list[dict[str
     return [json.loads(each) for each in re.findall(r'\{"ranks".*\}', output)]
 
 
-def train_between(cluster: Any, number: int, shared: Path) -> list[dict[str, float]]:
-    """Return the median seconds of a step of training on some hosts, without the first two."""
-    demo, folder = fetch(cache_folder()), shared / f"run-{number}"
-    flags = {
-        "model_name_or_path": demo / "model",
-        "train_file": demo / "train.csv",
-        "output_dir": folder,
-        "cache_dir": shared / "tokens",
-        "max_seq_length": MAX_TOKENS,
-        "global_batch_size": ROWS_PER_RANK * number,
-        "max_steps": TRAINING_STEPS,
-        "logging_steps": 1,
-        "do_eval": "false",
-        "report_to": "none",
-    }
-    launch(
-        cluster, number, "ringtune-train", *(word for name, each in flags.items() for word in (f"--{name}", str(each)))
-    )
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    times = [ROWS_PER_RANK * number / each["samples_per_s"] for each in records if each["event"] == "train"][2:]
-    return [{"ranks": number, "median": statistics.median(times), "least": min(times), "most": max(times)}]
+def train_between(cluster: Any, number: int, shared: Path) -> list[dict[str, Any]]:
+    """Return the seconds of a step of training on some hosts, by each way of sending gradients."""
+    found = []
+    for way, command in WAYS.items():
+        folder = shared / f"run-{number}-{way}"
+        words = training(
+            folder, shared / "tokens", rows=ROWS_PER_RANK * number, tokens=MAX_TOKENS, steps=TRAINING_STEPS
+        )
+        launch(cluster, number, *command, *words)
+        times = [seconds for _, seconds in steps_of(folder)][2:]
+        facts = {"way": way, "ranks": number, "median": statistics.median(times)}
+        found.append({**facts, "least": min(times), "most": max(times)})
+    return found
 
 
 def constants(found: dict[str, Any]) -> tuple[model.Link, model.Compute]:
@@ -262,12 +277,10 @@ def constants(found: dict[str, Any]) -> tuple[model.Link, model.Compute]:
     import numpy as np
 
     link = model.fit_link([(each["ranks"], each["bytes"], each["median"]) for each in found["allreduce"]["values"]])
-    step = found["step"]["values"]
-    tokens = [each["tokens"] for each in step["by_tokens"]]
-    forward, _ = np.polyfit(tokens, [each["forward"]["median"] for each in step["by_tokens"]], 1)
-    both, rest = np.polyfit(tokens, [each["both"]["median"] for each in step["by_tokens"]], 1)
-    whole = step["update"]["median"] + max(0.0, float(rest))
-    return link, model.Compute(float(forward), float(both - forward), whole)
+    steps = found["step"]["values"]["steps"]
+    per_token, rest = np.polyfit([each["tokens"] for each in steps], [each["seconds"] for each in steps], 1)
+    # Backward computes two products for each of forward's.
+    return link, model.Compute(float(per_token) / 3, float(per_token) * 2 / 3, max(0.0, float(rest)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import scaling
 import scaling_model as model
 from ringtune.launch.demo import fetch
 from ringtune.train.contract import cache_folder
+from ringtune.train.packing import Packer
 
 DOCS = scaling.ROOT / "docs"
 NETWORKS = {10: 30e-6, 25: 20e-6, 100: 5e-6, 400: 3e-6}  # Gbit/s → s of a message: assumed, not measured
@@ -23,57 +24,59 @@ SHOWN = (2, 8, 32, 256, 1024, 4096)
 PICTURE = "\n![Predicted efficiency by number of ranks](scaling.svg)\n"
 RANK = 4  # of the low-rank gradient
 WAYS = {
-    "fp32": "#555555",
-    "fp16": "#1f77b4",
-    "fp16, sparse embeddings": "#2ca02c",
-    f"low rank {RANK}": "#d62728",
+    "fp32, dense": "#555555",
+    "fp32": "#1f77b4",
+    "fp16": "#2ca02c",
+    "acp": "#d62728",
 }
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The demo's rows as the tokenizer cuts them."""
+    """The demo's rows as the tokenizer cuts them, and the packer of its model."""
 
     lengths: np.ndarray
     vocabulary: list[np.ndarray]
+    packer: Packer
 
 
 @cache
 def demo_rows() -> Rows:
     """Return the rows of the demo."""
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     folder = fetch(cache_folder())
+    hidden_size = AutoConfig.from_pretrained(folder / "model").hidden_size
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     with (folder / "train.csv").open(newline="") as stream:
         texts = [row["text"] for row in csv.DictReader(stream)]
     ids = tokenizer(texts, truncation=True, max_length=scaling.MAX_TOKENS)["input_ids"]
-    return Rows(np.array(list(map(len, ids))), [np.unique(each) for each in ids])
+    packer = Packer(hidden_size=hidden_size, padding_token=None, takes_types=True)
+    return Rows(np.array(list(map(len, ids))), [np.unique(each) for each in ids], packer)
 
 
 @cache
 def load(ranks: int) -> model.Load:
     """Return what the ranks get of a step, over some simulated steps."""
     rows = demo_rows()
-    return model.deal_steps(rows.lengths, rows.vocabulary, ranks, scaling.ROWS_PER_RANK, max(2, 64 // ranks))
+    steps = max(2, 64 // ranks)
+    return model.deal_steps(rows.lengths, rows.vocabulary, rows.packer, ranks, scaling.ROWS_PER_RANK, steps)
 
 
-def sending(way: str, ranks: int, shapes: Sequence[Sequence[int]], link: model.Link) -> tuple[float, float]:
-    """Return the seconds of what travels beside backward, and of what is ready at its end."""
-    size = [4 * int(np.prod(each)) for each in shapes]
-    embeddings = max(range(len(shapes)), key=size.__getitem__)
-    rest = [each for number, each in enumerate(shapes) if number != embeddings]
-    late, early, row = float(size[embeddings]), float(sum(size) - size[embeddings]), 4 * shapes[embeddings][1]
-    without_start = model.Link(link.alpha_s, link.bytes_per_s)
-    if way.startswith("low rank"):
-        early, late = model.low_rank_bytes(rest, RANK), model.low_rank_bytes([shapes[embeddings]], RANK)
-    elif way.startswith("fp16"):
-        early, late, row = early / 2, late / 2, row // 2
-    if "sparse" in way:
-        found = load(ranks)
-        rows_s = model.sparse(ranks, found.unique_of_rank, found.unique_of_all, row, without_start)
-        return model.ring(ranks, early, without_start), rows_s + link.start_s
-    return model.ring(ranks, early, without_start), model.ring(ranks, late, link)
+def sending(way: str, ranks: int, shapes: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """Return the bytes that are summed beside backward, and those that are ready at its end: the word embeddings'.
+
+    As ringtune sends them; "fp32, dense" is what Horovod sends of a gradient as PyTorch makes it.
+    """
+    embeddings = max(shapes, key=np.prod)
+    rest = [each for each in shapes if each is not embeddings]
+    early = 4.0 * sum(map(np.prod, rest))
+    if way == "acp":
+        return model.low_rank_bytes(rest, RANK), model.low_rank_bytes([embeddings], RANK)
+    if way == "fp32, dense":
+        return early, 4.0 * float(np.prod(embeddings))
+    rows = model.rows_bytes(embeddings[0], load(ranks).rows_of_all, 4 * embeddings[1])
+    return early / 2 if way == "fp16" else early, rows
 
 
 def step(
@@ -85,9 +88,12 @@ def step(
     crowding: float = 1.0,
 ) -> float:
     """Return the predicted seconds of a step. crowding: ranks that share a core."""
-    early, late = sending(way, ranks, shapes, link) if ranks > 1 else (0.0, 0.0)
+    early, late = sending(way, ranks, shapes)
     crowded = model.Compute(*(each * crowding for each in vars(compute).values()))
-    return model.step_seconds(load(ranks).max_tokens, crowded, early, late)
+    hidden = model.Link(link.alpha_s, link.bytes_per_s)  # what starts during backward is not waited for
+    return model.step_seconds(
+        load(ranks).most_tokens, crowded, model.ring(ranks, early, hidden), model.ring(ranks, late, link)
+    )
 
 
 def efficiency(way: str, ranks: int, found: Mapping[str, Any], gbits: int) -> float:
@@ -112,6 +118,10 @@ def predictions(found: Mapping[str, Any]) -> str:
         for way in WAYS
     ]
     rows.append(["any", "rank balance alone", *(f"{load(ranks).balance:.3f}" for ranks in SHOWN)])
+    shapes = found["step"]["values"]["shapes"]
+    for way in WAYS:
+        shares = (sum(sending(way, ranks, shapes)) / sum(sending("fp32, dense", ranks, shapes)) for ranks in SHOWN)
+        rows.append(["bytes ÷ those of fp32, dense", way, *(f"{share:.1%}" for share in shares)])
     return table(["network", "gradient", *(f"{ranks} ranks" for ranks in SHOWN)], rows)
 
 
@@ -142,9 +152,9 @@ def checks(found: Mapping[str, Any]) -> str:
         cores, shapes = found["machine"]["values"]["cores"], found["step"]["values"]["shapes"]
         rows += [
             _beside(
-                f"step of training, {each['ranks']} hosts at {links['rate']}",
+                f"step of training, {each['way']}, {each['ranks']} hosts at {links['rate']}",
                 each,
-                step("fp32", each["ranks"], shapes, compute, link, max(1.0, each["ranks"] / cores)),
+                step(each["way"], each["ranks"], shapes, compute, link, max(1.0, each["ranks"] / cores)),
             )
             for each in found.get("training", {}).get("values", {}).get("found", [])
         ]

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ringtune.train.shards import deal
+from ringtune.train.packing import Packer
+from ringtune.train.shards import deal_packed
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Compute:
-    """What a rank computes in a step, on its own: a part for each row token, after padding, and one for the step."""
+    """What a rank computes in a step, on its own: a part for each token, and one for the step."""
 
     forward_s_per_token: float
     backward_s_per_token: float
@@ -59,17 +60,12 @@ def hierarchical(hosts: int, per_host: int, num_bytes: float, inside: Link, betw
     return ring(per_host, num_bytes, inside) + ring(hosts, num_bytes, between)
 
 
-def sparse(ranks: int, rows_per_rank: float, rows_of_all: float, row_bytes: int, link: Link) -> float:
-    """Return the seconds of summing embeddings of which few rows are touched, the cheaper of two ways.
+def rows_bytes(vocabulary: int, rows_of_all: float, row_bytes: int) -> float:
+    """Return the bytes of summing embeddings by rows: 2 for each row, which ranks have filled it, and the filled rows.
 
-    Every rank gathers the rows of all others, each with its number (8 bytes), or the ranks agree on the rows of all
-    and sum those in a ring.
+    As `ringtune.train.embedding` sends them.
     """
-    if ranks <= 1:
-        return 0.0
-    numbers = (ranks - 1) * (link.alpha_s + 8 * rows_per_rank / link.bytes_per_s)
-    gathered = numbers + (ranks - 1) * rows_per_rank * row_bytes / link.bytes_per_s
-    return link.start_s + min(gathered, numbers + ring(ranks, rows_of_all * row_bytes, link))
+    return 2 * vocabulary + rows_of_all * row_bytes
 
 
 def low_rank_bytes(shapes: Sequence[Sequence[int]], rank: int) -> float:
@@ -97,19 +93,24 @@ def step_seconds(tokens: float, compute: Compute, early_s: float, late_s: float)
 class Load:
     """What the ranks of one step get, mean over the steps that were dealt."""
 
-    mean_tokens: float  # of a rank, after padding
-    max_tokens: float  # of the rank with most
-    unique_of_rank: float  # different tokens of a rank
-    unique_of_all: float  # different tokens of the step
+    tokens: float  # of a rank
+    balance: float  # mean ÷ largest cost of a rank
+    rows_of_all: float  # different tokens of the step
 
     @property
-    def balance(self) -> float:
-        """Mean ÷ largest cost of a rank."""
-        return self.mean_tokens / self.max_tokens
+    def most_tokens(self) -> float:
+        """Tokens of average rows that cost what the rank with most has to compute."""
+        return self.tokens / self.balance
 
 
 def deal_steps(
-    lengths: np.ndarray, vocabulary: Sequence[np.ndarray], ranks: int, rows_per_rank: int, num_steps: int, seed: int = 0
+    lengths: np.ndarray,
+    vocabulary: Sequence[np.ndarray],
+    packer: Packer,
+    ranks: int,
+    rows_per_rank: int,
+    num_steps: int,
+    seed: int = 0,
 ) -> Load:
     """Return what ranks get of steps drawn from real rows and dealt by `ringtune.train.shards`.
 
@@ -120,11 +121,11 @@ def deal_steps(
     found = []
     for _ in range(num_steps):
         chosen = draw.integers(len(lengths), size=ranks * rows_per_rank)
-        shards = deal(np.arange(len(chosen)), lengths[chosen], ranks)
-        costs = [len(each) * int(lengths[chosen[each]].max(initial=0)) for each in shards]
-        own = np.unique(np.concatenate([vocabulary[row] for row in chosen[shards[0]]]))
+        costs = packer.costs(lengths[chosen])
+        shards = deal_packed(np.arange(len(chosen)), costs, ranks)
+        of_shards = [int(costs[each].sum()) for each in shards]
         everyone = np.unique(np.concatenate([vocabulary[row] for row in np.unique(chosen)]))
-        found.append((np.mean(costs), max(costs), len(own), len(everyone)))
+        found.append((lengths[chosen].sum() / ranks, np.mean(of_shards) / max(of_shards), len(everyone)))
     return Load(*map(float, np.mean(found, axis=0)))
 
 

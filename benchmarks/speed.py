@@ -4,7 +4,8 @@ Two ranks of one thread. Every round runs each way once, so that what disturbs t
 ratio of a round is that of two runs beside each other, and the table gives the median of the rounds and their range.
 Trainer runs under torchrun with Gloo, by its defaults and by its best settings (rows of like length together, fused
 AdamW), each in fp32 and in bf16. Only ways of the same precision are compared. The first third of the steps of a run is
-left out. Results go to ``benchmarks/results/speed-PROCESSOR.json``, with the rate of matrix products of the machine.
+left out. Results go to ``benchmarks/results/speed-PROCESSOR.json``, with the rate of matrix products of the machine;
+what it has of other works stays.
 
 The share of the matrix rate counts the products of forward and backward of real tokens, as ``gpu.py`` does.
 """
@@ -46,20 +47,26 @@ def main() -> None:
     options = parser.parse_args()
     machine = run([sys.executable, str(PARTS), "machine"])
     print(json.dumps(machine), flush=True)
-    found: dict[str, Any] = {"machine": machine, "flags": options.flags, "runs": {}}
+    path = results_path("speed", machine)
     with tempfile.TemporaryDirectory() as temporary:
         for work in options.work:
             place = Path(temporary) / work
             prepare(place, work)
-            runs: list[dict[str, Any]] = []
+            rounds: list[dict[str, Any]] = []
             for number in range(options.rounds):
-                runs.append({way: measure(place, work, way, options.flags) for way in options.ways})
-                words = ", ".join(f"{way} {each['rows_per_s']:.1f}" for way, each in runs[-1].items())
+                rounds.append({way: measure(place, work, way, options.flags) for way in options.ways})
+                words = ", ".join(f"{way} {each['rows_per_s']:.1f}" for way, each in rounds[-1].items())
                 print(f"{work}, round {number + 1}, rows/s: {words}", flush=True)
-            found["runs"][work] = runs
-    path = results_path("speed", machine)
-    path.write_text(json.dumps(found, indent=1) + "\n")
+            found = keep(path, work, {"machine": machine, "flags": options.flags, "rounds": rounds})
     print(f"{table(found)}\nwritten to {path}")
+
+
+def keep(path: Path, part: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write what was found of a part to the results of this machine, and return them; other parts stay."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    found[part] = facts
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    return dict(found)
 
 
 def results_path(what: str, machine: dict[str, Any]) -> Path:
@@ -104,6 +111,11 @@ def measure(place: Path, work: str, way: str, flags: Sequence[str] = ()) -> dict
 
 def train(place: Path, work: str, way: str, flags: Sequence[str] = (), *, num_ranks: int = RANKS) -> None:
     """Run ringtune-train, under mpirun or, with 0 ranks, alone."""
+    run(train_command(place, work, way, flags, num_ranks=num_ranks), reads=False)
+
+
+def train_command(place: Path, work: str, way: str, flags: Sequence[str] = (), *, num_ranks: int = RANKS) -> list[str]:
+    """Return the command of `train`."""
     batch, length, steps = ALL_WORKS[work]
     settings: dict[str, object] = {
         "model_name_or_path": place / "model",
@@ -123,13 +135,17 @@ def train(place: Path, work: str, way: str, flags: Sequence[str] = (), *, num_ra
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     launcher = ["mpirun", "-np", str(num_ranks), "--bind-to", "none"] if num_ranks else []
-    run([*launcher, sys.executable, "-m", "ringtune.train.cli", *words, *flags], reads=False)
+    return [*launcher, sys.executable, "-m", "ringtune.train.cli", *words, *flags]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a rank with one thread."""
+    return {**rank_environment(os.environ), "OMP_NUM_THREADS": "1"}
 
 
 def run(command: list[str], *, reads: bool = True) -> dict[str, Any]:
     """Run a command with one thread a rank; return the JSON of its last line."""
-    env = {**rank_environment(os.environ), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=LIMIT_S)
     if done.returncode:
         sys.exit(
             f"{' '.join(command[:6])} ...: exit code {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
@@ -143,7 +159,8 @@ def table(found: dict[str, Any]) -> str:
         "| work | precision | ringtune rows/s | x Trainer's best | x its defaults | share of the matrix rate |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for work, runs in found["runs"].items():
+    for work, facts in found.items():
+        runs = facts["rounds"]
         for precision in ("fp32", "bf16"):
             mine = f"ringtune-{precision}"
             if mine not in runs[0]:
@@ -154,7 +171,7 @@ def table(found: dict[str, Any]) -> str:
                 cells.append(
                     f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})" if ratios else "-"
                 )
-            share = statistics.median(share_of_rate(each[mine], work, precision, found["machine"]) for each in runs)
+            share = statistics.median(share_of_rate(each[mine], work, precision, facts["machine"]) for each in runs)
             lines.append(f"| {work} | {precision} | {' | '.join(cells)} | {share:.0%} |")
     return "\n".join(lines)
 

@@ -23,7 +23,6 @@ MB = 1_000_000
 def test_one_rank_sends_nothing_in_any_way():
     assert model.ring(1, 100 * MB, LINK) == 0
     assert model.hierarchical(1, 1, 100 * MB, LINK, LINK) == 0
-    assert model.sparse(1, 500, 500, 1536, LINK) == 0
 
 
 def test_a_ring_without_latency_takes_its_bytes_over_the_bandwidth():
@@ -41,7 +40,6 @@ def test_more_ranks_and_more_bytes_never_take_less_time():
     for cost in (
         lambda ranks: model.ring(ranks, 91 * MB, LINK),
         lambda ranks: model.hierarchical(ranks, 8, 91 * MB, LINK, LINK),
-        lambda ranks: model.sparse(ranks, 300, 300 * min(ranks, 50), 1536, LINK),
     ):
         seconds = [cost(ranks) for ranks in RANKS]
         assert seconds == sorted(seconds)
@@ -55,12 +53,8 @@ def test_rings_within_hosts_save_messages_between_them_and_one_rank_per_host_is_
     assert model.hierarchical(64, 1, MB, fast, LINK) == model.ring(64, MB, LINK)
 
 
-def test_sparse_rows_take_the_cheaper_way_of_the_two():
-    few = model.sparse(2, 100, 180, 1536, LINK)
-    assert few < model.ring(2, 30522 * 1536, LINK)
-    many = model.sparse(1024, 100, 5000, 1536, LINK)
-    assert many < 1023 * (100 * 1536) / LINK.bytes_per_s + 1  # not all rows of all ranks
-    assert many > model.ring(1024, 5000 * 1536, LINK)
+def test_rows_are_sent_once_however_many_ranks_have_filled_them():
+    assert model.rows_bytes(30522, 400, 1536) == 2 * 30522 + 400 * 1536
 
 
 def test_low_rank_sends_half_of_both_factors_and_vectors_whole():
@@ -87,10 +81,11 @@ def test_a_fit_finds_the_link_that_times_were_made_with():
 
 def test_dealing_rows_of_one_length_is_even_and_of_many_lengths_nearly():
     words = [np.array([row % 7, 7]) for row in range(300)]
-    even = model.deal_steps(np.full(300, 20), words, 8, 16, 2)
-    assert even.balance == 1 and even.max_tokens == 320 and even.unique_of_all == 8
-    mixed = model.deal_steps(np.arange(300) % 60 + 4, words, 8, 16, 2)
-    assert 0.8 < mixed.balance < 1
+    packer = model.Packer(hidden_size=384, padding_token=None, takes_types=True)
+    even = model.deal_steps(np.full(300, 20), words, packer, 8, 16, 2)
+    assert even.balance == 1 and even.most_tokens == even.tokens == 320 and even.rows_of_all == 8
+    mixed = model.deal_steps(np.arange(300) % 60 + 4, words, packer, 8, 16, 2)
+    assert 0.97 < mixed.balance < 1 and mixed.most_tokens > mixed.tokens
 
 
 def test_rates_of_links_are_read_as_tc_has_them():
