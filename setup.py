@@ -14,7 +14,7 @@ setup(
     python_requires=">=3.11,<3.15",
     package_dir={"ringtune.train": "train", "ringtune.launch": "launch", "ringtune.slurm": "slurm"},
     packages=["ringtune.train", "ringtune.train.task", "ringtune.train.predict", "ringtune.launch", "ringtune.slurm"],
-    package_data={"ringtune.launch": ["ring.rules"], "ringtune.slurm": ["examples/*.sbatch"]},
+    package_data={"ringtune.launch": ["*.rules"], "ringtune.slurm": ["examples/*.sbatch"]},
     install_requires=[
         "torch>=2.11,<2.16",
         "transformers>=5.17,<6",

@@ -115,11 +115,20 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
         ssh=request.ssh,
         interface=request.interface,
         mpi_prefix=mpi_prefix(),
-        ring_rules=str(Path(__file__).with_name("ring.rules")) if request.ring else "",
+        ring_rules=_ring_rules(len(used_hosts(slots))) if request.ring else "",
         srun_mpi=request.srun_mpi or ("pmix" if controller == "mpi" else "none"),
         srun_options=request.srun_options,
         as_root=os.geteuid() == 0,
     )
+
+
+def _ring_rules(num_hosts: int) -> str:
+    """Return Open MPI's file of algorithms by message size.
+
+    Segments save the kernel work, which is most of it on one host. Over a link, segments of one message go one way at a
+    time: 128 MiB between two hosts at 1 Gbit/s take 2.1 s instead of 1.2.
+    """
+    return str(Path(__file__).with_name("ring-one-host.rules" if num_hosts == 1 else "ring.rules"))
 
 
 def _library_settings(
