@@ -144,13 +144,14 @@ def environment() -> dict[str, str]:
 
 
 def run(command: list[str], *, reads: bool = True) -> dict[str, Any]:
-    """Run a command with one thread a rank; return the JSON of its last line."""
+    """Run a command with one thread a rank; return the last line of JSON, which libraries may write others after."""
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=LIMIT_S)
     if done.returncode:
         sys.exit(
             f"{' '.join(command[:6])} ...: exit code {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
         )
-    return dict(json.loads(done.stdout.splitlines()[-1])) if reads else {}
+    found = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return dict(json.loads(found[-1])) if reads else {}
 
 
 def table(found: dict[str, Any]) -> str:
