@@ -17,6 +17,7 @@ more and smaller pieces, and all of it is due before a checkpoint or an evaluati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from ringtune.train import fixedpoint
@@ -141,10 +142,14 @@ def _each_once(gradient: torch.Tensor) -> Rows:
     return Rows(numbers, values)
 
 
+def _input_embeddings(model: nn.Module) -> nn.Module | None:
+    find: Any = getattr(model, "get_input_embeddings", None)  # a model of transformers has it
+    return find() if find else None
+
+
 def word_matrix(model: nn.Module) -> nn.Parameter | None:
     """Return a model's word embeddings, or None where it has none or they are not trained. **Pure.**"""
-    module = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None  # type: ignore[operator]
-    weight = getattr(module, "weight", None)
+    weight = getattr(_input_embeddings(model), "weight", None)
     return weight if isinstance(weight, nn.Parameter) and weight.requires_grad else None
 
 
@@ -155,7 +160,7 @@ def word_embeddings(model: nn.Module) -> nn.Parameter | None:
     would have to wait for the number of rows, and clearing the matrix takes some microseconds. A small matrix is dense,
     too.
     """
-    module = model.get_input_embeddings()  # type: ignore[operator]
+    module = _input_embeddings(model)
     if not isinstance(module, nn.Embedding) or module.scale_grad_by_freq or module.max_norm is not None:
         return None
     weight = module.weight
