@@ -38,9 +38,10 @@ def test_the_launcher_ends_as_a_program_does_that_nobody_reads(words):
     assert done.returncode == 141 and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
-def test_a_plan_of_slurms_ends_well(tmp_path):
-    done = without_a_reader("-m", "ringtune.slurm.cli", "table", str(tmp_path))
-    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+def test_a_script_of_slurms_ends_well(workshop, tmp_path):
+    flags = ["--model_name_or_path", str(workshop.model), "--train_file", str(workshop.rows)]
+    done = without_a_reader("-m", "ringtune.slurm.cli", "script", "--", *flags, "--output_dir", str(tmp_path / "run"))
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
 def test_a_dry_run_of_a_rank_ends_as_a_program_does_that_nobody_reads(workshop, tmp_path):
