@@ -85,8 +85,7 @@ def memory(place: Path) -> Figures:
         table = place / f"rows-{times}.csv"
         table.write_text(head + "".join(rows) * times)
         speed.train(place, "reviews", "memory-fp32", ["--train_file", str(table)])
-        last = (place / "memory-fp32" / "metrics.jsonl").read_text().splitlines()
-        peaks[times] = [json.loads(line)["peak_memory_gib"] for line in last if '"event": "train"' in line][-1]
+        peaks[times] = speed.train_records(place / "memory-fp32")[-1]["peak_memory_gib"]
     return {"peak GiB of a rank": peaks[1], f"peak GiB with {MANY} times the rows": peaks[MANY]}
 
 

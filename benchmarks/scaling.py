@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import scaling_model as model
+import speed
 from ringtune.launch.demo import fetch
-from ringtune.launch.verify import rank_environment
 from ringtune.train.contract import cache_folder
 
 ROOT = Path(__file__).parents[1]
@@ -65,8 +65,7 @@ def main() -> None:
     for each in (measure_parser, draw_parser):
         each.add_argument("--results", type=Path, default=RESULTS / f"scaling-{machine_name()}.json")
         each.add_argument("--dry_run", action="store_true", help="say what would be done")
-    worker = commands.add_parser("worker", help="what `measure` starts")
-    worker.add_argument("what", choices=("allreduce",))
+    commands.add_parser("worker", help="what `measure` starts on each rank: time allreduces")
     options = parser.parse_args()
     if options.command == "worker":
         time_allreduces()
@@ -180,7 +179,7 @@ def steps_of_one_rank() -> dict[str, Any]:
             words = training(
                 folder, Path(temporary) / "tokens", rows=ROWS_PER_RANK, tokens=length, steps=ONE_RANK_STEPS
             )
-            subprocess.run([*TRAIN, *words], check=True, stdout=subprocess.DEVNULL, env=environment())
+            subprocess.run([*TRAIN, *words], check=True, stdout=subprocess.DEVNULL, env=speed.environment())
             found += [{"tokens": tokens, "seconds": seconds} for tokens, seconds in steps_of(folder)[ROUNDS:]]
         with safe_open(folder / "model.safetensors", "np") as tensors:
             shapes = [list(tensors.get_slice(name).get_shape()) for name in list(tensors.keys())]
@@ -190,38 +189,26 @@ def steps_of_one_rank() -> dict[str, Any]:
 def training(folder: Path, cache: Path, *, rows: int, tokens: int, steps: int) -> list[str]:
     """Return the flags of a run of ringtune-train on the demo's rows."""
     demo = fetch(cache_folder())
-    flags = {
-        "model_name_or_path": demo / "model",
-        "train_file": demo / "train.csv",
-        "output_dir": folder,
-        "cache_dir": cache,
-        "max_seq_length": tokens,
-        "global_batch_size": rows,
-        "max_steps": steps,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "do_eval": "false",
-        "report_to": "none",
-        "disable_tqdm": "true",
-    }
-    return [word for name, each in flags.items() for word in (f"--{name}", str(each))]
+    return speed.train_flags(
+        model_name_or_path=demo / "model",
+        train_file=demo / "train.csv",
+        output_dir=folder,
+        cache_dir=cache,
+        max_seq_length=tokens,
+        global_batch_size=rows,
+        max_steps=steps,
+    )
 
 
 def steps_of(folder: Path) -> list[tuple[int, float]]:
     """Return the tokens and the seconds of each step of a run."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    trained = [each for each in records if each["event"] == "train"]
-    return [(each["num_tokens"], each["num_tokens"] / each["tokens_per_s"]) for each in trained]
-
-
-def environment() -> dict[str, str]:
-    return {**rank_environment(os.environ), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return [(each["num_tokens"], each["num_tokens"] / each["tokens_per_s"]) for each in speed.train_records(folder)]
 
 
 def on_this_host(ranks: int) -> list[dict[str, float]]:
     """Return the times of allreduces of some ranks of this host."""
-    command = ["mpirun", "-np", str(ranks), "--bind-to", "none", sys.executable, SCRIPT, "worker", "allreduce"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment())
+    command = ["mpirun", "-np", str(ranks), "--bind-to", "none", sys.executable, SCRIPT, "worker"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=speed.environment())
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -243,7 +230,7 @@ def launch(cluster: Any, number: int, *command: str) -> str:
     """Run a command on one rank of each of some hosts and return its output."""
     hosts = ",".join(f"{name}:1" for name in cluster.names[:number])
     words = ["ringtune-launch", "run", "-H", hosts, "--", *command]
-    done = cluster.run("a", words, env=environment(), limit_s=900)
+    done = cluster.run("a", words, env=speed.environment(), limit_s=900)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}\n{done.output}")
     return done.output
@@ -253,7 +240,7 @@ def allreduce_between(cluster: Any, number: int, _shared: Path) -> list[dict[str
     """Return the times of allreduces over some hosts."""
     if number == 1:
         return []
-    output = launch(cluster, number, sys.executable, SCRIPT, "worker", "allreduce")
+    output = launch(cluster, number, sys.executable, SCRIPT, "worker")
     return [json.loads(each) for each in re.findall(r'\{"ranks".*\}', output)]
 
 

@@ -96,8 +96,7 @@ def measure(place: Path, work: str, way: str, flags: Sequence[str] = ()) -> dict
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS), "--standalone"]
         return run([*command, str(PARTS), "trainer", str(place), json.dumps(facts)])
     train(place, work, way, flags)
-    records = [json.loads(line) for line in (place / way / "metrics.jsonl").read_text().splitlines()]
-    trained = [each for each in records if each["event"] == "train"][steps // 3 :]
+    trained = train_records(place / way)[steps // 3 :]
     seconds = sum(each["num_tokens"] / each["tokens_per_s"] for each in trained)
     return {
         "rows_per_s": batch * len(trained) / seconds,
@@ -117,25 +116,31 @@ def train(place: Path, work: str, way: str, flags: Sequence[str] = (), *, num_ra
 def train_command(place: Path, work: str, way: str, flags: Sequence[str] = (), *, num_ranks: int = RANKS) -> list[str]:
     """Return the command of `train`."""
     batch, length, steps = ALL_WORKS[work]
-    settings: dict[str, object] = {
-        "model_name_or_path": place / "model",
-        "train_file": place / "rows.csv",
-        "output_dir": place / way,
-        "cache_dir": place / "cache",
-        "overwrite_output_dir": "true",
-        "max_seq_length": length,
-        "global_batch_size": batch,
-        "max_steps": steps,
-        "bf16": str(way.endswith("bf16")).lower(),
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "do_eval": "false",
-        "report_to": "none",
-        "disable_tqdm": "true",
-    }
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    words = train_flags(
+        model_name_or_path=place / "model",
+        train_file=place / "rows.csv",
+        output_dir=place / way,
+        cache_dir=place / "cache",
+        overwrite_output_dir="true",
+        max_seq_length=length,
+        global_batch_size=batch,
+        max_steps=steps,
+        bf16=str(way.endswith("bf16")).lower(),
+    )
     launcher = ["mpirun", "-np", str(num_ranks), "--bind-to", "none"] if num_ranks else []
     return [*launcher, sys.executable, "-m", "ringtune.train.cli", *words, *flags]
+
+
+def train_flags(**settings: object) -> list[str]:
+    """Return flags of ringtune-train for a run that does nothing but its steps."""
+    only = {"logging_steps": 1, "save_strategy": "no", "do_eval": "false", "report_to": "none", "disable_tqdm": "true"}
+    return [word for name, value in {**settings, **only}.items() for word in (f"--{name}", str(value))]
+
+
+def train_records(folder: Path) -> list[dict[str, Any]]:
+    """Return the record of each step of a run, in order."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [each for each in records if each["event"] == "train"]
 
 
 def environment() -> dict[str, str]:
