@@ -21,7 +21,6 @@ import torch
 from ringtune.train import disk, publish, rank_state
 from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE, UsageError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as tensor_bytes
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -93,10 +92,19 @@ class Snapshot:
     """A run in host memory: nothing in it changes when training goes on."""
 
     state: RunState
-    model: Mapping[str, torch.Tensor]
-    optimizer: Mapping[str, torch.Tensor]  # moments, by parameter name
+    model: memoryview  # content of model.safetensors
+    optimizer: memoryview  # content of optimizer.safetensors
     files: Mapping[str, bytes]  # configuration, tokenizer and task, for from_pretrained and prediction
     parts: Sequence[rank_state.Part] = ()  # what ranks have of their own, on the disk already
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was read of a checkpoint."""
+
+    state: RunState
+    model: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, torch.Tensor]  # moments, by parameter name
 
 
 @dataclass(frozen=True)
@@ -105,26 +113,6 @@ class Skipped:
 
     path: Path
     reason: str
-
-
-def to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return copies in host memory. Of tensors that share storage (tied weights) only the first is kept: safetensors
-    refuses the others, and transformers ties them again when it loads."""
-    seen: set[tuple[int, int]] = set()
-    result = {}
-    on_gpu = False
-    for name, tensor in tensors.items():
-        place = (tensor.data_ptr(), tensor.numel())
-        if place in seen and tensor.numel():
-            continue
-        seen.add(place)
-        on_gpu = on_gpu or tensor.is_cuda
-        # Pinned memory: all copies are under way at once, at the speed of the bus.
-        copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-        result[name] = copy.copy_(tensor.detach(), non_blocking=True)
-    if on_gpu:
-        torch.cuda.synchronize()
-    return result
 
 
 # Writing
@@ -145,13 +133,13 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
                 new.take_over(part.path, part.name, part.entry)
             for name, content in snapshot.files.items():
                 new.write(name, content)
-            new.write(MODEL_FILE, model_bytes(snapshot.model))
-            new.write(OPTIMIZER_FILE, tensor_bytes(dict(snapshot.optimizer)))
+            new.write(MODEL_FILE, snapshot.model)
+            new.write(OPTIMIZER_FILE, snapshot.optimizer)
             new.write(STATE_FILE, json.dumps(snapshot.state.to_json(), indent=1).encode())
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        needed = sum(each.nbytes for each in [*snapshot.model.values(), *snapshot.optimizer.values()])
+        needed = snapshot.model.nbytes + snapshot.optimizer.nbytes
         raise UsageError(
             str(target),
             f"the disk is full: {needed} bytes needed, {free} were free",
@@ -159,11 +147,6 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
             todo="free space or lower --save_total_limit, then run again",
         ) from error
     return target
-
-
-def model_bytes(model: Mapping[str, torch.Tensor]) -> bytes:
-    """Return weights as the content of ``model.safetensors``."""
-    return tensor_bytes(dict(model), metadata={"format": "pt"})
 
 
 # Reading
@@ -209,15 +192,14 @@ def read_state(path: Path) -> RunState:
     return RunState.from_json(json.loads((path / STATE_FILE).read_bytes()), str(path))
 
 
-def load_checkpoint(path: Path) -> Snapshot:
+def load_checkpoint(path: Path) -> Loaded:
     """Return a checkpoint's content, on the CPU, without what single ranks keep. No pickle is ever read. Raises
     UsageError if it is not whole."""
     _require_whole(path, unread=rank_state.NAME)  # every rank would read what all ranks wrote
-    return Snapshot(
+    return Loaded(
         state=read_state(path),
         model=load_tensors((path / MODEL_FILE).read_bytes()),
         optimizer=load_tensors((path / OPTIMIZER_FILE).read_bytes()),
-        files={},
     )
 
 

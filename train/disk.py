@@ -63,7 +63,7 @@ def rename(source: Path, target: Path) -> Path:
     return target
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Replace a file's content in one step: readers, and a crash, find the old or the new content, never a mixture."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

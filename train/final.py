@@ -16,13 +16,13 @@ from ringtune.train.checkpoint import MODEL_FILE, STATE_FILE
 from ringtune.train.contract import CONFIG_FILE, FINISHED_FILE, MANIFEST_FILE, TASK_FILE, UsageError
 
 
-def write(folder: Path, model: bytes, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+def write(folder: Path, model: memoryview, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
     """Write the model that ``from_pretrained`` loads, and that the run has finished. **Rank 0 only.**
 
     model: content of ``model.safetensors``. files: configuration, tokenizer and task. facts: for ``finished.json``.
     """
     withdraw(folder)
-    written = {**files, MODEL_FILE: model, FINISHED_FILE: json.dumps(facts).encode()}
+    written: dict[str, bytes | memoryview] = {**files, MODEL_FILE: model, FINISHED_FILE: json.dumps(facts).encode()}
     for name, content in written.items():
         disk.replace_file(folder / name, content)
     contents = {**written, CONFIG_FILE: (folder / CONFIG_FILE).read_bytes()}

@@ -57,7 +57,7 @@ class Checksum:
         return {"bytes": self.size, "sha256": self.sha256.hexdigest()}
 
 
-def entry_of(content: bytes) -> Entry:
+def entry_of(content: bytes | memoryview) -> Entry:
     """Return what a manifest holds of content. **Pure.**"""
     checksum = Checksum()
     checksum.add(content)
@@ -89,7 +89,7 @@ class NewFolder:
         self.path = path
         self.manifest: dict[str, Entry] = {}
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Write one file and flush it to the device."""
         disk.write_bytes(self.path / name, content)
         self.manifest[name] = entry_of(content)

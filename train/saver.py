@@ -16,6 +16,7 @@ from ringtune.train.contract import CHECKPOINT_PREFIX, SET_ASIDE_PREFIX
 from ringtune.train.reduction import own_state
 from ringtune.train.step import Stepper
 from ringtune.train.stop import StopFlag
+from ringtune.train.tensor_file import TensorFile
 
 
 class Saver:
@@ -27,6 +28,7 @@ class Saver:
         self.network, self.optimizer, self.comm = stepper.model, stepper.optimizer, stepper.comm
         self.reducer = stepper.reducer
         self.writes = self.comm.rank == 0
+        self.model_file, self.optimizer_file = TensorFile({"format": "pt"}), TensorFile()
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
 
@@ -57,8 +59,8 @@ class Saver:
             return
         snapshot = Snapshot(
             state=state,
-            model=checkpoint.to_host(self.network.state_dict()),
-            optimizer=checkpoint.to_host(model.optimizer_tensors(self.network, self.optimizer)),
+            model=self.model_file.fill(self.network.state_dict()),
+            optimizer=self.optimizer_file.fill(model.optimizer_tensors(self.network, self.optimizer)),
             files=self.files,
             parts=parts,
         )
@@ -112,10 +114,13 @@ class Saver:
         model.restore_model(self.network, saved.model, str(path))
 
     def write_final_model(self, facts: Mapping[str, Any]) -> None:
-        """Leave the model where the Hugging Face Trainer would, and facts of the run in ``finished.json``."""
+        """Leave the model where the Hugging Face Trainer would, and facts of the run in ``finished.json``.
+
+        **Collective.**
+        """
+        self.settle()  # what is being saved is in the memory that is filled here
         if self.writes:
-            weights = checkpoint.model_bytes(checkpoint.to_host(self.network.state_dict()))
-            final.write(self.folder, weights, self.files, facts)
+            final.write(self.folder, self.model_file.fill(self.network.state_dict()), self.files, facts)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{CHECKPOINT_PREFIX}{step}"
