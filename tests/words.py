@@ -8,6 +8,7 @@ from unittest.mock import patch
 import torch
 from ringtune.train import embedding, gradient
 from ringtune.train.clip import clip
+from ringtune.train.row_update import RowUpdate
 
 NUM_TOKENS = 400
 
@@ -70,6 +71,7 @@ def batch(step: int, shard: int) -> dict[str, torch.Tensor]:
 def train(model, reducer, steps: range, shards=(0, 1)) -> list[torch.Tensor]:
     """Train with weight decay, dropout and clipping; return parameters and moments."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
+    row_update = RowUpdate(optimizer, model.get_input_embeddings().weight)
     model.train()
     for step in steps:
         optimizer.zero_grad(set_to_none=True)
@@ -80,7 +82,8 @@ def train(model, reducer, steps: range, shards=(0, 1)) -> list[torch.Tensor]:
         reducer.finish()
         filled = reducer.filled if isinstance(reducer, embedding.EmbeddingReducer) else None
         clip(model.parameters(), 1.0, model.get_input_embeddings().weight, filled)
-        optimizer.step()
+        with row_update.after_a_step(filled):
+            optimizer.step()
     moments = [optimizer.state[each][name] for each in model.parameters() for name in ("exp_avg", "exp_avg_sq")]
     return [*model.parameters(), *moments]
 

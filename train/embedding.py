@@ -9,9 +9,10 @@ allreduce. At any number of ranks that is never more than the dense sum and the 
 rank's own rows, as Horovod does for sparse tensors, sends a frequent token once per rank: with many ranks more than the
 dense sum.)
 
-AdamW stays dense: a row without a gradient decays at every step, and moves as long as its first moment is not zero.
-Done later with the same bits, each of these updates has to follow from the one before: the arithmetic is the same, in
-more and smaller pieces, and all of it is due before a checkpoint or an evaluation.
+AdamW leaves out rows that never had a gradient (`ringtune.train.row_update`), and no others: a row that had one moves
+as long as its first moment is not zero. Done later with the same bits, each of these updates has to follow from the one
+before: the arithmetic is the same, in more and smaller pieces, and all of it is due before a checkpoint or an
+evaluation.
 """
 
 from __future__ import annotations

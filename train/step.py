@@ -16,6 +16,7 @@ from ringtune.train.device import name_out_of_memory, peak_memory
 from ringtune.train.embedding import EmbeddingReducer, word_matrix
 from ringtune.train.gradient import Reducer
 from ringtune.train.order import derive_seed
+from ringtune.train.row_update import RowUpdate
 from ringtune.train.shards import deal, deal_packed, padded_tokens
 from ringtune.train.span import span
 from ringtune.train.stopwatch import Stopwatch
@@ -102,6 +103,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
         self.packer = packer_of(model, precision.device, precision.autocast)  # None: rows are padded
         self.words = word_matrix(model)
+        self.row_update = RowUpdate(optimizer, self.words)
         self.batches = Batches(task, features, self.packer, precision.device, seed)
         self.watch = Stopwatch(precision.device)
 
@@ -138,7 +140,7 @@ class Stepper:
             self._refuse_bad_loss(plan, facts)
             self._refuse_bad_gradient(plan, norm)
             with span("update"):
-                self._update(plan)
+                self._update(plan, norm)
         return StepResult(
             loss=float(sum(facts.losses)),
             grad_norm=norm,
@@ -225,8 +227,11 @@ class Stepper:
         """Clip the reduced gradient and return its norm before that, a scalar on the device."""
         self.scaler.unscale_(self.optimizer)
         parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-        filled = self.reducer.filled if isinstance(self.reducer, EmbeddingReducer) else None
-        return clip(parameters, self.max_grad_norm or float("inf"), self.words, filled)
+        return clip(parameters, self.max_grad_norm or float("inf"), self.words, self._filled())
+
+    def _filled(self) -> torch.Tensor | None:
+        """Return the rows of the word embeddings whose gradient may not be zero; None: all."""
+        return self.reducer.filled if isinstance(self.reducer, EmbeddingReducer) else None
 
     def _refuse_bad_gradient(self, plan: StepPlan, norm: float) -> None:
         """Raise NotFinite for a gradient that no loss scaling explains; it is the same on all ranks."""
@@ -236,11 +241,12 @@ class Stepper:
                 "lower --learning_rate"
             )
 
-    def _update(self, plan: StepPlan) -> None:
+    def _update(self, plan: StepPlan, norm: float) -> None:
         """Apply the gradient, unless loss scaling met an overflow. It is the same on all ranks, and so is this."""
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate
-        self.scaler.step(self.optimizer)
+        with self.row_update.after_a_step(self._filled() if np.isfinite(norm) else None):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
 
 
