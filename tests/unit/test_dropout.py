@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ringtune.train.attention import attend
-from ringtune.train.attention_dropout import attend_with_dropout
+from ringtune.train.attention_dropout import LONG, attend_with_dropout
 from ringtune.train.dropout import Dropout, draw_in_fours, draw_kept, rounded, scale_of
 from ringtune.train.packing import Packer, current, packing_of
 from test_packing import LENGTHS, packed, rows_of
@@ -78,6 +78,26 @@ def test_a_gradient_that_is_handed_on_is_left_as_it_is():
     gradient = torch.ones_like(found)
     found.backward(gradient)
     assert (gradient == 1).all()
+
+
+@pytest.mark.parametrize("longest", [LONG - 1, LONG])
+def test_long_rows_of_bf16_are_computed_in_it_within_its_rounding_and_short_ones_in_fp32(longest, monkeypatch):
+    packing = packing_of(np.array([longest, longest, longest - 9, longest - 30]), 1e9)
+    formats, bmm = [], torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda one, other: formats.append(one.dtype) or bmm(one, other))
+    results = []
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.manual_seed(0)
+        several = [torch.randn(4 * longest - 39, 2, 32).bfloat16().to(dtype).requires_grad_() for _ in range(3)]
+        weight = torch.randn(4 * longest - 39, 2, 32).bfloat16()
+        torch.manual_seed(3)
+        found = attend_with_dropout(packing, *several, 0.1, 0.2, None)
+        assert found.dtype == dtype
+        results.append([found, *torch.autograd.grad((found * weight).sum(), several)])
+    assert set(formats) == {torch.float64, torch.bfloat16 if longest == LONG else torch.float32}
+    for exact, rounded_off in zip(*results, strict=True):
+        error = (rounded_off.double() - exact).norm() / exact.norm()
+        assert error < 2**-6  # a few roundings to 8 bits, 2**-9 each
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
