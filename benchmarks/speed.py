@@ -57,7 +57,7 @@ def main() -> None:
                 rounds.append({way: measure(place, work, way, options.flags) for way in options.ways})
                 words = ", ".join(f"{way} {each['rows_per_s']:.1f}" for way, each in rounds[-1].items())
                 print(f"{work}, round {number + 1}, rows/s: {words}", flush=True)
-            found = keep(path, work, {"machine": machine, "flags": options.flags, "rounds": rounds})
+                found = keep(path, work, {"machine": machine, "flags": options.flags, "rounds": rounds})
     print(f"{table(found)}\nwritten to {path}")
 
 
@@ -156,7 +156,8 @@ def run(command: list[str], *, reads: bool = True) -> dict[str, Any]:
             f"{' '.join(command[:6])} ...: exit code {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
         )
     found = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    return dict(json.loads(found[-1])) if reads else {}
+    # Two processes may have written into one line.
+    return dict(json.JSONDecoder().raw_decode(found[-1])[0]) if reads else {}
 
 
 def table(found: dict[str, Any]) -> str:
