@@ -1,4 +1,4 @@
-"""Where the hosts of a job come from: ``-H``, a hostfile, the SLURM allocation, or this machine; in that order."""
+"""Where the hosts of a job come from: ``-H``, a hostfile, the batch system's job, or this machine; in that order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from ringtune.launch.hosts import Host, expand, parse_hosts, read_hostfile, spli
 from ringtune.train.contract import UsageError
 
 LOCAL = "localhost"
+#: The variables in which batch systems name the file with a job's hosts. (PBS and Torque: pbs_resources(7); OAR:
+#: oarsub(1); Grid Engine: submit(1); LSF: "Environment variables set for job execution".)
+HOSTFILE_VARIABLES = ("PBS_NODEFILE", "OAR_NODEFILE", "PE_HOSTFILE", "LSB_DJOB_HOSTFILE")
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,38 @@ def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ
         return Allocation(tuple(read_hostfile(hostfile)), f"--hostfile {hostfile}")
     if "SLURM_JOB_NODELIST" in environ:
         return Allocation(tuple(slurm_hosts(environ)), f"SLURM job {environ.get('SLURM_JOB_ID', '?')}", in_slurm=True)
+    given = hostfiles(environ)
+    if given:
+        return Allocation(tuple(read_hostfile(given[0][1])), f"{given[0][0]} {given[0][1]}")
     if num_proc is None:
         raise UsageError(
-            "-np", "the number of ranks is not given", legal="-np N, -H host:N, --hostfile FILE or a SLURM job"
+            "-np",
+            "the number of ranks is not given",
+            legal="-np N, -H host:N, --hostfile FILE, or a job of SLURM, PBS, OAR, Grid Engine or LSF",
         )
     return Allocation((Host(LOCAL, max(num_proc, 1)),), "this machine")
+
+
+def hostfiles(environ: Mapping[str, str]) -> list[tuple[str, Path]]:
+    """Return the hostfile that a batch system names, and the variable; nothing without one. **Pure.**
+
+    Raises UsageError where two variables name two files: which one is this job's is not known.
+    """
+    given = [(name, Path(environ[name])) for name in HOSTFILE_VARIABLES if environ.get(name)]
+    if len({path for _, path in given}) > 1:
+        words = ", ".join(f"{name}={path}" for name, path in given)
+        raise UsageError(
+            " ".join(name for name, _ in given),
+            f"they name different files: {words}",
+            legal="the hosts of one job",
+            todo="say which with --hostfile",
+        )
+    return given
+
+
+def is_of_a_batch_system(environ: Mapping[str, str]) -> bool:
+    """Return whether a batch system names the hosts of this job. **Pure.**"""
+    return "SLURM_JOB_NODELIST" in environ or bool(hostfiles(environ))
 
 
 def slurm_hosts(environ: Mapping[str, str]) -> list[Host]:

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ringtune.launch import cuda, environment
+from ringtune.launch import allocation, cuda, environment
 from ringtune.launch.plan import Ssh
 
 
@@ -107,8 +107,8 @@ def ssh(options: argparse.Namespace) -> Ssh:
 
 
 def names_hosts(options: argparse.Namespace) -> bool:
-    """Return whether the user or SLURM names hosts."""
-    return bool(options.hosts or options.hostfile or "SLURM_JOB_NODELIST" in os.environ)
+    """Return whether the user or a batch system names hosts."""
+    return bool(options.hosts or options.hostfile or allocation.is_of_a_batch_system(os.environ))
 
 
 def shared(options: argparse.Namespace) -> list[str]:

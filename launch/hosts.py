@@ -1,4 +1,8 @@
-"""Hosts and their slots, as a user writes them: ``-H a:2,b:2`` or a hostfile, in Open MPI's and Horovod's spellings."""
+"""Hosts and their slots, as users and batch systems write them: ``-H a:2,b:2``, or a hostfile.
+
+Hostfiles are those of Open MPI and Horovod (``a slots=2``, ``a:2``), of PBS, Torque, OAR and LSF (a line for each
+slot), and of Grid Engine (``a 2 all.q@a <NULL>``: sge_pe(5), $pe_hostfile).
+"""
 
 from __future__ import annotations
 
@@ -38,26 +42,28 @@ def parse_hosts(text: str, where: str = "-H") -> list[Host]:
 
 
 def parse_hostfile(text: str, where: str) -> list[Host]:
-    """Return the hosts of a hostfile. **Pure.**
+    """Return the hosts of a hostfile, in the order in which they come first. **Pure.**
 
-    One host a line: ``host``, ``host:4`` or ``host slots=4 max_slots=8``; ``#`` begins a comment.
-    Raises UsageError naming file and line.
+    One host a line: ``host``, ``host:4``, ``host slots=4 max_slots=8`` or ``host 4 queue@host``; ``#`` begins a
+    comment. The slots of lines that name the same host add up. Raises UsageError naming file and line.
     """
-    found: list[tuple[Host, str]] = []
+    found: dict[str, Host] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         words = re.sub(r"\s*=\s*", "=", line.partition("#")[0]).split()
         if words:
             here = f"{where}:{number}"
-            found += [(host, here) for host in _with_options(_entry(words[0], here), words[1:], here)]
+            for host in _with_options(_entry(words[0], here), words[1:], here):
+                before = found[host.name].slots if host.name in found else 0
+                found[host.name] = Host(host.name, before + host.slots)
     if not found:
         raise UsageError(where, "it names no host", legal="one host a line, such as: node1 slots=4")
-    return _distinct(found)
+    return _of_different_machines(list(found.values()), where)
 
 
 def read_hostfile(path: Path) -> list[Host]:
     """Return the hosts of a file. Raises UsageError if it cannot be read."""
     try:
-        return parse_hostfile(path.read_text(encoding="utf-8"), str(path))
+        return parse_hostfile(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:
         raise UsageError(f"--hostfile {path}", str(error.strerror), legal="a file of hosts") from None
     except UnicodeDecodeError:
@@ -136,6 +142,10 @@ def _count(text: str | None, item: str, where: str) -> int:
 
 def _with_options(hosts: list[Host], words: list[str], where: str) -> list[Host]:
     slots = most = None
+    if words and words[0].isdecimal():  # Grid Engine's: slots, and perhaps a queue and processors
+        slots, queue, words = _count(words[0], words[0], where), words[1:3], words[3:]
+        if queue and "@" not in queue[0]:
+            words = [*queue, *words]
     for word in words:
         name, _, value = word.partition("=")
         if name == "slots":
@@ -143,7 +153,9 @@ def _with_options(hosts: list[Host], words: list[str], where: str) -> list[Host]
         elif name in ("max_slots", "max-slots"):
             most = _count(value, word, where)
         else:
-            raise UsageError(where, f"{word!r} is not understood", legal="slots=N and max_slots=N")
+            raise UsageError(
+                where, f"{word!r} is not understood", legal="slots=N and max_slots=N, or: host N queue@host"
+            )
     result = [Host(host.name, slots or host.slots) for host in hosts]
     for host in result:
         if most is not None and host.slots > most:
@@ -162,4 +174,22 @@ def _distinct(found: Iterable[tuple[Host, str]]) -> list[Host]:
                 todo=f"write {Host(host.name, host.slots + result[host.name].slots)}",
             )
         result[host.name] = host
-    return list(result.values())
+    return _of_different_machines(list(result.values()), where if result else "")
+
+
+def _of_different_machines(hosts: list[Host], where: str) -> list[Host]:
+    """Return the hosts. Raises UsageError for a name that stands beside its own long form, as ``a`` and ``a.example``.
+
+    They would be one machine, whose ranks would be counted from 0 twice.
+    """
+    names = {host.name for host in hosts}
+    for host in hosts:
+        short = host.name.partition(".")[0]
+        if short != host.name and short in names and not short.isdecimal():
+            raise UsageError(
+                where,
+                f"{short} and {host.name} look like two names of one machine",
+                legal="each host once, with all its slots",
+                todo="write one of them, or the addresses of both if they are two",
+            )
+    return hosts

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ringtune.launch import allocation
-from ringtune.launch.hosts import Host, expand, parse_hostfile, parse_hosts
+from ringtune.launch.hosts import Host, expand, parse_hostfile, parse_hosts, read_hostfile
 from ringtune.launch.ranks import assign, used_hosts
 from ringtune.train.contract import UsageError
 
@@ -72,7 +72,9 @@ def test_hostfiles_of_open_mpi_and_horovod_are_read():
     ("text", "words"),
     [
         ("a slots=2\nb slots=x\n", "f:2: 'x' in 'slots=x' is no number of slots"),
-        ("a slots=2\n\na slots=2\n", "f:3: the host a is named twice"),
+        ("a slots=2\na.example slots=2\n", "f: a and a.example look like two names of one machine"),
+        ("a 0 all.q@a\n", "f:1: '0' in '0' is no number of slots"),
+        ("a 2 all.q\n", "f:1: 'all.q' is not understood"),
         ("a slots=4 max_slots=2\n", "f:1: slots=4 is more than max_slots=2"),
         ("a cpus=4\n", "f:1: 'cpus=4' is not understood"),
         ("# nothing\n", "f: it names no host"),
@@ -82,6 +84,39 @@ def test_a_bad_hostfile_is_refused_with_its_line(text, words):
     with pytest.raises(UsageError) as caught:
         parse_hostfile(text, "f")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("n1\nn1\nn2\nn1\n", [("n1", 3), ("n2", 1)]),  # PBS, Torque, OAR, LSF
+        ("n1.example 4 all.q@n1.example UNDEFINED\nn2 2 all.q@n2 <NULL>\n", [("n1.example", 4), ("n2", 2)]),
+        ("n1 4\nn1 4 b.q@n1 0,0:1,0\n", [("n1", 8)]),
+        ("\ufeffn1 slots=2\r\nn2 slots=2\r\n", [("n1", 2), ("n2", 2)]),  # as Windows' editors write it
+        ("n1 slots=2\nn1 slots=1\n", [("n1", 3)]),
+    ],
+)
+def test_hostfiles_of_batch_systems_are_read(text, expected, tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert read_hostfile(path) == [Host(*each) for each in expected]
+
+
+def test_a_batch_systems_hostfile_is_found_and_two_are_refused(tmp_path):
+    path, other = tmp_path / "nodes", tmp_path / "others"
+    path.write_text("n1\nn1\nn2\n")
+    for name in allocation.HOSTFILE_VARIABLES:
+        found = allocation.find(None, None, None, {name: str(path)})
+        assert found.hosts == (Host("n1", 2), Host("n2", 1)) and found.source == f"{name} {path}"
+        assert allocation.is_of_a_batch_system({name: str(path)})
+    assert allocation.find("a:2", None, None, {"PBS_NODEFILE": str(path)}).hosts == (Host("a", 2),)
+    both = {"PBS_NODEFILE": str(path), "OAR_NODEFILE": str(path)}
+    assert allocation.find(None, None, None, both).num_slots == 3
+    with pytest.raises(UsageError, match="PBS_NODEFILE OAR_NODEFILE: they name different files: .*--hostfile"):
+        allocation.find(None, None, None, {**both, "OAR_NODEFILE": str(other)})
+    with pytest.raises(UsageError, match="No such file"):
+        allocation.find(None, None, None, {"PBS_NODEFILE": str(other)})
+    assert not allocation.is_of_a_batch_system({})
 
 
 def test_a_hostfile_that_is_not_there_or_no_text_is_an_error_not_a_traceback(tmp_path: Path):
