@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ringtune.launch import corrections, wheels
+from ringtune.launch import commands, corrections, wheels
 from ringtune.launch.commands import search_path
 from ringtune.launch.cuda import packages_folder
 from ringtune.launch.packages import download
@@ -32,7 +32,7 @@ def build(recipe: str, target: Target, tools: Toolchain, folder: Path, jobs: int
         sources = _unpack(download(PIN, work / "archive", source=True), work / "sources")
         corrections.apply(sources, values={"CXX_STANDARD": str(target.cxx_standard)})
         links = _library_links(work / "links", target, tools)
-        command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-cache-dir"]
+        command = [*commands.module("pip"), "wheel", "--no-build-isolation", "--no-deps", "--no-cache-dir"]
         command += ["--no-index", "-w", str(work / "wheel"), str(sources)]
         gpus = f", CUDA {target.cuda} for {', '.join(map(str, target.capabilities))}" if target.cuda else ""
         print(f"building Horovod {VERSION} for torch {target.torch}, {target.mpi}{gpus}\nlog: {log}", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,14 @@ from pathlib import Path
 def scripts_folder() -> Path:
     """Return the folder of this environment's commands; it need not be on PATH."""
     return Path(sysconfig.get_path("scripts"))
+
+
+def module(name: str, python: str = sys.executable) -> list[str]:
+    """Return the command that runs a module of this environment.
+
+    ``-P``: a file of the working folder, such as random.py, is not taken for the one of Python.
+    """
+    return [python, "-P", "-m", name]
 
 
 def which(name: str) -> str | None:

@@ -42,7 +42,7 @@ def compute_capabilities() -> tuple[int, ...]:
 def torch_capabilities() -> tuple[int, ...]:
     """Return the compute capabilities that torch was built for. It is asked in a process of its own (seconds)."""
     code = "import torch; print(torch._C._cuda_getArchFlags())"
-    return capabilities(" ".join(re.findall(r"sm_\d+", output_of([sys.executable, "-c", code]))))
+    return capabilities(" ".join(re.findall(r"sm_\d+", output_of([sys.executable, "-P", "-c", code]))))
 
 
 def capabilities(text: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.launch import environment, preflight, probe
+from ringtune.launch import commands, environment, preflight, probe
 from ringtune.launch.hosts import Host
 from ringtune.launch.plan import LaunchPlan
 from ringtune.launch.preflight import Report
@@ -189,7 +189,7 @@ def _measure(
     plan: LaunchPlan, hosts: Sequence[str], *, quick: bool, environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], Finding | None]:
     """Run ringtune.launch.links with one rank on each host; return its result, or a finding on why there is none."""
-    command = (sys.executable, "-m", "ringtune.launch.links", *(["--quick"] if quick else []))
+    command = (*commands.module("ringtune.launch.links"), *(["--quick"] if quick else []))
     one_each = replace(plan, slots=tuple(assign([Host(name, 1) for name in hosts], len(hosts))), command=command)
     if plan.launcher != "mpirun":
         return {}, Finding(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from ringtune.launch import corrections, cuda, toolchain, wheels
+from ringtune.launch import commands, corrections, cuda, toolchain, wheels
 from ringtune.launch.build import PIN, VERSION, build
 from ringtune.launch.target import Target, find_target
 from ringtune.launch.toolchain import Toolchain, find_toolchain, require_space
@@ -132,7 +131,7 @@ def _plan_for(target: Target, request: Request, cache: Path) -> Plan | None:
 def _get_nvcc(package: str) -> None:
     """Install nvcc beside torch. Raises UsageError with pip's words if that fails."""
     print(f"nvcc is missing: installing {package} (about 100 MB)", flush=True)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", package]
+    command = [*commands.module("pip"), "install", "--quiet", package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = " ".join(line for line in done.stderr.splitlines() if "ERROR" in line)[:300]
@@ -159,7 +158,7 @@ def _show(plan: Plan, cache: Path) -> int:
 
 
 def _install(built: Built) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall"]
+    command = [*commands.module("pip"), "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall"]
     subprocess.run([*command, str(built.wheel)], check=True)
     _marker().write_text(built.key)
     print(f"installed {built.wheel.name} ({built.key})")

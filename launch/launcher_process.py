@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+
+from ringtune.launch.commands import which
 
 END_GRACE_S = 5.0  # for the launcher to end when all ranks have, and after SIGTERM
 
@@ -16,7 +19,7 @@ class LauncherProcess:
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         self.output: list[str] = []  # lines of stdout and stderr
         self._process = subprocess.Popen(
-            argv,
+            _away_from_the_working_folder(argv),
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -53,3 +56,12 @@ class LauncherProcess:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+def _away_from_the_working_folder(argv: Sequence[str]) -> list[str]:
+    """Return a launcher's command; horovodrun's such that it imports nothing from the working folder.
+
+    It starts further Pythons by multiprocessing, which look for modules where it does.
+    """
+    path = which(argv[0]) if argv[0] == "horovodrun" else None
+    return [sys.executable, "-P", path, *argv[1:]] if path else list(argv)

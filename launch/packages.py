@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
+from ringtune.launch import commands
 from ringtune.train.contract import UsageError
 
 
@@ -18,9 +18,7 @@ def download(pin: str, folder: Path, *, source: bool) -> Path:
     requirements = folder.with_suffix(".txt")
     requirements.write_text(pin + "\n")
     command = [
-        sys.executable,
-        "-m",
-        "pip",
+        *commands.module("pip"),
         "download",
         "--quiet",
         "--no-deps",

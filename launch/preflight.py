@@ -7,14 +7,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ringtune.launch import control, environment, probe, srun
+from ringtune.launch import commands, control, environment, probe, srun
 from ringtune.launch.plan import LaunchPlan, Ssh
 from ringtune.train.contract import UsageError
 
@@ -117,7 +116,7 @@ def probe_hosts(plan: LaunchPlan, folders: Sequence[str], *, token: str = "", pr
 
 def _probe_host(host: str, arguments: Sequence[str], ssh: Ssh, carried: Mapping[str, str], towards: str) -> Report:
     asked_at = time.time()
-    command = [sys.executable, "-m", "ringtune.launch.probe", *arguments]
+    command = [*commands.module("ringtune.launch.probe"), *arguments]
     if control.is_this_machine(host):
         command = ["env", f"PATH={carried['PATH']}", *command, *(["--towards", towards] if towards else [])]
     else:
@@ -173,9 +172,7 @@ def _probe_by_srun(plan: LaunchPlan, arguments: Sequence[str]) -> list[Report]:
         "--ntasks-per-node=1",
         "--overlap",
         "--export=ALL",
-        sys.executable,
-        "-m",
-        "ringtune.launch.probe",
+        *commands.module("ringtune.launch.probe"),
         *arguments,
     ]
     asked_at = time.time()
@@ -205,7 +202,7 @@ def check_mpi(plan: LaunchPlan) -> None:
     Two failures are silent otherwise: an MPI plugin of srun that does not match MPI gives N jobs of size 1, and
     incompatible PMIx versions give every rank local rank 0.
     """
-    trial = LaunchPlan(**{**vars(plan), "command": (sys.executable, "-m", "ringtune.launch.mpi_check")})
+    trial = LaunchPlan(**{**vars(plan), "command": tuple(commands.module("ringtune.launch.mpi_check"))})
     done = subprocess.run(
         srun.build(trial).argv,
         capture_output=True,

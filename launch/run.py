@@ -108,7 +108,7 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
         source=found.source,
         launcher=launcher,
         controller=controller,
-        command=(sys.executable, "-m", "ringtune.launch.rank", "--", *request.command),
+        command=(*commands.module("ringtune.launch.rank"), "--", *request.command),
         environment=carried,
         is_local=is_local,
         in_slurm=found.in_slurm,

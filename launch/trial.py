@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ringtune.launch import commands
 from ringtune.launch.choices import Choice
 from ringtune.launch.rank import die_with_parent
 from ringtune.train.contract import METRICS_FILE, VERDICT_FILE, read_records
@@ -66,7 +66,7 @@ class Program:
         changes = {"output_dir": str(folder / "run"), "max_steps": self.warm_up + self.steps}
         settings = {**self.settings, **OVERRIDES, **choice.train_settings(self.settings), **changes}
         (folder / "trial.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        launch = [sys.executable, "-m", "ringtune.launch.cli", "run", "--no-check", *hosts, *self.launch_flags]
+        launch = [*commands.module("ringtune.launch.cli"), "run", "--no-check", *hosts, *self.launch_flags]
         logs = ["--output-dir", str(folder / "logs")]
         return [*launch, *choice.launch_flags(), *logs, "--", *self.command, "--config", str(folder / "trial.yaml")]
 

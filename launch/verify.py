@@ -44,9 +44,9 @@ def verify(target: Target) -> bool:
 
 
 def _verify_nccl(target: Target) -> bool:
-    if _run([sys.executable, "-c", NCCL_VERSION_CODE], "NCCL's version") is None:
+    if _run([sys.executable, "-P", "-c", NCCL_VERSION_CODE], "NCCL's version") is None:
         return False
-    answer = _run([sys.executable, "-c", NUM_GPUS_CODE], "torch's GPUs")
+    answer = _run([sys.executable, "-P", "-c", NUM_GPUS_CODE], "torch's GPUs")
     num_gpus = int(answer.split()[-1]) if answer else 0
     if not num_gpus:
         print(f"not verified: NCCL {target.nccl} is built in, and not proved: no GPU here that torch can use")
@@ -60,7 +60,9 @@ def _verify_nccl(target: Target) -> bool:
 
 def _runs(controller: str, num_proc: int, code: str, what: str) -> bool:
     horovodrun = str(scripts_folder() / "horovodrun")
-    return _run([horovodrun, f"--{controller}", "-np", str(num_proc), sys.executable, "-c", code], what) is not None
+    return (
+        _run([horovodrun, f"--{controller}", "-np", str(num_proc), sys.executable, "-P", "-c", code], what) is not None
+    )
 
 
 def _run(command: list[str], what: str) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from ringtune.launch import commands
 
 STOP_LIMIT_S = 600  # SLURM's own limits end a stop sooner: the time that is left, or KillWait
 
@@ -16,7 +17,8 @@ def ranks_command(options: argparse.Namespace, logs: Path, words: Sequence[str])
     options: of the batch step. logs: folder for the ranks' output. words: the arguments of ringtune-train.
     """
     return [
-        *(sys.executable, "-m", "ringtune.launch.cli", "run"),
+        *commands.module("ringtune.launch.cli"),
+        "run",
         *("--launcher", options.launcher),
         *(["--controller", options.controller] if options.controller else []),
         *("--output-dir", str(logs)),

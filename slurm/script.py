@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ringtune.launch import commands
 from ringtune.slurm import options
 from ringtune.slurm.profile import Container
 from ringtune.slurm.sweep import Axes
@@ -87,7 +88,7 @@ def _command(job: BatchJob) -> str:
         *(f"--container={word}" for word in _container_words(job.container)),
         *(f"--sweep={name}={','.join(values)}" for name, values in job.axes.items()),
     ]
-    start = shlex.join([job.python, "-m", "ringtune.slurm.batch"])
+    start = shlex.join(commands.module("ringtune.slurm.batch", job.python))
     return " \\\n  ".join([start, *map(shlex.quote, options), '--script="$0"'])
 
 
