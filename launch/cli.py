@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ringtune.launch import environment, flags
 from ringtune.launch.parser import Parser
 from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError, output_may_be_closed
+
+HOST = re.compile(r"[^/:=]+:[0-9]+")  # with slots, in a place where a program is expected
 
 if TYPE_CHECKING:
     from ringtune.launch.run import LaunchRequest
@@ -149,7 +152,7 @@ def _run(options: argparse.Namespace) -> int:
     return run.run(
         _request(
             options,
-            command=tuple(_behind_dashes(options.command)),
+            command=_command(options),
             num_proc=options.num_proc,
             controller=options.controller,
             srun_mpi=options.srun_mpi,
@@ -200,7 +203,7 @@ def _tune(options: argparse.Namespace) -> int:
 
     request = _request(
         options,
-        command=tuple(_behind_dashes(options.command)),
+        command=_command(options),
         num_proc=options.num_proc,
         controller=options.controller,
         carried=tuple(options.carried),
@@ -235,8 +238,25 @@ def _request(options: argparse.Namespace, **others: Any) -> LaunchRequest:
     )
 
 
-def _behind_dashes(words: Sequence[str]) -> Sequence[str]:
-    return words[1:] if words[:1] == ["--"] else words
+def _command(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the words behind ``--``, or all without it. Hosts before it, as in ``-H a:2 b:2 --``, join those of -H.
+
+    Raises UsageError for a word that may be a host or the program.
+    """
+    words: list[str] = options.command
+    cut = words.index("--") if "--" in words else 0
+    if words and words[0] != "--" and options.hosts and HOST.fullmatch(words[0]):
+        if not all(map(HOST.fullmatch, words[:cut])) or cut == 0:
+            raise UsageError(
+                "-H",
+                f"{words[0]!r} is another host, or the program",
+                legal="-H a:2,b:2 -- COMMAND",
+                todo="put a comma between hosts, and -- before the program",
+            )
+        options.hosts = ",".join([options.hosts, *words[:cut]])
+    elif words[:1] != ["--"]:
+        return tuple(words)
+    return tuple(words[cut + 1 :])
 
 
 def _horovod(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ringtune.launch import allocation
+from ringtune.launch import allocation, cli
 from ringtune.launch.hosts import Host, expand, parse_hostfile, parse_hosts, read_hostfile
 from ringtune.launch.ranks import assign, used_hosts
 from ringtune.train.contract import UsageError
@@ -187,3 +187,25 @@ def test_no_text_makes_the_parsers_raise_anything_but_a_usage_error(text):
     for parse in (parse_hosts, lambda each: parse_hostfile(each, "f"), lambda each: expand(each, "f")):
         with contextlib.suppress(UsageError):
             parse(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "hosts", "command"),
+    [
+        ("-H a:2 b:2 c:1 -- prog -x", "a:2,b:2,c:1", ("prog", "-x")),
+        ("-H a:2 -- prog -- b:2", "a:2", ("prog", "--", "b:2")),
+        ("-H a:2 prog b:2", "a:2", ("prog", "b:2")),
+        ("-H a:2 prog -- b:2", "a:2", ("prog", "--", "b:2")),
+        ("-H a:2 ./x:1", "a:2", ("./x:1",)),
+        ("-np 2 x:1", None, ("x:1",)),
+    ],
+)
+def test_hosts_with_spaces_between_are_hosts_and_a_command_stays_as_it_is(words, hosts, command):
+    options = cli._parser().parse_args(["run", *words.split()])
+    assert cli._command(options) == command and options.hosts == hosts
+
+
+@pytest.mark.parametrize("words", ["-H a:2 b:2 prog", "-H a:2 b:2 prog -- x", "-H a:2 b:2"])
+def test_a_word_that_is_a_host_or_the_program_is_refused(words):
+    with pytest.raises(UsageError, match="-H: 'b:2' is another host, or the program; -H a:2,b:2 -- COMMAND"):
+        cli._command(cli._parser().parse_args(["run", *words.split()]))
