@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,12 @@ from ringtune.train.contract import (
     EXIT_FAILED,
     EXIT_USAGE,
     SIZE_VARIABLES,
+    TORCH_SIZE,
     StopRequested,
     UsageError,
     as_usage,
     first_integer,
+    promised_size,
 )
 from ringtune.train.stop import StopFlag
 
@@ -72,14 +74,7 @@ class Comm:
         self.has_nccl = bool(hvd.nccl_built())
         self.sums_on_host = False  # whether what lies on a GPU is summed through host memory
         self.reports_error = self.rank == 0  # whether this rank prints the error that ends the job
-        promised = first_integer(SIZE_VARIABLES, os.environ) or 1
-        if promised != self.size:
-            raise UsageError(
-                "launch",
-                f"the launcher promised {promised} ranks but Horovod found {self.size}; each would train alone",
-                legal="srun needs an MPI plugin that fits this Open MPI",
-                todo="use horovodrun, mpirun or ringtune-launch",
-            )
+        _require_size(self.size, os.environ)
 
     # Tensors: those of a GPU in sums and maxima only, which NCCL carries without a copy to the host
 
@@ -250,3 +245,24 @@ def _exit_code(error: BaseException | None) -> int:
     if error is None:
         return 0
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+
+
+def _require_size(size: int, environ: Mapping[str, str]) -> None:
+    """Raise UsageError if the launcher started another number of processes than Horovod found."""
+    promised = promised_size(environ)
+    if promised == size:
+        return
+    if first_integer(SIZE_VARIABLES, environ) is None:
+        raise UsageError(
+            "launch",
+            f"{TORCH_SIZE} is {promised}, as under torchrun or accelerate launch, but Horovod found {size}; "
+            "each would train alone",
+            legal="horovodrun, mpirun, srun or ringtune-launch",
+            todo=f"start with one of them; unset {TORCH_SIZE} if it is left over",
+        )
+    raise UsageError(
+        "launch",
+        f"the launcher promised {promised} ranks but Horovod found {size}; each would train alone",
+        legal="srun needs an MPI plugin that fits this Open MPI",
+        todo="use horovodrun, mpirun or ringtune-launch",
+    )

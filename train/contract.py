@@ -56,6 +56,8 @@ VERDICT_FILE = "verdict.json"
 #: have started. (Open MPI, Horovod's Gloo controller, MPICH's Hydra, SLURM.)
 RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+#: The same by torchrun and `accelerate launch`, which Horovod knows nothing of, and by ringtune-launch.
+TORCH_RANK, TORCH_SIZE = "RANK", "WORLD_SIZE"
 LOCAL_RANK_VARIABLES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 LOCAL_SIZE_VARIABLES = ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 
@@ -185,12 +187,12 @@ def first_integer(names: tuple[str, ...], environ: Mapping[str, str]) -> int | N
 
 def promised_rank(environ: Mapping[str, str] = os.environ) -> int:
     """Return the rank the launcher gave this process, 0 without a launcher."""
-    return first_integer(RANK_VARIABLES, environ) or 0
+    return first_integer((*RANK_VARIABLES, TORCH_RANK), environ) or 0
 
 
 def promised_size(environ: Mapping[str, str] = os.environ) -> int:
     """Return the number of processes the launcher started, 1 without a launcher."""
-    return first_integer(SIZE_VARIABLES, environ) or 1
+    return first_integer((*SIZE_VARIABLES, TORCH_SIZE), environ) or 1
 
 
 Placement = tuple[str, int, int]

@@ -69,7 +69,9 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
     except PeerFailed as failed:
         code, reports = failed.exit_code, False
     except UsageError as error:
-        if comm is None or comm.reports_error:
+        if comm is None:  # all ranks fail alike
+            reports = promised_rank() == 0
+        if reports if comm is None else comm.reports_error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
         code = EXIT_USAGE
     except NotFinite as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,6 @@ def test_collectives_hold_on_every_rank_over_mpi(size):
 
 
 def test_collectives_hold_on_every_rank_over_gloo():
-    import sys
-
     done = run_command([script("horovodrun"), "--gloo", "-np", "2", sys.executable, FACTS], limit_s=120)
     assert done.output.count("all facts hold") == 2, done.output
 
@@ -99,3 +99,13 @@ def test_a_launcher_that_started_lone_ranks_is_an_error_not_two_runs(workshop, t
     )
     assert done.returncode == 2
     assert "the launcher promised 2 ranks but Horovod found 1" in done.output
+
+
+def test_torchruns_processes_are_refused_once_instead_of_training_alone(workshop, tmp_path):
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    words += ["-m", "ringtune.train.cli", "--model_name_or_path", str(workshop.model)]
+    words += ["--train_file", str(workshop.rows), "--output_dir", str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0 and done.stderr.count("ringtune-train: launch: WORLD_SIZE is 2") == 1, done.stderr
+    assert "(exitcode: 2)" in done.stderr
+    assert not (tmp_path / "run").exists()
