@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
+from ringtune.slurm import gpus
 from ringtune.train.contract import UsageError, nearest
 
 WITH_VALUE = {
@@ -183,12 +184,10 @@ def of_this_site() -> list[str]:
 def complete(given: Options) -> dict[str, str | None]:
     """Return the options with what follows from them and what ringtune needs. **Pure.** Raises UsageError.
 
-    One task per GPU unless given otherwise; a warning by SIGUSR1 to the batch step before the time is up; requeueing
-    on.
+    One task per GPU, however they are asked for; a warning by SIGUSR1 to the batch step before the time is up;
+    requeueing on.
     """
-    result = dict(given)
-    if "ntasks" not in result and "ntasks-per-node" not in result and "gpus-per-node" in result:
-        result["ntasks-per-node"] = number_of_gpus(result["gpus-per-node"] or "")
+    result = {**given, **gpus.tasks(given)}
     result.setdefault("signal", f"B:USR1@{warning_s(result.get('time'))}")
     match = _SIGNAL.fullmatch(result["signal"] or "")
     if match is None:
@@ -202,12 +201,6 @@ def complete(given: Options) -> dict[str, str | None]:
         if value is not None and ("\n" in value or "\0" in value):
             raise UsageError(f"--{name}", f"{value!r} has more than one line", legal="one line")
     return result
-
-
-def number_of_gpus(text: str) -> str:
-    """Return N of ``--gpus-per-node``'s N or TYPE:N, "1" for a bare type. **Pure.**"""
-    last = text.rpartition(":")[2]
-    return last if last.isdigit() else "1"
 
 
 def warning_s(time: str | None) -> int:

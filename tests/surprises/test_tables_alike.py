@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from examples import few_or, run_examples
 from hypothesis import strategies as st
 from preparing import Alone, predicted
 from ringtune.train import tables
@@ -38,20 +37,6 @@ TEXTS = st.one_of(st.sampled_from(WORDS), st.text(NASTY, max_size=8), st.text(ma
 POOLS = [st.sampled_from(["up", "down"]), st.sampled_from(["0", "1"]), st.sampled_from(WORDS), TEXTS]
 LABELS = st.one_of(POOLS)
 TABLES = st.sampled_from(POOLS).flatmap(lambda pool: st.lists(st.tuples(TEXTS, pool), min_size=1, max_size=6))
-
-
-def run_examples(number: int, *strategies: Any) -> Callable[[Callable[..., None]], None]:
-    """Run a check with that many examples."""
-
-    def run(check: Callable[..., None]) -> None:
-        settings(max_examples=number, suppress_health_check=list(HealthCheck))(given(*strategies)(check))()
-
-    return run
-
-
-def few_or(number: int) -> pytest.MarkDecorator:
-    """Return a parametrisation: a twentieth of the examples, and all of them in the long tests."""
-    return pytest.mark.parametrize("number", [number // 20, pytest.param(number, marks=pytest.mark.long)])
 
 
 @pytest.fixture(scope="module")
