@@ -42,8 +42,8 @@ def collect(folder: Path) -> list[Row]:
     for settings in sweep.expand(axes):
         record = Record(folder / sweep.folder_name(settings))
         evaluations = [each for each in record.metrics() if each["event"] == "eval"]
-        last = evaluations[-1] if evaluations and record.finished() is not None else None
-        runs.append((settings, last))
+        # A run without validation rows finishes without scores.
+        runs.append((settings, None if record.finished() is None else ([{}, *evaluations])[-1]))
     return group(runs)
 
 
@@ -55,10 +55,12 @@ def group(runs: Sequence[tuple[Mapping[str, str], Mapping[str, float] | None]]) 
     rows = []
     for key, members in grouped.items():
         finished = [each for each in members if each is not None]
-        names = [
-            name for name in (finished[0] if finished else ()) if name.startswith(PREFIX) and "num_rows" not in name
-        ]
-        spreads = {name.removeprefix(PREFIX): _spread([each[name] for each in finished]) for name in names}
+        names = dict.fromkeys(name for each in finished for name in each)
+        spreads = {
+            name.removeprefix(PREFIX): _spread([each[name] for each in finished if name in each])
+            for name in names
+            if name.startswith(PREFIX) and "num_rows" not in name
+        }
         rows.append(Row(dict(key), len(members), len(finished), spreads))
     return rows
 
@@ -70,7 +72,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 def results_table(rows: Sequence[Row]) -> str:
     """Return the rows for people, ``mean ± deviation`` a score. **Pure.**"""
     settings = list(rows[0].settings)
-    scores = list(next((row.scores for row in rows if row.scores), {}))
+    scores = list(dict.fromkeys(name for row in rows for name in row.scores))
     lines = [[*settings, "finished", *scores]]
     for row in rows:
         cells = [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from ringtune.slurm import results, sweep
-from ringtune.train.contract import UsageError
+from ringtune.slurm.record import SWEEP_FILE
+from ringtune.train.contract import FINISHED_FILE, METRICS_FILE, SLURM_DIR, UsageError
 
 
 def test_a_sweep_is_every_combination_in_a_folder_of_its_own():
@@ -34,3 +37,29 @@ def test_the_table_has_mean_and_deviation_over_seeds():
     mean, deviation = rows[0].scores["accuracy"]
     assert (mean, deviation) == (pytest.approx(0.85), pytest.approx(0.1 / 2**0.5))
     assert results.results_table(rows).splitlines()[1] == "1   2 of 2    0.8500 ± 0.0707"
+
+
+def test_a_run_that_has_no_scores_is_finished_when_it_has_finished(tmp_path):
+    """It had no validation rows, or, the third one, has not finished."""
+    (tmp_path / SLURM_DIR).mkdir()
+    (tmp_path / SLURM_DIR / SWEEP_FILE).write_text(json.dumps({"axes": {"seed": ["1", "2", "3"], "lr": ["1", "2"]}}))
+    for seed in "123":
+        for lr in "12":
+            run = tmp_path / f"seed={seed},lr={lr}"
+            run.mkdir()
+            events = [{"event": "train", "step": 1}, {"event": "eval", "eval_loss": float(seed)}]
+            (run / METRICS_FILE).write_text("".join(f"{json.dumps(each)}\n" for each in events[: int(lr)]))
+            if seed != "3":
+                (run / FINISHED_FILE).write_text("{}")
+    rows = results.collect(tmp_path)
+    assert [(row.settings["lr"], row.num_finished, row.num_runs) for row in rows] == [("1", 2, 3), ("2", 2, 3)]
+    assert rows[0].scores == {} and rows[1].scores["loss"][0] == 1.5
+    assert [line.split() for line in results.results_table(rows).splitlines()][:2] == [
+        ["lr", "finished", "loss"],
+        ["1", "2", "of", "3", "-"],
+    ]
+
+
+def test_scores_that_only_some_runs_have_are_those_of_these():
+    rows = results.group([({"seed": "1"}, {}), ({"seed": "2"}, {"eval_f1": 0.5}), ({"seed": "3"}, {"eval_loss": 2.0})])
+    assert (rows[0].num_finished, dict(rows[0].scores)) == (3, {"f1": (0.5, 0.0), "loss": (2.0, 0.0)})
