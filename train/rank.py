@@ -23,6 +23,7 @@ from ringtune.train.contract import (
     promised_size,
     rank_message,
 )
+from ringtune.train.orphan import end_with_launcher
 
 REPORT_GRACE_S = 10.0
 
@@ -42,6 +43,7 @@ def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[
             # All ranks fail alike here, before they can communicate.
             _let_the_reporting_rank_end_first()
         sys.exit(EXIT_USAGE)
+    end_with_launcher()
     _quieten_libraries()
     leave(_work(name, settings, load_work, dry_run=dry_run))
 
