@@ -16,7 +16,7 @@ from ringtune.launch.verify import rank_environment
 from ringtune.train import orphan
 
 pytestmark = pytest.mark.system
-LIMIT_S = 60
+LIMIT_S = 120
 RANKS = 2
 MPIRUN = ["mpirun", "-np", str(RANKS), "--bind-to", "none"]
 #: Commands that start ranks, and what of them is killed.
@@ -79,11 +79,11 @@ def test_its_ranks_end_when_a_launcher_is_killed(name, workshop, folder):
     assert len(processes_with(str(folder))) >= RANKS
     launcher.kill()
     launcher.wait()
-    assert wait_for(lambda: not processes_with(str(folder)), 20), processes_with(str(folder))
+    assert wait_for(lambda: not processes_with(str(folder)), 30), processes_with(str(folder))
 
 
 def test_a_run_goes_on_when_the_shell_that_put_its_launcher_into_the_background_ends(workshop, folder):
-    shell = start(["/bin/sh", "-c", '"$@" & sleep 1000', "sh", script("mpirun"), *MPIRUN[1:]], workshop, folder)
+    shell = start(["/bin/sh", "-c", '"$@" & wait', "sh", script("mpirun"), *MPIRUN[1:]], workshop, folder)
     shell.kill()
     shell.wait()
     metrics = folder / "metrics.jsonl"
@@ -93,14 +93,18 @@ def test_a_run_goes_on_when_the_shell_that_put_its_launcher_into_the_background_
 
 
 def test_without_a_launcher_nothing_is_watched():
-    assert orphan.up_to_launcher(os.getpid(), "NO_SUCH_VARIABLE") == {os.getpid(): os.getppid()}
+    assert orphan.up_to_launcher(os.getpid(), "NO_SUCH_VARIABLE")[os.getpid()] == os.getppid()
     before = {each.name for each in orphan.threading.enumerate()}
     orphan.end_with_launcher({})
     assert {each.name for each in orphan.threading.enumerate()} == before
 
 
 def test_wrappers_are_followed_up_to_the_launcher():
-    code = "import os; from ringtune.train import orphan; print(len(orphan.up_to_launcher(os.getpid(), 'MY_RANK')))"
+    # What stands above the tests, a shell of make perhaps, has no rank.
+    code = (
+        "import os; from ringtune.train import orphan; found = orphan.up_to_launcher(os.getpid(), 'MY_RANK'); "
+        "print(sum('MY_RANK' in orphan._environment_of(each) for each in found))"
+    )
     inner = [sys.executable, "-c", code]
     wrapped = ["sh", "-c", '"$@"; true', "sh", "sh", "-c", '"$@"; true', "sh", *inner]
     for command, number in ((inner, 1), (wrapped, 3)):
