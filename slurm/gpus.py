@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ringtune.train.contract import UsageError
 
 Options = Mapping[str, str | None]
+"""Long name without dashes → value, None for an option without one; in the order in which they are written."""
 #: Options that set the number of tasks.
 TASKS = ("ntasks", "ntasks-per-node", "ntasks-per-gpu", "ntasks-per-socket", "ntasks-per-core")
 _GRES = re.compile(r"(?:gres[/:])?gpu(?:[:=].*)?")  # one resource of --gres or --tres-per-task

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from ringtune.slurm import gpus
+from ringtune.slurm.gpus import Options
 from ringtune.train.contract import UsageError, nearest
 
 WITH_VALUE = {
@@ -112,9 +113,6 @@ OURS = {
 DEFAULT_WARNING_S = 120
 _SIGNAL = re.compile(r"(?:[RB]+:)?(?:SIG)?(USR1|TERM|10|15)@(\d+)")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./*&|()\[\]-]+")  # sbatch reads these as they are
-
-Options = Mapping[str, str | None]
-"""Long name without dashes → value, None for an option without one; in the order in which they are written."""
 
 
 class _Collect(argparse.Action):
