@@ -87,6 +87,7 @@ bench: setup
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(RUN) $(BIN)/python benchmarks/speed.py
 	$(RUN) $(BIN)/python benchmarks/costs.py
+	$(RUN) $(BIN)/python benchmarks/allreduce.py
 
 fingerprint: setup
 	$(RUN) $(BIN)/python benchmarks/fingerprint.py
