@@ -37,6 +37,19 @@ CORRECTIONS = (
         "names a missing rank and never ends a job that hangs",
     ),
     Correction(
+        "horovod/common/gloo/gloo_context.cc",
+        "assert(global_context.IsEnabled());",
+        "assert(global_context.IsEnabled());\n  gloo_iface_ = global_context.gloo_iface_;",
+        "all collectives but the first meeting took the network of the host's own name, whatever HOROVOD_GLOO_IFACE "
+        "said: a name that is not known ended every rank by SIGSEGV, and one that means 127.0.1.1 keeps hosts apart",
+    ),
+    Correction(
+        "third_party/gloo/gloo/transport/tcp/device.cc",
+        "GLOO_ENFORCE_NE(rv, -1);",
+        'GLOO_ENFORCE_EQ(rv, 0, attr.hostname, ": ", gai_strerror(rv));',
+        "getaddrinfo's errors are other numbers than -1: memory that was never set was read (SIGSEGV)",
+    ),
+    Correction(
         "CMakeLists.txt",
         "set(CMAKE_CXX_STANDARD 14)",
         "set(CMAKE_CXX_STANDARD @CXX_STANDARD@)",
