@@ -85,12 +85,14 @@ def _submit(options: argparse.Namespace) -> int:
     from ringtune.slurm import script, submit, sweep
 
     job = _job(options)
+    words = submit.after(options.after, job.sbatch)
     if options.dry_run:
+        print(f"sbatch {' '.join(words)}", file=sys.stderr)
         print(script.text(job), end="")
         for settings in sweep.expand(job.axes):
             print(f"would be submitted: {Path(job.folder) / sweep.folder_name(settings)}", file=sys.stderr)
         return EXIT_FINISHED
-    job_id = submit.submit(job, options.argv, tested=not options.no_test)
+    job_id = submit.submit(job, options.argv, words, tested=not options.no_test)
     print(
         f"{job.folder}: submitted; try next:\n  ringtune-slurm status {job_id}\n  ringtune-slurm logs -f {job_id}",
         file=sys.stderr,

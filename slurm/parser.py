@@ -30,6 +30,9 @@ def make_parser() -> Parser:
         "--dry-run", action="store_true", help="show the script and what would be written; submit nothing"
     )
     script = _add(commands, "script", "print the batch script and submit nothing", _USAGE)
+    submit.add_argument(
+        "--after", action="append", default=[], metavar="RUN|JOB", help="start when this has finished (afterok)"
+    )
     for each in (submit, script):
         _add_description(each)
         sbatch.add_to(each)

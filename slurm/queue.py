@@ -13,6 +13,17 @@ from dataclasses import dataclass
 from ringtune.train.contract import UsageError
 
 ANSWER_LIMIT_S = 60
+FEW_TASKS = 50  # of an array, which are asked for one by one
+#: What SLURM's commands read of a user's environment. All other variables of SLURM's are those of a job that this runs
+#: in: sbatch would hand its memory, nodes and tasks on to the new one, which then asks for two things at once.
+OWN_SETTINGS = (
+    "SLURM_CONF",
+    "SLURM_CONF_SERVER",
+    "SLURM_CLUSTERS",
+    "SLURM_JWT",
+    "SLURM_DEBUG_FLAGS",
+    "SLURM_TIME_FORMAT",
+)
 ACTIVE = (
     "PENDING",
     "RUNNING",
@@ -99,17 +110,17 @@ def jobs(ids: Sequence[str]) -> dict[str, QueuedJob]:
     if not ids:
         return {}
     columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS)
-    found: dict[str, QueuedJob] = {}
     try:
-        answer = _run(["squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", "-O", columns])
+        asked = ",".join(_whole_arrays(ids))
+        answer = _run(["squeue", "--noheader", "--array", "--states=all", f"--jobs={asked}", "-O", columns])
     except NoAnswer:
         raise
     except SlurmError as error:
         if _UNKNOWN not in str(error):
             raise NoAnswer(str(error)) from None
         answer = ""
-    for job in parse(answer):
-        found[job.job_id] = job
+    wanted = set(ids)
+    found = {job.job_id: job for job in parse(answer) if job.job_id in wanted}
     missing = [each for each in ids if each not in found]
     return {**accounted(missing), **found} if missing else found
 
@@ -140,10 +151,20 @@ def accounted(ids: Sequence[str]) -> dict[str, QueuedJob]:
     if not ids or shutil.which("sacct") is None:
         return {}
     try:
-        answer = _run(["sacct", "-n", "-X", "-P", "-j", ",".join(ids), "-o", "JobID,State,Start,NodeList"])
+        asked = ",".join(_whole_arrays(ids))
+        answer = _run(["sacct", "-n", "-X", "-P", "-j", asked, "-o", "JobID,State,Start,NodeList"])
     except SlurmError:
         return {}  # no accounting here: what the run directory knows is used
-    return {job.job_id: job for job in parse_accounting(answer)}
+    wanted = set(ids)
+    return {job.job_id: job for job in parse_accounting(answer) if job.job_id in wanted}
+
+
+def _whole_arrays(ids: Sequence[str]) -> list[str]:
+    """Return ids to ask for, of an array with many tasks its own: a command line has room for so many. **Pure.**"""
+    arrays: dict[str, list[str]] = {}
+    for each in ids:
+        arrays.setdefault(each.partition("_")[0], []).append(each)
+    return [each for array, tasks in arrays.items() for each in ([array] if len(tasks) > FEW_TASKS else tasks)]
 
 
 def parse_accounting(answer: str) -> list[QueuedJob]:
@@ -176,6 +197,11 @@ def cancel(ids: Sequence[str]) -> None:
     _run(["scancel", *ids])
 
 
+def outside_a_job(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables of the job that it is of. **Pure.**"""
+    return {name: value for name, value in environ.items() if not name.startswith("SLURM") or name in OWN_SETTINGS}
+
+
 def own_id(environ: Mapping[str, str] = os.environ) -> str:
     """Return the id of the job this runs in, as users name it. **Pure.** Raises UsageError outside a job."""
     if "SLURM_JOB_ID" not in environ:
@@ -196,7 +222,13 @@ def _run(command: Sequence[str], patience_s: float = 5.0) -> str:
     while True:
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=False, stdin=subprocess.DEVNULL
+                command,
+                capture_output=True,
+                text=True,
+                timeout=ANSWER_LIMIT_S,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                env=outside_a_job(os.environ),
             )
         except FileNotFoundError:
             raise NoAnswer(f"{command[0]} is not on this machine") from None

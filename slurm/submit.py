@@ -7,6 +7,7 @@ import dataclasses
 import getpass
 import json
 import platform
+import re
 import socket
 import sys
 import time
@@ -99,10 +100,34 @@ def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
     return {"array": everything + asked if asked.startswith("%") else asked}
 
 
-def submit(job: BatchJob, argv: Sequence[str], *, tested: bool = True) -> str:
+def after(targets: Sequence[str], sbatch: Mapping[str, str | None]) -> list[str]:
+    """Return the words of sbatch by which a job waits until others have finished.
+
+    targets: run directories, or ids of any jobs. sbatch: the job's own options, whose dependency holds too. Raises
+    UsageError for a run that has no job.
+    """
+    if not targets:
+        return []
+    ids = [job_id for target in targets for job_id in _job_ids(target)]
+    own = sbatch.get("dependency")
+    return [f"--dependency={','.join([*([own] if own else []), 'afterok:' + ':'.join(dict.fromkeys(ids))])}"]
+
+
+def _job_ids(target: str) -> list[str]:
+    """Return the ids of the latest jobs of a run or a sweep, or the id that is given."""
+    if re.fullmatch(r"\d+(_\d+)?", target) and not Path(target).is_dir():
+        return [target]
+    ids = [History.of(Record(run).events()).job_id for run in index.find(target)]
+    if not all(ids):
+        raise UsageError(f"--after {target}", "it has no job yet", legal="a run that was submitted, or a job's id")
+    return ids
+
+
+def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tested: bool = True) -> str:
     """Write script, configuration and record into the run directory, submit, and return the job's id.
 
-    Raises UsageError if a job of the run is still alive, or with sbatch's own words; script and record stay then.
+    words: more options of sbatch, of this submission alone. Raises UsageError if a job of the run is still alive, or
+    with sbatch's own words; script and record stay then.
     """
     queue.require("sbatch")
     folder = Path(job.folder)
@@ -124,15 +149,15 @@ def submit(job: BatchJob, argv: Sequence[str], *, tested: bool = True) -> str:
             record.folder.mkdir(parents=True, exist_ok=True)
             facts = {**_provenance(argv), "script": str(path), "task": task if job.axes else None}
             (record.folder / records.SUBMISSION_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return _send(
-        path, runs, tasks=range(len(runs)) if job.axes else None, log=script.log_pattern(job), words=(), tested=tested
-    )
+    tasks = range(len(runs)) if job.axes else None
+    return _send(path, runs, tasks=tasks, log=script.log_pattern(job), words=words, tested=tested)
 
 
 def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -> str:
     """Submit the script of a run, or of runs of one sweep, again; ``words`` are sbatch options that win over its own.
 
-    Returns the job's id. Raises UsageError.
+    Runs of a sweep whose jobs wait or run are left alone. Returns the job's id. Raises UsageError, also where no run is
+    left.
     """
     queue.require("sbatch")
     submissions = [Record(run).submission() for run in runs]
@@ -140,7 +165,8 @@ def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -
         raise UsageError(
             str(runs[0]), "it was not submitted by ringtune-slurm submit", legal="a run directory with its script"
         )
-    _refuse_alive(runs)
+    runs = _over(runs)
+    submissions = [Record(run).submission() for run in runs]
     path = Path(submissions[0]["script"])
     tasks = None if submissions[0]["task"] is None else [each["task"] for each in submissions]
     array = [] if tasks is None else [f"--array={','.join(map(str, tasks))}"]
@@ -191,19 +217,37 @@ def _refuse_foreign(folder: Path, runs: Sequence[Path]) -> None:
         holds_run(folder, [run.name for run in runs])
 
 
-def _refuse_alive(runs: Sequence[Path]) -> None:
+def _over(runs: Sequence[Path]) -> list[Path]:
+    """Return the runs that no job waits or runs for, and report how many others there are."""
+    alive = _alive(runs)
+    left = [run for run in runs if run not in alive]
+    if not left:
+        _refuse(alive)
+    if alive:
+        print(f"left alone: {len(alive)} run(s) whose jobs wait or run", file=sys.stderr)
+    return left
+
+
+def _alive(runs: Sequence[Path]) -> dict[Path, queue.QueuedJob]:
+    """Return the jobs that wait or run, by run. Raises UsageError if SLURM does not answer."""
     ids = {History.of(Record(run).events()).job_id: run for run in runs}
     ids.pop("", None)
     try:
-        alive = [job for job in queue.jobs(list(ids)).values() if job.is_active]
+        return {ids[job.job_id]: job for job in queue.jobs(list(ids)).values() if job.is_active}
     except queue.NoAnswer as error:
         raise UsageError(
             "SLURM", str(error), legal="a controller that answers", todo="try again when it does"
         ) from None
-    if alive:
-        job = alive[0]
+
+
+def _refuse_alive(runs: Sequence[Path]) -> None:
+    _refuse(_alive(runs))
+
+
+def _refuse(alive: Mapping[Path, queue.QueuedJob]) -> None:
+    for run, job in alive.items():
         raise UsageError(
-            str(ids[job.job_id]),
+            str(run),
             f"job {job.job_id} of it is {job.state}",
             legal="one job at a time for a run",
             todo=f"wait for it, or ringtune-slurm cancel {job.job_id}",

@@ -108,6 +108,31 @@ def test_a_sweep_of_four_runs_on_two_nodes_completes_and_its_table_is_that_of_th
     assert mine("status", job).output.count("COMPLETED") == 4
 
 
+def test_resume_of_a_sweep_submits_what_is_unfinished_and_leaves_alone_what_is_under_way(desk):
+    mine = desk("n1")
+    job = mine.submit("--ntasks=1", "--array=%1", "--sweep", "seed=1..2", **{**LONG, "max_steps": 300})
+    first, second = (mine.folder / "run" / f"seed={seed}" for seed in (1, 2))
+    assert settled(lambda: mine.status(first)["state"] == "RUNNING", 60)
+    assert mine("cancel", second).returncode == 0
+    done = mine("resume", mine.folder / "run")
+    assert done.returncode == 0 and "left alone: 1 run(s) whose jobs wait or run" in done.output, done.output
+    assert mine("wait", first, second).returncode == 0
+    assert [mine.status(each)["job_id"] for each in (first, second)] == [f"{job}_0", f"{done.output.split()[-1]}_1"]
+    assert "finished already" in mine("resume", mine.folder / "run").output
+
+
+def test_a_run_that_is_submitted_after_another_starts_when_that_has_finished(desk):
+    mine = desk("n1", "n2")
+    before = mine.submit("--ntasks=1", run="before", max_steps=4)
+    mine.submit("--ntasks=1", "--after", mine.folder / "before", "--after", before, max_steps=2)
+    shown = mine.sh("scontrol", "show", "job", mine.status()["job_id"]).output
+    assert f"Dependency=afterok:{before}" in shown or mine.status(mine.folder / "before")["is_over"], shown
+    assert mine.finish()["state"] == "COMPLETED", mine.log()
+    assert mine.events("ended", "before")[-1]["time"] < mine.events("started")[0]["time"]
+    done = mine("submit", "--after", mine.folder / "nothing", "--", *mine.here.arguments(mine.folder / "third"))
+    assert done.returncode == 2 and "neither a folder nor a job id" in done.output, done.output
+
+
 def test_a_job_that_slurm_has_forgotten_is_told_from_its_run_directory(desk):
     mine = desk("n1")
     job = mine.submit("--ntasks=1", max_steps=2)

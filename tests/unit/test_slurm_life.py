@@ -125,6 +125,26 @@ def test_the_columns_of_squeue_are_read_with_every_kind_of_emptiness():
     assert (second.restarts, second.nodes, second.reason) == (2, "n[1-2]", "")
 
 
+def test_slurm_is_asked_without_the_variables_of_the_job_that_asks():
+    job = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "1000", "SLURMD_NODENAME": "n1", "SLURM_NTASKS": "4"}
+    own = {"PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "nlp"}
+    assert queue.outside_a_job({**job, **own}) == own
+
+
+def test_the_tasks_of_a_large_array_are_asked_for_as_one(monkeypatch):
+    asked = []
+
+    def answer(command):
+        asked.append(command)
+        return "" if command[0] == "sacct" else f"{'7_3':40}{'RUNNING':20}\n{'7_999':40}{'PENDING':20}\n"
+
+    monkeypatch.setattr(queue, "_run", answer)
+    monkeypatch.setattr(queue.shutil, "which", lambda name: name)
+    ids = [f"7_{task}" for task in range(900)]
+    assert list(queue.jobs([*ids, "8", "9_1"])) == ["7_3"]
+    assert [next(word for word in command if "7" in word) for command in asked] == ["--jobs=7,8,9_1", "7,8,9_1"]
+
+
 def test_the_lines_of_sacct_are_read():
     """Canned, as sacct(1) describes them: the tests' SLURM has no accounting."""
     found = queue.parse_accounting("17|CANCELLED by 0|2026-11-24T09:00:00|n1\n18_3|NODE_FAIL|Unknown|None assigned\n")
