@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 
 import pytest
 from cluster.desk import LONG, TWO_NODES, start
@@ -46,9 +47,12 @@ def test_a_submitted_demo_completes_on_two_nodes_with_the_bits_it_has_without_sl
 def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(desk, workshop, tmp_path):
     """Nobody touches it. The parameters are those of a run that was never stopped, no row is lost or repeated.
 
-    A start does 1,300 steps on two idle cores, and has done 80 on busy ones.
+    A start does 1,300 steps on two idle cores, and has done 80 on busy ones: more than it can do now are asked for.
     """
-    settings = {**LONG, "max_steps": 2000, "save_steps": None, "save_strategy": "no"}
+    settings = {**LONG, "save_steps": None, "save_strategy": "no"}
+    assert workshop.train(2, tmp_path / "pace", **{**settings, "max_steps": 60}).returncode == 0
+    steps = [each["tokens_per_s"] / each["num_tokens"] for each in records(tmp_path / "pace", "train")]
+    num_steps = settings["max_steps"] = min(2000, max(150, round(1.5 * 30 * statistics.median(steps))))
     mine = desk("n1", "n2")
     mine.submit(*TWO_NODES, "--time=1", "--signal=USR1@30", **settings)
     found = mine.finish(limit_s=900)
@@ -59,7 +63,7 @@ def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(des
     assert reasons[-1] == "finished" and set(reasons) - {slow} == {"stopped by SIGUSR1 with a checkpoint", "finished"}
     done = workshop.train(0, tmp_path / "whole", **settings)
     assert done.returncode == 0, done.output
-    mine.finished_as(tmp_path / "whole", 2000)
+    mine.finished_as(tmp_path / "whole", num_steps)
 
 
 def test_an_operators_requeue_and_an_operators_signal_lose_nothing(desk, whole):
