@@ -28,8 +28,8 @@ class Ending:
     slot: RankSlot
     exit_code: int | None = None  # negative: minus the signal's number; None: unknown
     ended_at: float | None = None
-    failed_at: float | None = None  # when its first traceback began
-    # Its traceback, which has not been printed yet, or without one its last lines of stderr.
+    failed_at: float | None = None  # when the traceback began that may end it
+    # That traceback, which has not been printed yet, or without one its last lines of stderr.
     stderr_lines: list[str] = field(default_factory=list)
     lost: str = ""  # why its supervisor sends nothing more
     was_terminated: bool = False  # the launcher had asked it to end before it did

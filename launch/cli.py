@@ -147,7 +147,7 @@ def _add_run(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from ringtune.launch import run
-    from ringtune.launch.job import Timeouts
+    from ringtune.launch.plan import Timeouts
 
     return run.run(
         _request(

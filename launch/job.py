@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ringtune.launch import control
 from ringtune.launch.blame import Ending, Verdict, judge
 from ringtune.launch.environment import is_gpu_choice
 from ringtune.launch.launcher_process import END_GRACE_S, LauncherProcess
-from ringtune.launch.plan import Command, LaunchPlan
+from ringtune.launch.plan import Command, LaunchPlan, Timeouts
 from ringtune.launch.rank_output import KEPT_LINES, RankOutput
 from ringtune.launch.rank_state import RankState, mismatches
 from ringtune.launch.rendezvous import Rendezvous
@@ -29,14 +29,6 @@ from ringtune.train.contract import CONTROL_VARIABLE, EXIT_FAILED, EXIT_REQUEUE,
 
 FAIL_GRACE_S = 2.0  # for the other ranks to fail by themselves after the first
 TERM_GRACE_S = 3.0  # between SIGTERM and SIGKILL of the remaining ranks
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """How long to wait, in seconds."""
-
-    start_s: float = 120.0  # from the launcher's start until every rank's supervisor has connected
-    stop_s: float = 90.0  # from a request to stop until the ranks are terminated
 
 
 class Job:
@@ -97,7 +89,7 @@ class Job:
         return self._report()
 
     def _is_running(self, now: float) -> bool:
-        if self.released_at is not None and now - self.released_at > END_GRACE_S:
+        if _passed(self.released_at, END_GRACE_S, now):
             return False
         connected = any(state.channel is not None and not state.channel.closed for state in self.states)
         return self.launcher.exit_code() is None or (connected and not self._all_ended())
@@ -245,17 +237,16 @@ class Job:
     def _check_times(self, now: float) -> None:
         if not self.started and not self.launch_failure:
             self._check_start(now)
+        if self.failed_at is None:  # else a traceback may be a consequence of it
+            self.rank_output.release_survived(now)
         for state in self.states:
-            if state.channel is None or state.has_ended:
-                continue
-            if now - state.received_at > control.SILENCE_LIMIT_S:
+            waited_for = state.channel is not None and not state.has_ended
+            if waited_for and now - state.received_at > control.SILENCE_LIMIT_S:
                 self._record_loss(state, f"silent for {control.SILENCE_LIMIT_S:g} s: its host is down or cut off")
-        if self.terminated_at is None and self.failed_at is not None and now - self.failed_at > FAIL_GRACE_S:
+        limits = ((self.failed_at, FAIL_GRACE_S), (self.stop_requested_at, self.timeouts.stop_s))
+        if self.terminated_at is None and any(_passed(since, limit, now) for since, limit in limits):
             self._terminate(now)
-        stop_at = self.stop_requested_at
-        if self.terminated_at is None and stop_at is not None and now - stop_at > self.timeouts.stop_s:
-            self._terminate(now)
-        if self.terminated_at is not None and now - self.terminated_at > TERM_GRACE_S:
+        if _passed(self.terminated_at, TERM_GRACE_S, now):
             self._send_all(signal=int(signal.SIGKILL))
         if now - self.sent_at > control.ALIVE_EVERY_S:
             self.sent_at = now
@@ -276,8 +267,8 @@ class Job:
         if self.output_dir is not None:
             (self.output_dir / VERDICT_FILE).write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
         sys.stdout.flush()
+        self.rank_output.print_held(stopped=self._is_stopped())
         if not verdict.headline:
-            self.rank_output.print_tracebacks()
             return verdict.exit_code
         lines = [f"ringtune-launch: {verdict.headline}", *verdict.words]
         if verdict.num_consequences:
@@ -292,8 +283,16 @@ class Job:
     def _verdict(self) -> Verdict:
         if self.launch_failure:
             return Verdict(self.launch_exit_code, self.launch_failure)
-        verdict = judge([state.ending for state in self.states], self.rank_output.stalled)
-        codes_of_stop = {-self.stop_signal, 128 + self.stop_signal}
-        if self.num_stop_signals and any(state.ending.exit_code in codes_of_stop for state in self.states):
+        if self._is_stopped():
             return Verdict(128 + self.stop_signal, f"stopped by {signal.Signals(self.stop_signal).name}")
-        return verdict
+        return judge([state.ending for state in self.states], self.rank_output.stalled)
+
+    def _is_stopped(self) -> bool:
+        """Return whether ranks ended by the signal that asked the job to stop."""
+        codes = {-self.stop_signal, 128 + self.stop_signal}
+        return self.num_stop_signals > 0 and any(state.ending.exit_code in codes for state in self.states)
+
+
+def _passed(since: float | None, seconds: float, now: float) -> bool:
+    """Return whether so much time has passed since something happened, if it has."""
+    return since is not None and now - since > seconds

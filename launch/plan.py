@@ -24,6 +24,14 @@ class Ssh:
 
 
 @dataclass(frozen=True)
+class Timeouts:
+    """How long to wait, in seconds."""
+
+    start_s: float = 120.0  # from the launcher's start until every rank's supervisor has connected
+    stop_s: float = 90.0  # from a request to stop until the ranks are terminated
+
+
+@dataclass(frozen=True)
 class LaunchPlan:
     """Everything the launchers need to start the ranks."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ringtune.launch.blame import TRACEBACK
 from ringtune.launch.rank_state import RankState
-from ringtune.train.contract import UsageError
+from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, UsageError
 
+HELD_S = 3.0  # how long a traceback waits for the end of its rank before it is one that the rank survives
 KEPT_LINES = 40  # of a rank's stderr without a traceback, and of the launcher's output
 
 
@@ -45,35 +46,61 @@ class RankOutput:
     def take_line(self, state: RankState, stream: str, text: str) -> None:
         """Log and print one line of a rank's ``stream`` ("out" or "err").
 
-        From the start of a traceback on, lines are kept and not printed: at the job's end the one that matters is
-        printed once.
+        From the start of a traceback on, lines of stderr are held: of a rank that it ends, the one that matters is
+        printed once at the job's end; `release_survived` prints the others.
         """
         if state.log is not None:
             print(text, file=state.log, flush=True)
         ending = state.ending
         if stream == "err" and TRACEBACK in text and not state.in_traceback:
             state.in_traceback, ending.stderr_lines = True, []
-            ending.failed_at = ending.failed_at or time.monotonic()
-        if state.in_traceback:
+            ending.failed_at = time.monotonic()
+        if stream == "err" and state.in_traceback:
             ending.stderr_lines.append(text)
             return
         if stream == "err":
             ending.stderr_lines = [*ending.stderr_lines[1 - KEPT_LINES :], text]
             self._note_stall(text)
-        tag = self._tag(state) if self.tagged else ""
-        print(f"{tag}{text}", file=sys.stdout if stream == "out" else sys.stderr, flush=True)
+        self._print(state, stream, text)
 
-    def print_tracebacks(self) -> None:
-        """Print the tracebacks of ranks that did not fail: they were kept back by ``take_line``."""
+    def release_survived(self, now: float) -> None:
+        """Print the tracebacks of ranks that go on after them; what ends such a rank later is looked for anew."""
         for state in self.states:
-            for line in state.ending.stderr_lines if state.in_traceback else ():
-                print(f"{self._tag(state)}{line}", file=sys.stderr)
+            began_at = state.ending.failed_at
+            if not state.in_traceback or state.has_ended or began_at is None or now - began_at < HELD_S:
+                continue
+            if not _is_asked_to_stop(state):
+                self._release(state)
+                state.in_traceback, state.ending.failed_at = False, None
+                state.ending.stderr_lines = state.ending.stderr_lines[-KEPT_LINES:]
 
-    def _tag(self, state: RankState) -> str:
-        return f"[{state.ending.slot.rank:>{self.width}}] "
+    def print_held(self, *, stopped: bool) -> None:
+        """Print at the end what was held of ranks that no traceback has ended, but not that they were asked to stop.
+
+        stopped: whether the job was asked to.
+        """
+        for state in self.states:
+            ending = state.ending
+            survived = stopped or ending.was_terminated or ending.exit_code in (EXIT_FINISHED, EXIT_REQUEUE)
+            if state.in_traceback and survived and not _is_asked_to_stop(state):
+                self._release(state)
+
+    def _release(self, state: RankState) -> None:
+        for line in state.ending.stderr_lines:
+            self._note_stall(line)
+            self._print(state, "err", line)
+
+    def _print(self, state: RankState, stream: str, text: str) -> None:
+        tag = f"[{state.ending.slot.rank:>{self.width}}] " if self.tagged else ""
+        print(f"{tag}{text}", file=sys.stdout if stream == "out" else sys.stderr, flush=True)
 
     def _note_stall(self, text: str) -> None:
         if text.strip() == "Missing ranks:":
             self.stalled = [text]
         elif self.stalled and text[:1].isdigit():
             self.stalled.append(text)
+
+
+def _is_asked_to_stop(state: RankState) -> bool:
+    """Return whether a traceback is that of Ctrl-C or SIGINT, by which Python ends on request."""
+    return state.ending.stderr_lines[-1].startswith("KeyboardInterrupt")

@@ -19,7 +19,7 @@ class RankState:
         self.channel: control.Channel | None = None  # to the rank's supervisor; None until it has connected
         self.hello: Mapping[str, Any] = {}  # the supervisor's first message
         self.received_at = 0.0  # when the supervisor's last message came, by time.monotonic()
-        self.in_traceback = False  # whether a traceback has begun on its stderr
+        self.in_traceback = False  # whether lines of its stderr are held since a traceback began
         self.log: TextIO | None = None
 
     def __str__(self) -> str:

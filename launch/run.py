@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ringtune.launch import allocation, commands, control, environment, horovodrun, mpirun, preflight, srun
-from ringtune.launch.job import Job, Timeouts
-from ringtune.launch.plan import Command, LaunchPlan, Ssh
+from ringtune.launch.job import Job
+from ringtune.launch.plan import Command, LaunchPlan, Ssh, Timeouts
 from ringtune.launch.ranks import RankSlot, assign, used_hosts
 from ringtune.train.contract import EXIT_FINISHED, PROMISE_VARIABLE, UsageError
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import FAULTS, Workshop, run_command, script
+from conftest import FAULTS, Workshop, rank_environment, run_command, script
 
 pytestmark = pytest.mark.system
 PROGRAMS = Path(__file__).parents[1] / "cluster" / "programs"
@@ -44,6 +46,73 @@ def test_a_stop_on_request_of_the_worker_keeps_its_exit_code(workshop: Workshop,
     done = launch("-np", 2, "--", "python", FAULTS, "stop", "5", "1", "--", *arguments)
     assert done.returncode == 75 and "stopped on request after step 6 of 12" in done.output, done.output
     assert "ringtune-launch: rank" not in done.output
+
+
+def test_a_traceback_that_a_rank_survives_is_heard_at_once_and_each_line_on_its_own_stream(tmp_path):
+    code = (
+        "import sys, time, traceback\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: traceback.print_exc()\n"
+        "print('on stdout', flush=True)\n"
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [script("ringtune-launch"), "run", "-np", "1", "--", "python", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=rank_environment(os.environ),
+    )
+    heard = [process.stderr.readline()]
+    while not heard[-1].startswith("[0] ZeroDivisionError"):
+        assert heard[-1], "the output has ended, and the rank should sleep"
+        heard.append(process.stderr.readline())
+    assert process.stdout.readline() == "[0] on stdout\n"
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=30)
+    assert (process.returncode, rest[0]) == (130, "") and "stopped by SIGINT" in rest[1], rest
+    assert "KeyboardInterrupt" not in rest[1] and "ZeroDivisionError" not in rest[1]
+
+
+def test_the_last_lines_of_a_rank_that_is_stopped_are_shown():
+    code = (
+        "import signal, time, traceback\n"
+        "def stop(*_):\n"
+        "    try: open('/no/such/checkpoint')\n"
+        "    except OSError: traceback.print_exc()\n"
+        "    print('not saved', flush=True)\n"
+        "    raise SystemExit(143)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [script("ringtune-launch"), "run", "-np", "2", "--", "python", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=rank_environment(os.environ),
+    )
+    assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 143 and sorted(out.splitlines()) == ["[0] not saved", "[1] not saved"], (out, err)
+    for rank in range(2):
+        assert f"[{rank}] FileNotFoundError: [Errno 2] No such file or directory: '/no/such/checkpoint'" in err
+
+
+def test_what_ends_a_rank_is_blamed_and_not_a_traceback_it_has_survived(tmp_path):
+    code = (
+        "import sys, time, traceback\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: traceback.print_exc()\n"
+        "time.sleep(4)\n"
+        "sys.exit('no space left for the results')"
+    )
+    done = launch("-np", 1, "--output-dir", tmp_path / "logs", "--", "python", "-c", code)
+    assert done.returncode == 1 and done.output.count("ZeroDivisionError") == 1, done.output
+    verdict = json.loads((tmp_path / "logs" / "verdict.json").read_text())
+    assert (verdict["last_line"], verdict["words"]) == ("no space left for the results", [])
 
 
 def test_a_failing_worker_is_reported_once_at_the_end(workshop: Workshop, tmp_path):

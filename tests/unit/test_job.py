@@ -7,8 +7,8 @@ import sys
 
 CODE = """
 import sys
-from ringtune.launch.job import Job, Timeouts
-from ringtune.launch.plan import Command, LaunchPlan
+from ringtune.launch.job import Job
+from ringtune.launch.plan import Command, LaunchPlan, Timeouts
 from ringtune.launch.hosts import Host
 from ringtune.launch.ranks import assign
 plan = LaunchPlan(tuple(assign([Host("localhost", 2)], 2)), "here", "mpirun", "mpi", ("true",), {}, is_local=True)
