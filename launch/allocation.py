@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ringtune.launch.hosts import Host, expand, parse_hosts, read_hostfile, split_outside_brackets
+from ringtune.launch import slurm_job
+from ringtune.launch.hosts import Host, parse_hosts, read_hostfile
 from ringtune.train.contract import UsageError
 
 LOCAL = "localhost"
+THIS_MACHINE = "this machine"
 #: The variables in which batch systems name the file with a job's hosts. (PBS and Torque: pbs_resources(7); OAR:
 #: oarsub(1); Grid Engine: submit(1); LSF: "Environment variables set for job execution".)
 HOSTFILE_VARIABLES = ("PBS_NODEFILE", "OAR_NODEFILE", "PE_HOSTFILE", "LSB_DJOB_HOSTFILE")
@@ -23,6 +24,7 @@ class Allocation:
     hosts: tuple[Host, ...]
     source: str  # where they come from, for people
     in_slurm: bool = False
+    is_counted: bool = False  # the ranks of a SLURM job by its GPUs or nodes, since it asked for no tasks
 
     @property
     def num_slots(self) -> int:
@@ -30,19 +32,43 @@ class Allocation:
         return sum(host.slots for host in self.hosts)
 
 
-def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ: Mapping[str, str]) -> Allocation:
+def find(
+    hosts: str | None,
+    hostfile: Path | None,
+    num_proc: int | None,
+    environ: Mapping[str, str],
+    ranks_per_node: int | None = None,
+) -> Allocation:
     """Return the hosts of the job.
 
-    Raises UsageError for hosts that cannot be parsed, and if no source gives the number of ranks.
+    ranks_per_node: in place of what a hostfile or a batch system says. Raises UsageError for hosts that cannot be
+    parsed, and if no source gives the number of ranks.
     """
+    found = _find(hosts, hostfile, num_proc, environ)
+    if ranks_per_node is None:
+        return found
+    if hosts is not None or found.source == THIS_MACHINE:
+        raise UsageError(
+            "--ranks-per-node",
+            f"the hosts are those of {found.source}, which says how many ranks each has",
+            legal="with --hostfile or in a job of a batch system",
+            todo="use -H host:N or -np N",
+        )
+    names = dict.fromkeys(host.name for host in found.hosts)
+    return replace(found, hosts=tuple(Host(name, ranks_per_node) for name in names))
+
+
+def _find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ: Mapping[str, str]) -> Allocation:
     if hosts is not None and hostfile is not None:
         raise UsageError("-H --hostfile", "both are given", legal="one of them")
     if hosts is not None:
         return Allocation(tuple(parse_hosts(hosts)), "-H")
     if hostfile is not None:
         return Allocation(tuple(read_hostfile(hostfile)), f"--hostfile {hostfile}")
-    if "SLURM_JOB_NODELIST" in environ:
-        return Allocation(tuple(slurm_hosts(environ)), f"SLURM job {environ.get('SLURM_JOB_ID', '?')}", in_slurm=True)
+    if slurm_job.is_in_job(environ):
+        found, how = slurm_job.job_hosts(environ)
+        source = f"SLURM job {environ.get('SLURM_JOB_ID', '?')}"
+        return Allocation(tuple(found), f"{source} ({how})" if how else source, True, is_counted=bool(how))
     given = hostfiles(environ)
     if given:
         return Allocation(tuple(read_hostfile(given[0][1])), f"{given[0][0]} {given[0][1]}")
@@ -52,7 +78,7 @@ def find(hosts: str | None, hostfile: Path | None, num_proc: int | None, environ
             "the number of ranks is not given",
             legal="-np N, -H host:N, --hostfile FILE, or a job of SLURM, PBS, OAR, Grid Engine or LSF",
         )
-    return Allocation((Host(LOCAL, max(num_proc, 1)),), "this machine")
+    return Allocation((Host(LOCAL, max(num_proc, 1)),), THIS_MACHINE)
 
 
 def hostfiles(environ: Mapping[str, str]) -> list[tuple[str, Path]]:
@@ -74,50 +100,4 @@ def hostfiles(environ: Mapping[str, str]) -> list[tuple[str, Path]]:
 
 def is_of_a_batch_system(environ: Mapping[str, str]) -> bool:
     """Return whether a batch system names the hosts of this job. **Pure.**"""
-    return "SLURM_JOB_NODELIST" in environ or bool(hostfiles(environ))
-
-
-def slurm_hosts(environ: Mapping[str, str]) -> list[Host]:
-    """Return the nodes of a SLURM job with their tasks, one number per node. **Pure.**
-
-    The variables are those of sbatch(1), output environment. Raises UsageError.
-    """
-    names = expand_nodelist(environ["SLURM_JOB_NODELIST"])
-    if not all(names):
-        raise UsageError(
-            "SLURM_JOB_NODELIST",
-            f"{environ['SLURM_JOB_NODELIST']!r} names a node without a name",
-            legal="such as n[01-03]",
-            todo="unset it outside a SLURM job, or name the hosts with -H",
-        )
-    for variable in ("SLURM_TASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE"):
-        if variable in environ:
-            tasks = expand_tasks(environ[variable], variable)
-            if len(tasks) != len(names):
-                raise UsageError(
-                    variable,
-                    f"{environ[variable]!r} counts {len(tasks)} nodes, the job has {len(names)}",
-                    legal="one number a node",
-                    todo="name the hosts with -H",
-                )
-            return [Host(name, slots) for name, slots in zip(names, tasks, strict=True)]
-    return [Host(name, 1) for name in names]
-
-
-def expand_nodelist(text: str) -> list[str]:
-    """Return the names of a SLURM nodelist such as ``n[01-03],gpu-a``. **Pure.**"""
-    where = "SLURM_JOB_NODELIST"
-    return [name for part in split_outside_brackets(text) for name in expand(part, where)]
-
-
-def expand_tasks(text: str, where: str) -> list[int]:
-    """Return one number per node of ``2(x3),1``. **Pure.**"""
-    result: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if not match or int(match[1]) < 1:
-            raise UsageError(
-                where, f"{part!r} in {text!r} is not understood", legal="such as 2(x3),1", todo="name hosts with -H"
-            )
-        result += [int(match[1])] * int(match[2] or 1)
-    return result
+    return slurm_job.is_in_job(environ) or bool(hostfiles(environ))

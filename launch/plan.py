@@ -42,6 +42,8 @@ class LaunchPlan:
     command: tuple[str, ...]  # what the launcher starts for each rank: a supervisor that runs the user's program
     environment: Mapping[str, str]  # carried to every rank
     is_local: bool  # all ranks on this machine
+    cpus_per_rank: int | None = None  # that SLURM has given the job's tasks, if it was asked for them
+    overcommits: bool = False  # the job may have fewer CPUs than ranks
     in_slurm: bool = False  # the hosts are those of the SLURM allocation this runs in
     ssh: Ssh = Ssh()
     interface: str | None = None  # network interface or CIDR network, None: by the routes between the hosts

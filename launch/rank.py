@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from ringtune.launch import allocation, control, cores
+from ringtune.launch import control, cores, slurm_job
 from ringtune.train.contract import (
     CONTROL_VARIABLE,
     EXIT_USAGE,
@@ -73,7 +73,7 @@ def placement(environ: Mapping[str, str]) -> RankPlacement:
     local_rank = first_integer(LOCAL_RANK_VARIABLES, environ)
     local_size = first_integer(LOCAL_SIZE_VARIABLES, environ)
     if local_size is None and "SLURM_STEP_TASKS_PER_NODE" in environ:
-        tasks = allocation.expand_tasks(environ["SLURM_STEP_TASKS_PER_NODE"], "SLURM_STEP_TASKS_PER_NODE")
+        tasks = slurm_job.expand_tasks(environ["SLURM_STEP_TASKS_PER_NODE"], "SLURM_STEP_TASKS_PER_NODE")
         local_size = tasks[int(environ.get("SLURM_NODEID", "0"))]
     return RankPlacement(rank, size, local_rank or 0, local_size or 1)
 
@@ -93,10 +93,17 @@ def main() -> None:
 
 
 def _run_alone(own: RankPlacement, command: list[str]) -> None:
-    num_cores = cores.bind(own.local_rank, own.local_size, bound=True)
+    num_cores = _bind(own, bound=True)
     os.environ.update(torch_variables(own))
     os.environ.setdefault("OMP_NUM_THREADS", str(num_cores))
     os.execvp(command[0], command)
+
+
+def _bind(own: RankPlacement, *, bound: bool) -> int:
+    """Bind this process to its cores, if srun has not done it yet, and return how many are its own."""
+    if os.environ.get("SLURM_CPU_BIND_TYPE", "").startswith(("mask", "map")) and "SLURM_PROCID" in os.environ:
+        return cores.bind(0, 1, bound=False)
+    return cores.bind(own.local_rank, own.local_size, bound=bound)
 
 
 def torch_variables(own: RankPlacement) -> dict[str, str]:
@@ -182,7 +189,7 @@ class Keeper:
     # The rank
 
     def _start(self, environment: Mapping[str, str], *, bound: bool) -> None:
-        num_cores = cores.bind(self.placement.local_rank, self.placement.local_size, bound=bound)
+        num_cores = _bind(self.placement, bound=bound)
         env = {**os.environ, **environment, **torch_variables(self.placement), "PYTHONUNBUFFERED": "1"}
         env.setdefault("OMP_NUM_THREADS", str(num_cores))
         env = {**network_variables(self.placement, env, self._own_address), **env}

@@ -43,7 +43,9 @@ def assign(hosts: Sequence[Host], num_proc: int) -> list[RankSlot]:
         sizes.append(min(host.slots, left))
         left -= sizes[-1]
     slots: list[RankSlot] = []
-    for number, (host, local_size) in enumerate(zip(hosts, sizes, strict=True)):
+    hosts_with = [sum(size > local_rank for size in sizes) for local_rank in range(max(sizes))]
+    hosts_before = [0] * len(hosts_with)
+    for host, local_size in zip(hosts, sizes, strict=True):
         for local_rank in range(local_size):
             slots.append(
                 RankSlot(
@@ -52,10 +54,11 @@ def assign(hosts: Sequence[Host], num_proc: int) -> list[RankSlot]:
                     size=num_proc,
                     local_rank=local_rank,
                     local_size=local_size,
-                    cross_rank=sum(size > local_rank for size in sizes[:number]),
-                    cross_size=sum(size > local_rank for size in sizes),
+                    cross_rank=hosts_before[local_rank],
+                    cross_size=hosts_with[local_rank],
                 )
             )
+            hosts_before[local_rank] += 1
     return slots
 
 

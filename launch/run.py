@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ringtune.launch import allocation, commands, control, environment, horovodrun, mpirun, preflight, srun
+from ringtune.launch import allocation, commands, control, environment, horovodrun, mpirun, preflight, slurm_job, srun
 from ringtune.launch.job import Job
 from ringtune.launch.plan import Command, LaunchPlan, Ssh, Timeouts
 from ringtune.launch.ranks import RankSlot, assign, used_hosts
@@ -30,6 +30,7 @@ class LaunchRequest:
     num_proc: int | None = None
     hosts: str | None = None
     hostfile: Path | None = None
+    ranks_per_node: int | None = None  # in place of what the hostfile or the batch system says
     launcher: str = "auto"
     controller: str | None = None
     srun_mpi: str | None = None
@@ -92,7 +93,7 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
     for flag, name in (("--ssh-identity-file", request.ssh.identity_file), ("--ssh-config", request.ssh.config_file)):
         if name is not None and not Path(name).is_file():
             raise UsageError(flag, f"there is no file {name}", legal="a file of ssh's")
-    found = allocation.find(request.hosts, request.hostfile, request.num_proc, environ)
+    found = allocation.find(request.hosts, request.hostfile, request.num_proc, environ, request.ranks_per_node)
     slots = assign(found.hosts, request.num_proc if request.num_proc is not None else found.num_slots)
     launcher = choose_launcher(request.launcher, found, slots)
     controller = request.controller or ("gloo" if launcher == "srun" else "mpi")
@@ -111,7 +112,9 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
         command=(*commands.module("ringtune.launch.rank"), "--", *request.command),
         environment=carried,
         is_local=is_local,
+        overcommits=found.is_counted or request.ranks_per_node is not None,
         in_slurm=found.in_slurm,
+        cpus_per_rank=slurm_job.cpus_per_task(environ) if found.in_slurm else None,
         ssh=request.ssh,
         interface=request.interface,
         mpi_prefix=mpi_prefix(),
@@ -183,7 +186,8 @@ def remote_hosts(plan: LaunchPlan) -> list[str]:
 
 def rank_table(plan: LaunchPlan) -> str:
     """Return the rank table for people. **Pure.**"""
-    lines = [f"{plan.num_proc} rank(s) by {plan.launcher} over {plan.controller}, hosts from {plan.source}"]
+    cpus = f", {plan.cpus_per_rank} CPU(s) each" if plan.cpus_per_rank else ""
+    lines = [f"{plan.num_proc} rank(s) by {plan.launcher} over {plan.controller}{cpus}, hosts from {plan.source}"]
     width = max(len("host"), *(len(slot.host) for slot in plan.slots))
     lines.append(f"{'rank':>5}  {'host':{width}}  local_rank  cross_rank")
     lines += [

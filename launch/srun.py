@@ -26,9 +26,21 @@ def build(plan: LaunchPlan) -> Command:
         f"--nodelist={names}",
         "--distribution=block",
         f"--mpi={plan.srun_mpi}",
-        "--cpu-bind=none",
+        *_cpus(plan),
         "--kill-on-bad-exit=0",
         "--unbuffered",
         "--export=ALL",
     ]
     return Command((*argv, *plan.srun_options, *plan.command))
+
+
+def _cpus(plan: LaunchPlan) -> list[str]:
+    """Return the options by which ranks get the CPUs of their tasks: srun does not inherit sbatch's since SLURM 22.05.
+
+    Otherwise the ranks of a node share its cores, as under the other launchers.
+    """
+    if plan.overcommits:
+        return ["--cpu-bind=none", "--overcommit"]
+    if plan.cpus_per_rank is None:
+        return ["--cpu-bind=none"]
+    return [f"--cpus-per-task={plan.cpus_per_rank}", "--cpu-bind=cores"]

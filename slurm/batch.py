@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ringtune.launch import allocation, doctor
+from ringtune.launch import doctor, slurm_job
 from ringtune.launch.run import LaunchRequest
 from ringtune.slurm import index, queue, requeue, sweep
 from ringtune.slurm import record as records
@@ -77,7 +77,7 @@ class BatchStep:
         self.options, self.config = options, config
         self.job_id = queue.own_id()
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        self.nodes = [host.name for host in allocation.slurm_hosts(os.environ)]
+        self.nodes = slurm_job.node_names(os.environ)
         self.settings = self._settings()
         self.record = Record(options.output_dir / sweep.folder_name(self.settings))
         self.limits = RetryLimits(options.max_requeues, options.max_tries)

@@ -27,7 +27,7 @@ GresTypes=gpu
 SlurmUser=root
 SlurmdUser=root
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task_plugin}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 JobAcctGatherType=jobacct_gather/none
@@ -63,7 +63,9 @@ def missing_packages() -> list[str]:
 class Slurm:
     """A cluster with SLURM; use it as a context manager. Nodes are named as given."""
 
-    def __init__(self, *nodes: str, shared: Path, hosts: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *nodes: str, shared: Path, hosts: Mapping[str, str] | None = None, task_plugin: str = "task/none"
+    ) -> None:
         self.nodes, self.shared = nodes, shared
         self.hosts = {node: (hosts or {}).get(node, node) for node in nodes}  # node → host, where the names differ
         self.state = shared / "slurm"
@@ -72,7 +74,13 @@ class Slurm:
             f"NodeName={node} NodeHostname={host} NodeAddr={host} CPUs=2 RealMemory=8000 Gres=gpu:2"
             for node, host in self.hosts.items()
         ]
-        conf = _CONF.format(login=LOGIN, nodes=",".join(nodes), state=self.state, node_lines="\n".join(lines))
+        conf = _CONF.format(
+            login=LOGIN,
+            nodes=",".join(nodes),
+            state=self.state,
+            node_lines="\n".join(lines),
+            task_plugin=task_plugin,
+        )
         (self.state / "slurm.conf").write_text(conf)
         # Nothing here uses control groups, but slurmd does not start without knowing which kind it would use.
         # GPUs that SLURM counts and nobody has: jobs that ask for some are placed, and compute on the CPU.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ringtune.launch import allocation, cli
-from ringtune.launch.hosts import Host, expand, parse_hostfile, parse_hosts, read_hostfile
+from ringtune.launch import allocation, cli, slurm_job
+from ringtune.launch.hosts import Host, parse_hostfile, parse_hosts, read_hostfile
 from ringtune.launch.ranks import assign, used_hosts
 from ringtune.train.contract import UsageError
 
@@ -172,21 +171,56 @@ def test_hosts_come_from_the_flag_then_the_file_then_slurm_then_this_machine(tmp
 
 
 def test_slurms_tasks_per_node_are_expanded_and_checked():
-    assert allocation.expand_tasks("2(x3),1", "T") == [2, 2, 2, 1]
-    assert allocation.expand_nodelist("n[01-02],gpu-a,r[1,3]x") == ["n01", "n02", "gpu-a", "r1x", "r3x"]
+    assert slurm_job.expand_tasks("2(x3),1", "T") == [2, 2, 2, 1]
+    assert slurm_job.expand_nodelist("n[01-02],gpu-a,r[1,3]x") == ["n01", "n02", "gpu-a", "r1x", "r3x"]
     with pytest.raises(UsageError, match="T: '2x3' in '2x3' is not understood"):
-        allocation.expand_tasks("2x3", "T")
+        slurm_job.expand_tasks("2x3", "T")
     with pytest.raises(UsageError, match="SLURM_JOB_NODELIST: '' names a node without a name"):
-        allocation.slurm_hosts({"SLURM_JOB_NODELIST": ""})
+        slurm_job.job_hosts({"SLURM_JOB_NODELIST": ""})
     with pytest.raises(UsageError, match="counts 1 nodes, the job has 2"):
-        allocation.slurm_hosts({"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2"})
+        slurm_job.job_hosts({"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2"})
 
 
-@given(st.text(alphabet="an[]0123-,: =#@%.\n", max_size=30))
-def test_no_text_makes_the_parsers_raise_anything_but_a_usage_error(text):
-    for parse in (parse_hosts, lambda each: parse_hostfile(each, "f"), lambda each: expand(each, "f")):
-        with contextlib.suppress(UsageError):
-            parse(text)
+def test_without_tasks_a_job_of_slurm_has_a_rank_for_each_gpu_or_node_and_says_so():
+    """A whole node counts a task for every CPU, unless tasks are asked for."""
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "n[1-3]",
+        "SLURM_TASKS_PER_NODE": "64(x3)",
+        "SLURM_JOB_CPUS_PER_NODE": "64(x3)",
+    }
+    hosts, how = slurm_job.job_hosts(job, lambda job_id: "     Nodes=n[1-3] CPU_IDs=0-63 Mem=0 GRES=\n")
+    assert [each.slots for each in hosts] == [1, 1, 1]
+    assert how == "a rank for each node; --ntasks-per-node or --ranks-per-node sets more"
+    for asked in slurm_job.TASK_REQUESTS:
+        assert allocation.find(None, None, None, {**job, asked: "64"}).num_slots == 192
+        assert allocation.find(None, None, None, {**job, asked: "64"}, ranks_per_node=8).num_slots == 24
+
+    def details(job_id: str) -> str:
+        assert job_id == "7"
+        return (
+            "JobId=7\n   TresPerNode=gres:gpu:9\n"
+            "     Nodes=n[1-2] CPU_IDs=0-63 Mem=0 GRES=gpu:a100:4(IDX:0-3)\n"
+            "     Nodes=n3 CPU_IDs=0-63 Mem=0 GRES=gpu:2(IDX:0-1),gpu:v100:1(IDX:2),nic:1(CNT:1)\n"
+        )
+
+    hosts, how = slurm_job.job_hosts(job, details)
+    assert ([each.slots for each in hosts], how) == ([4, 4, 3], "a rank for each GPU")
+
+
+def test_a_job_of_several_components_is_refused_by_name():
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST_HET_GROUP_0": "n1", "SLURM_HET_SIZE": "2"}
+    with pytest.raises(UsageError, match="SLURM job 7: it is heterogeneous, of 2 components"):
+        allocation.find(None, None, None, job)
+
+
+def test_ranks_per_node_replace_what_a_hostfile_says_and_nothing_that_the_user_says(tmp_path):
+    file = tmp_path / "hosts"
+    file.write_text("f\nf\ng\n")
+    assert allocation.find(None, file, None, {}, ranks_per_node=3).hosts == (Host("f", 3), Host("g", 3))
+    for hosts, num_proc in (("a:2", None), (None, 2)):
+        with pytest.raises(UsageError, match="--ranks-per-node: the hosts are those of"):
+            allocation.find(hosts, None, num_proc, {}, ranks_per_node=3)
 
 
 @pytest.mark.parametrize(
