@@ -138,8 +138,9 @@ def _add_run(commands: Any) -> None:
         default=[],
         metavar="NAME[=VALUE]",
         dest="carried",
-        help="carry one more environment variable",
+        help="carry one more environment variable to other hosts; on this machine all are carried",
     )
+    run.add_argument("--carry", action="append", default=[], metavar="PATTERN", help="carry all that match: 'WANDB_*'")
     run.add_argument("--no-bind", action="store_true", help="do not bind ranks to cores")
     run.add_argument("--no-ring", action="store_true", help="leave the choice of MPI's allreduce to Open MPI")
     flags.add_srun_options(run)
@@ -165,6 +166,7 @@ def _run(options: argparse.Namespace) -> int:
             srun_mpi=options.srun_mpi,
             srun_options=tuple(options.srun_option),
             carried=tuple(options.carried),
+            patterns=tuple(options.carry),
             settings=environment.horovod_settings(vars(options)),
             bound=not options.no_bind,
             ring=not options.no_ring,
@@ -193,6 +195,7 @@ def _add_tune(commands: Any) -> None:
     flags.add_hosts(tune)
     tune.add_argument("--controller", choices=("mpi", "gloo"), help="as of ringtune-launch run")
     tune.add_argument("-x", action="append", default=[], metavar="NAME[=VALUE]", dest="carried", help="likewise")
+    tune.add_argument("--carry", action="append", default=[], metavar="PATTERN", help="likewise")
     tune.add_argument("--budget", type=flags.seconds, default=300.0, metavar="S", help="seconds for all trials (300)")
     tune.add_argument("--steps", type=flags.count, default=12, metavar="N", help="steps measured in a trial (12)")
     tune.add_argument("--warm-up", type=flags.count, default=4, metavar="N", help="steps before them (4)")
@@ -214,6 +217,7 @@ def _tune(options: argparse.Namespace) -> int:
         num_proc=options.num_proc,
         controller=options.controller,
         carried=tuple(options.carried),
+        patterns=tuple(options.carry),
     )
     return tune.tune(
         tune.TuneRequest(

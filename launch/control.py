@@ -1,9 +1,9 @@
 """The connection between the launcher and the supervisor of each rank: JSON objects, one a line, over TCP.
 
 Keeper to launcher: ``hello`` (its rank and host), ``out`` and ``err`` (a line of the rank's output), ``exit`` (the exit
-code), ``alive``. Launcher to supervisor: ``go`` (start the rank with this environment), ``signal``, ``bye`` (exit),
-``alive``. A side that sends nothing for SILENCE_LIMIT_S counts as dead, so that a cut cable or a killed launcher leaves
-nothing running.
+code), ``alive``. Launcher to supervisor: ``go`` (start the rank with this environment, and with that of ``here`` where
+nothing else sets a variable), ``signal``, ``bye`` (exit), ``alive``. A side that sends nothing for SILENCE_LIMIT_S
+counts as dead, so that a cut cable or a killed launcher leaves nothing running.
 """
 
 from __future__ import annotations

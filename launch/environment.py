@@ -1,4 +1,5 @@
-"""Which environment variables reach the ranks: an allow-list, what the user names, and Horovod's settings."""
+"""Which environment variables reach the ranks: on this machine all; on other hosts what finds and tunes programs, what
+the user names, and Horovod's settings."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ringtune.train.contract import UsageError
+from ringtune.train.contract import CONTROL_VARIABLE, UsageError
 
-#: Carried without -x: variables by which programs and libraries are found and tuned. Not HOME, USER or TMPDIR, which
-#: differ between hosts.
+#: Carried to other hosts without -x: variables by which programs and libraries are found and tuned. Not HOME, USER or
+#: TMPDIR, which differ between hosts.
 CARRIED = (
     "PATH",
     "LD_LIBRARY_PATH",
@@ -54,6 +55,55 @@ LOCAL = (
     "UCX_*",
     "FI_*",
 )
+#: What is of one host, login or shell: carried to others by its whole name only, and never missed there.
+OF_ONE_HOST = (
+    *GPU_CHOICE,
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "SHLVL",
+    "PWD",
+    "OLDPWD",
+    "_",
+    "HOSTNAME",
+    "TERM",
+    "TERM_*",
+    "COLORTERM",
+    "TMPDIR",
+    "MAIL",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "LESS*",
+    "LS_COLORS",
+    "PS[0-9]",
+    "HIST*",
+    "DISPLAY",
+    "DBUS_*",
+    "XAUTHORITY",
+    "XDG_RUNTIME_DIR",
+    "XDG_SESSION_*",
+    "XDG_SEAT",
+    "XDG_VTNR",
+    "SSH_*",
+    "SUDO_*",
+    "TMUX*",
+    "STY",
+    "BASH_FUNC_*",
+    "MAKE*",
+    "MFLAGS",
+    "SLURM*",
+    "PBS_*",
+    "OAR_*",
+    "LSB_*",
+    "MUNGE*",
+    "OMPI_*",
+    "PRTE_*",
+    "PMIX_*",
+    "RINGTUNE_CONTROL",
+)
+MOST_NAMED = 12  # variables in one line
 _SECRET = re.compile(
     r"TOKEN|SECRET|PASS(W|PHRASE|_|$)|CREDENTIAL|PRIVATE|(API|_|^)KEY(_|$)|^RINGTUNE_CONTROL$", re.IGNORECASE
 )
@@ -105,7 +155,7 @@ HOROVOD_SETTINGS = (
 
 
 def is_carried(name: str) -> bool:
-    """Return whether a variable reaches the ranks without -x. **Pure.** A secret never does."""
+    """Return whether a variable reaches other hosts without -x. **Pure.** A secret never does."""
     return not is_secret(name) and not is_gpu_choice(name) and _matches(name, CARRIED)
 
 
@@ -124,13 +174,18 @@ def shown(name: str, value: str) -> str:
     return f"{name}={'(not shown)' if is_secret(name) else value}"
 
 
-def for_ranks(environ: Mapping[str, str], asked: Sequence[str], settings: Mapping[str, str]) -> dict[str, str]:
+def for_ranks(
+    environ: Mapping[str, str], asked: Sequence[str], settings: Mapping[str, str], patterns: Sequence[str] = ()
+) -> dict[str, str]:
     """Return the variables that every rank gets. **Pure.**
 
-    asked: ``NAME`` (this environment's value) or ``NAME=VALUE``, as with mpirun's ``-x``.
+    asked: ``NAME`` (this environment's value) or ``NAME=VALUE``, as with mpirun's ``-x``. patterns: of names, as a
+    shell matches them; what is of one host needs its whole name.
     Raises UsageError for one that is no name or is not set.
     """
     result = {name: value for name, value in environ.items() if is_carried(name)}
+    for pattern in patterns:
+        result |= {name: environ[name] for name in matching(environ, pattern)}
     for item in asked:
         name, equals, value = item.partition("=")
         if not _NAME.fullmatch(name):
@@ -139,6 +194,28 @@ def for_ranks(environ: Mapping[str, str], asked: Sequence[str], settings: Mappin
             raise UsageError("-x", f"{name} is not set here", legal="a variable of this environment, or NAME=VALUE")
         result[name] = value if equals else environ[name]
     return {**result, **settings}
+
+
+def matching(environ: Mapping[str, str], pattern: str) -> list[str]:
+    """Return the names that a pattern of --carry means. **Pure.** Raises UsageError for one that can mean none."""
+    if not re.fullmatch(r"[A-Za-z0-9_*?\[\]!-]+", pattern):
+        raise UsageError("--carry", f"{pattern!r} matches no name", legal="a pattern of names, such as 'WANDB_*'")
+    names = [name for name in environ if _NAME.fullmatch(name) and fnmatch.fnmatchcase(name, pattern)]
+    return [name for name in names if name == pattern or not _matches(name, OF_ONE_HOST)]
+
+
+def on_this_machine(environ: Mapping[str, str], carried: Mapping[str, str]) -> dict[str, str]:
+    """Return what ranks on this machine get beside what is carried to all: all else that is set. **Pure.**"""
+    return {name: value for name, value in environ.items() if name not in carried and name != CONTROL_VARIABLE}
+
+
+def not_carried(environ: Mapping[str, str], carried: Mapping[str, str]) -> str:
+    """Return the line that names what other hosts do not get, "" if there is nothing that one could miss. **Pure.**"""
+    names = sorted(name for name in environ if name not in carried and not _matches(name, OF_ONE_HOST))
+    if not names:
+        return ""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"not carried to other hosts: {', '.join(names[:MOST_NAMED])}{more}; -x NAME or --carry PATTERN carries them"
 
 
 def for_launcher(environ: Mapping[str, str]) -> dict[str, str]:

@@ -122,4 +122,5 @@ def shared(options: argparse.Namespace) -> list[str]:
         "--ssh-config": options.ssh_config,
     }
     words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    return [*words, *(word for each in options.carried for word in ("-x", each))]
+    words += [word for each in options.carried for word in ("-x", each)]
+    return [*words, *(f"--carry={each}" for each in options.carry)]

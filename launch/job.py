@@ -158,11 +158,13 @@ class Job:
         master = "127.0.0.1" if on_one_host else str(first["address"])
         # horovodrun drops CUDA_VISIBLE_DEVICES even where the user asks for it.
         asked = {name: value for name, value in self.plan.environment.items() if is_gpu_choice(name)}
+        is_here = {host.name: control.is_this_machine(host.name) for host in self.plan.hosts}
         for state in self.states:
             assert state.channel is not None
             own = self.rendezvous.environment(state.ending.slot) if self.rendezvous else {}
             environment = {"MASTER_ADDR": master, "MASTER_PORT": str(first["port"]), **own, **asked}
-            state.channel.send(go=environment, bound=self.bound)
+            here = self.plan.here if is_here[state.ending.slot.host] else {}
+            state.channel.send(go=environment, here=here, bound=self.bound)
 
     def _receive(self, state: RankState) -> None:
         assert state.channel is not None

@@ -40,8 +40,9 @@ class LaunchPlan:
     launcher: str  # horovodrun, mpirun or srun
     controller: str  # mpi or gloo: by which Horovod's ranks find each other and communicate
     command: tuple[str, ...]  # what the launcher starts for each rank: a supervisor that runs the user's program
-    environment: Mapping[str, str]  # carried to every rank
+    environment: Mapping[str, str]  # carried to every rank, on any host
     is_local: bool  # all ranks on this machine
+    here: Mapping[str, str] = field(default_factory=dict)  # what ranks on this machine get besides
     cpus_per_rank: int | None = None  # that SLURM has given the job's tasks, if it was asked for them
     overcommits: bool = False  # the job may have fewer CPUs than ranks
     in_slurm: bool = False  # the hosts are those of the SLURM allocation this runs in
@@ -52,6 +53,11 @@ class LaunchPlan:
     srun_mpi: str = "none"  # plugin that starts MPI under srun
     srun_options: tuple[str, ...] = ()  # more arguments of srun
     as_root: bool = False
+
+    @property
+    def carries_all(self) -> bool:
+        """Whether SLURM starts the processes on every node, with the whole environment of the launcher."""
+        return self.in_slurm and self.launcher in ("srun", "mpirun")
 
     @property
     def num_proc(self) -> int:

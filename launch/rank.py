@@ -161,7 +161,7 @@ class Keeper:
         for message in channel.receive():
             self.received_at = time.monotonic()
             if "go" in message:
-                self._start(message["go"], bound=message["bound"])
+                self._start(message["go"], message["here"], bound=message["bound"])
             if "signal" in message:
                 self._signal(int(message["signal"]))
             if "bye" in message:
@@ -188,9 +188,9 @@ class Keeper:
 
     # The rank
 
-    def _start(self, environment: Mapping[str, str], *, bound: bool) -> None:
+    def _start(self, environment: Mapping[str, str], here: Mapping[str, str], *, bound: bool) -> None:
         num_cores = _bind(self.placement, bound=bound)
-        env = {**os.environ, **environment, **torch_variables(self.placement), "PYTHONUNBUFFERED": "1"}
+        env = {**here, **os.environ, **environment, **torch_variables(self.placement), "PYTHONUNBUFFERED": "1"}
         env.setdefault("OMP_NUM_THREADS", str(num_cores))
         env = {**network_variables(self.placement, env, self._own_address), **env}
         try:

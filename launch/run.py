@@ -38,6 +38,7 @@ class LaunchRequest:
     ssh: Ssh = field(default_factory=Ssh)
     interface: str | None = None
     carried: tuple[str, ...] = ()  # NAME or NAME=VALUE, as with -x
+    patterns: tuple[str, ...] = ()  # of names to carry
     settings: Mapping[str, str] | None = None  # Horovod's variables
     bound: bool = True  # bind ranks to cores
     ring: bool = True  # ring-allreduce for large messages in MPI
@@ -73,10 +74,12 @@ def run(request: LaunchRequest, environ: Mapping[str, str] = os.environ) -> int:
 
 
 def _own_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the launcher's own process, and report a choice of GPUs that other hosts do not get."""
-    own = {name: each for name, each in environment.for_launcher(environ).items() if name not in plan.environment}
+    """Return the variables of the launcher's own process; report what other hosts do not get of this environment."""
+    own = dict(plan.here) if plan.carries_all else environment.for_launcher(plan.here)
     if plan.is_local:
         return own
+    if not plan.carries_all and (missing := environment.not_carried(environ, plan.environment)):
+        print(missing, file=sys.stderr)
     for name in filter(environment.is_gpu_choice, list(own)):
         print(f"{name}={own[name]} stays on this machine; -x {name} carries it to every host", file=sys.stderr)
         if plan.launcher == "srun":  # it takes its whole environment to every node, where SLURM's own value is right
@@ -103,7 +106,8 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
         PROMISE_VARIABLE: ",".join(map(str, used_hosts(slots))),
         **_library_settings(launcher, controller, request.interface, environ),
     }
-    carried = environment.for_ranks({**environ, "PATH": commands.search_path(environ)}, request.carried, settings)
+    searched = {**environ, "PATH": commands.search_path(environ)}
+    carried = environment.for_ranks(searched, request.carried, settings, request.patterns)
     return LaunchPlan(
         slots=tuple(slots),
         source=found.source,
@@ -111,6 +115,7 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
         controller=controller,
         command=(*commands.module("ringtune.launch.rank"), "--", *request.command),
         environment=carried,
+        here=environment.on_this_machine(environ, carried),
         is_local=is_local,
         overcommits=found.is_counted or request.ranks_per_node is not None,
         in_slurm=found.in_slurm,
@@ -204,4 +209,7 @@ def describe(plan: LaunchPlan, command: Command) -> str:
     for owner, variables in ((f"{plan.launcher} itself", command.environment), ("every rank", plan.environment)):
         lines.append(f"environment of {owner}:")
         lines += [f"  {environment.shown(name, value)}" for name, value in sorted(variables.items())]
+    lines.append("  and, on this machine, all else that is set here")
+    if not plan.is_local and not plan.carries_all:
+        lines += filter(None, [environment.not_carried(plan.here, plan.environment)])
     return "\n".join([*lines, "command:", f"  {shlex.join(command.argv)}"])

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-requeues", type=int, default=RetryLimits.max_requeues)
     parser.add_argument("--max-tries", type=int, default=RetryLimits.max_tries)
     parser.add_argument("--no-doctor", action="store_true")
+    parser.add_argument("--carry", action="append", default=[])
     parser.add_argument("--container", action="append", default=[])
     parser.add_argument("--sweep", action="append", default=[])
     parser.add_argument("--script", required=True)

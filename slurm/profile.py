@@ -11,7 +11,7 @@ from typing import Any
 from ringtune.slurm import options
 from ringtune.train.contract import UsageError
 
-LEGAL = ("sbatch", "setup", "python", "launcher", "controller", "container")
+LEGAL = ("sbatch", "setup", "python", "launcher", "controller", "carry", "container")
 LAUNCHERS = ("srun", "mpirun", "horovodrun")
 RUNTIMES = ("apptainer", "singularity", "pyxis")
 _EXAMPLE = "see the README for an example"
@@ -35,6 +35,7 @@ class Profile:
     python: str = ""  # interpreter on the nodes; "": the one that submits
     launcher: str = "srun"
     controller: str = ""  # "": the launcher's default
+    carry: tuple[str, ...] = ()  # patterns of variables for other nodes, where horovodrun starts the ranks
     container: Container | None = None
 
 
@@ -90,6 +91,7 @@ def parse(content: Any, where: str) -> Profile:
         python=str(content.get("python") or ""),
         launcher=launcher,
         controller=str(content.get("controller") or ""),
+        carry=_lines(content.get("carry"), f"{where}: carry"),
         container=_container(content.get("container"), f"{where}: container"),
     )
 

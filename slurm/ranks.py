@@ -21,6 +21,7 @@ def ranks_command(options: argparse.Namespace, logs: Path, words: Sequence[str])
         "run",
         *("--launcher", options.launcher),
         *(["--controller", options.controller] if options.controller else []),
+        *(f"--carry={each}" for each in options.carry),
         *("--output-dir", str(logs)),
         *("--stop-timeout", str(STOP_LIMIT_S)),
         *([] if options.no_doctor else ["--no-check"]),  # doctor has just examined the nodes

@@ -40,6 +40,7 @@ class BatchJob:
     setup: Sequence[str] = ()
     launcher: str = "srun"
     controller: str = ""
+    carry: Sequence[str] = ()
     container: Container | None = None
     limits: RetryLimits = field(default_factory=RetryLimits)
     axes: Axes = field(default_factory=dict)
@@ -85,6 +86,7 @@ def _command(job: BatchJob) -> str:
         f"--max-requeues={job.limits.max_requeues}",
         f"--max-tries={job.limits.max_tries}",
         *([] if job.examined else ["--no-doctor"]),
+        *(f"--carry={each}" for each in job.carry),
         *(f"--container={word}" for word in _container_words(job.container)),
         *(f"--sweep={name}={','.join(values)}" for name, values in job.axes.items()),
     ]

@@ -75,6 +75,7 @@ def make_job(request: Submission) -> BatchJob:
         setup=request.profile.setup,
         launcher=request.launcher or request.profile.launcher,
         controller=request.controller or request.profile.controller,
+        carry=request.profile.carry,
         container=request.profile.container,
         limits=request.limits,
         axes=axes,

@@ -264,26 +264,3 @@ def test_hosts_vanish_with_their_maker_however_it_dies(tmp_path):
     assert settled(lambda: not any(each.is_running() for each in everything))
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert "port1" not in links and "bridge" not in links
-
-
-@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
-def test_the_gpus_that_one_host_may_use_are_not_forced_on_another(make_cluster, launcher):
-    code = "import os; print('GPUs', os.environ.get('CUDA_VISIBLE_DEVICES'))"
-    start = [script("ringtune-launch"), "run", "-H", "a:1,b:1", "--launcher", launcher]
-    cluster, env = make_cluster("a", "b"), {**ENV, "CUDA_VISIBLE_DEVICES": "1"}
-    done = cluster.run("a", [*start, "--", "python", "-c", code], env=env)
-    assert "[0] GPUs 1\n" in done.output and "[1] GPUs None" in done.output, done.output
-    assert "CUDA_VISIBLE_DEVICES=1 stays on this machine; -x CUDA_VISIBLE_DEVICES carries it" in done.output
-    done = cluster.run("a", [*start, "-x", "CUDA_VISIBLE_DEVICES", "--", "python", "-c", code], env=env)
-    assert "[0] GPUs 1\n" in done.output and "[1] GPUs 1\n" in done.output, done.output
-    assert "stays on this machine" not in done.output
-
-
-def test_gloo_and_nccl_take_the_network_that_joins_the_hosts(make_cluster):
-    code = "import os; print('networks', os.environ.get('HOROVOD_GLOO_IFACE'), os.environ.get('NCCL_SOCKET_IFNAME'))"
-    cluster, program = make_cluster("a", "b"), ["--", "python", "-c", code]
-    start = [script("ringtune-launch"), "run", "-H", "a:1,b:1"]
-    done = cluster.run("a", [*start, *program], env=ENV)
-    assert "[0] networks eth0 =eth0\n" in done.output and "[1] networks eth0 =eth0\n" in done.output, done.output
-    done = cluster.run("a", [*start, "-x", "NCCL_SOCKET_IFNAME=ib", *program], env=ENV)
-    assert "[1] networks eth0 ib\n" in done.output, done.output

@@ -27,18 +27,32 @@ def test_large_messages_go_by_ring_and_small_ones_as_open_mpi_likes():
     assert sum(f"last added ['{rank}']" in plain for rank in range(3)) == 1, plain
 
 
-def test_ranks_get_cores_of_their_own_their_rank_and_only_what_is_carried():
+@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
+def test_ranks_on_this_machine_get_cores_of_their_own_their_rank_and_the_whole_environment(launcher):
     code = (
         "import os; e = os.environ; print(sorted(os.sched_getaffinity(0)), e['OMP_NUM_THREADS'], e['RANK'],"
-        " e['WORLD_SIZE'], e['LOCAL_RANK'], e['MASTER_ADDR'], 'MINE' in e, e.get('OTHER'))"
+        " e['WORLD_SIZE'], e['LOCAL_RANK'], e['MASTER_ADDR'], sorted({*e['NAMES'].split()} & {*e}), e['http_proxy'])"
     )
-    env = {"MINE": "1", "OTHER": "2"}
-    done = launch("-np", 2, "-x", "OTHER", "--", "python", "-c", code, env=env)
+    # A tracker, a proxy, certificates, a cache, what a module system sets, a secret, a choice of GPUs.
+    env = {
+        "WANDB_PROJECT": "reviews",
+        "WANDB_API_KEY": "s3cret",
+        "http_proxy": "http://user:s3cret@proxy:1 &;",
+        "SSL_CERT_FILE": "/certificates",
+        "XDG_CACHE_HOME": "/scratch",
+        "LOADEDMODULES": "cuda/13",
+        "BASH_FUNC_module%%": "() {  true\n}",
+        "HF_TOKEN": "s3cret",
+        "CUDA_VISIBLE_DEVICES": "1",
+    }
+    words = ("-np", 2, "--launcher", launcher, "--", "python", "-c", code)
+    done = launch(*words, env={**env, "NAMES": " ".join(env)})
     lines = sorted(line for line in done.output.splitlines() if line.startswith("["))
     cores = [line.split("] ")[1] for line in lines]
     assert cores[0] != cores[1] or len(os.sched_getaffinity(0)) < 2, done.output
     for rank, line in enumerate(lines):
-        assert line.endswith(f"{rank} 2 {rank} 127.0.0.1 False 2"), done.output
+        assert line.endswith(f"{rank} 2 {rank} 127.0.0.1 {sorted(env)} {env['http_proxy']}"), done.output
+    assert "s3cret" not in launch("--dry-run", *words, env=env).output
 
 
 def test_a_stop_on_request_of_the_worker_keeps_its_exit_code(workshop: Workshop, tmp_path):

@@ -141,9 +141,28 @@ def test_the_ranks_get_what_is_allowed_what_is_asked_for_and_no_secret():
         assert environment.shown(name, "s3cret") == f"{name}=(not shown)"
     for name in ("TOKENIZERS_PARALLELISM", "PYTHON_KEYRING_BACKEND", "KEYBOARD"):
         assert environment.shown(name, "1") == f"{name}=1"
+    asked = environment.for_ranks(here, [], {}, ["WANDB_*", "H*", "M?NE"])
+    assert {"WANDB_API_KEY", "HF_TOKEN", "MINE"} <= set(asked) and "HOME" not in asked, "HOME is of one host"
+    assert environment.for_ranks(here, [], {}, ["HOME"])["HOME"] == "/root"
+    for wrong in ("", "a b", "x=1", "%"):
+        with pytest.raises(UsageError, match="--carry"):
+            environment.for_ranks(here, [], {}, [wrong])
     for wrong in ("ABSENT", "a-b=1", "=1"):
         with pytest.raises(UsageError, match="-x"):
             environment.for_ranks(here, [wrong], {})
+
+
+def test_ranks_on_this_machine_get_all_else_and_one_line_names_what_other_hosts_do_not():
+    here = {"PATH": "/bin", "HOME": "/root", "SLURM_JOB_ID": "1", "RINGTUNE_CONTROL": "outer", "https_proxy": "p"}
+    here |= {f"MODULE_{number:02}": "" for number in range(20)}
+    carried = environment.for_ranks(here, [], {})
+    rest = environment.on_this_machine(here, carried)
+    assert set(rest) == set(here) - {"PATH", "RINGTUNE_CONTROL"}
+    named = ", ".join(f"MODULE_{number:02}" for number in range(12))
+    line = environment.not_carried(here, carried)
+    assert line == f"not carried to other hosts: {named} and 9 more; -x NAME or --carry PATTERN carries them"
+    carried = environment.for_ranks(here, [], {}, ["MODULE_*", "*_proxy"])
+    assert environment.not_carried(here, carried) == ""
 
 
 def test_horovods_settings_have_their_units():
