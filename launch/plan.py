@@ -60,6 +60,11 @@ class LaunchPlan:
         return self.in_slurm and self.launcher in ("srun", "mpirun")
 
     @property
+    def uses_mpi(self) -> bool:
+        """Whether ranks are started by mpirun, or meet by MPI."""
+        return self.launcher == "mpirun" or self.controller == "mpi"
+
+    @property
     def num_proc(self) -> int:
         """Ranks."""
         return len(self.slots)

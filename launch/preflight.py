@@ -17,6 +17,7 @@ from ringtune.launch import commands, control, environment, probe, srun
 from ringtune.launch.plan import LaunchPlan, Ssh
 from ringtune.train.contract import UsageError
 
+TEMPORARY_TODO = "set TMPDIR to a folder that is there and that one may write to"
 CONNECT_S = 8
 PROBE_LIMIT_S = 40
 _PLACEMENT = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
@@ -74,6 +75,8 @@ def check(plan: LaunchPlan) -> list[Report]:
     for report in reports:
         if report.facts is not None:
             problems += [f"{report.host}: {each}" for each in differences(own, report.facts)]
+            if plan.uses_mpi and report.facts["temporary"]:
+                problems.append(f"{report.host}: {report.facts['temporary']} ({TEMPORARY_TODO})")
             if report.facts["program"] is False:
                 problems.append(f"{report.host}: there is no program {program!r} on the PATH")
     if problems:
@@ -97,14 +100,17 @@ def differences(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def probe_hosts(plan: LaunchPlan, folders: Sequence[str], *, token: str = "", program: str = "") -> list[Report]:
+def probe_hosts(
+    plan: LaunchPlan, folders: Sequence[str], *, token: str = "", program: str = "", hub: bool = False
+) -> list[Report]:
     """Return a report on every host of the plan, in its order; hosts are probed at the same time.
 
-    folders, token, program: as for probe.facts.
+    folders, token, program, hub: as for probe.facts.
     """
     arguments = [argument for folder in folders for argument in ("--folder", folder)]
     arguments += ["--token", token] if token else []
     arguments += ["--program", program] if program else []
+    arguments += ["--hub"] if hub else []
     names = [host.name for host in plan.hosts]
     if plan.in_slurm:
         return _probe_by_srun(plan, arguments)
@@ -173,26 +179,25 @@ def _probe_by_srun(plan: LaunchPlan, arguments: Sequence[str]) -> list[Report]:
         "--overlap",
         "--export=ALL",
         *commands.module("ringtune.launch.probe"),
+        "--by-line",
         *arguments,
     ]
     asked_at = time.time()
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=PROBE_LIMIT_S,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": plan.environment["PATH"]},
-    )
-    found = {}
-    for line in done.stdout.replace("}{", "}\n{").splitlines():
-        try:
-            answer = json.loads(line)
-            found[str(answer["node"])] = answer
-        except ValueError:
-            continue
-    error, todo = explain(done.stderr)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_LIMIT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PATH": plan.environment["PATH"]},
+        )
+        output, (error, todo) = done.stdout, explain(done.stderr)
+    except subprocess.TimeoutExpired as late:  # a node that hangs; the others have answered
+        output = (late.stdout or b"").decode(errors="replace")
+        error, todo = f"no answer in {PROBE_LIMIT_S} s", "leave it out"
+    found = probe.from_lines(output)
     return [Report(name, found.get(name), error, todo, asked_at, time.time()) for name in names]
 
 
@@ -203,15 +208,23 @@ def check_mpi(plan: LaunchPlan) -> None:
     incompatible PMIx versions give every rank local rank 0.
     """
     trial = LaunchPlan(**{**vars(plan), "command": tuple(commands.module("ringtune.launch.mpi_check"))})
-    done = subprocess.run(
-        srun.build(trial).argv,
-        capture_output=True,
-        text=True,
-        timeout=PROBE_LIMIT_S * 2,
-        check=False,
-        env={**environment.for_launcher(os.environ), **plan.environment},
-        stdin=subprocess.DEVNULL,
-    )
+    try:
+        done = subprocess.run(
+            srun.build(trial).argv,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_LIMIT_S * 2,
+            check=False,
+            env={**environment.for_launcher(os.environ), **plan.environment},
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            "--launcher srun --controller mpi",
+            f"a small MPI program did not end in {PROBE_LIMIT_S * 2} s",
+            legal="an MPI that starts under srun",
+            todo="use --controller gloo, or --launcher mpirun",
+        ) from None
     found = sorted(
         [int(number) for number in numbers] for numbers in _PLACEMENT.findall(done.stdout)
     )  # srun may join lines

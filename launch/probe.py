@@ -12,16 +12,22 @@ import platform
 import shutil
 import socket
 import subprocess
-import sys
+import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from ringtune.launch import limits
 from ringtune.launch.control import interface_of, own_address_towards
 from ringtune.launch.cores import topology
 
+GPUS_LIMIT_S = 20
+HUNG = "nvidia-smi does not answer in"
+HUB_LIMIT_S = 5.0  # for its name and a connection
 #: Packages whose versions must be the same on all hosts.
 PACKAGES = (
     "ringtune",
@@ -37,12 +43,16 @@ PACKAGES = (
 )
 
 
-def facts(folders: list[str], token: str = "", program: str = "", towards: str = "") -> dict[str, Any]:
+def facts(
+    folders: list[str], token: str = "", program: str = "", towards: str = "", *, hub: bool = False
+) -> dict[str, Any]:
     """Return this host's facts; counts are plain, sizes in bytes, times in seconds, speeds in bytes/s.
 
     folders: their free space; with a token also whether the marker file named by it is there and a file can be written.
-    towards: link_speed is that of the interface that reaches this host; by default that of the ssh connection.
+    towards: link_speed is that of the interface that reaches this host; by default that of the ssh connection. hub:
+    whether the hub of models and data sets is tried.
     """
+    names, gpu_error = gpus()
     return {
         "host": socket.gethostname(),
         "node": os.environ.get("SLURMD_NODENAME", ""),  # SLURM's name for it, which may differ
@@ -53,20 +63,99 @@ def facts(folders: list[str], token: str = "", program: str = "", towards: str =
         "num_cores": sum(map(len, topology(os.sched_getaffinity(0)))),
         "processor": _processor(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": gpus(),
+        "gpus": names,
+        "gpu_error": gpu_error,
+        **limits.facts(),
         "link_speed": _link_speed(towards),
         "folders": {folder: _folder(Path(folder), token) for folder in folders},
+        "hub_fault": hub_fault() if hub else "",
         "program": bool(shutil.which(program)) if program else None,
     }
 
 
-def gpus() -> list[str]:
-    """Return the names of the GPUs that this process may use, as nvidia-smi lists them."""
+def as_lines(found: Mapping[str, Any]) -> str:
+    """Return facts as lines of JSON, one fact or folder each, with the node's name in each. **Pure.**
+
+    srun sends longer lines of two nodes in pieces of 1,024 bytes, which mix.
+    """
+    node = found["node"]
+    facts = [(name, value) for name, value in found.items() if name != "folders"]
+    folders = [("folders", {name: value}) for name, value in found["folders"].items()]
+    return "\n".join(json.dumps({"node": node, name: value}) for name, value in [*facts, *folders, ("complete", True)])
+
+
+def from_lines(output: str) -> dict[str, dict[str, Any]]:
+    """Return the facts of each node that has sent all of them, from the lines of many. **Pure.**"""
+    found: dict[str, dict[str, Any]] = {}
+    for line in output.splitlines():
+        try:
+            fact = json.loads(line)
+            facts = found.setdefault(str(fact["node"]), {"folders": {}})
+        except (ValueError, KeyError, TypeError):
+            continue  # a message of SLURM's
+        facts["folders"] |= fact.pop("folders", {})
+        facts |= fact
+    return {node: facts for node, facts in found.items() if facts.pop("complete", False)}
+
+
+def gpus() -> tuple[list[str], str]:
+    """Return the names of the GPUs that this process may use, as nvidia-smi lists them, or why that is not known."""
     if not shutil.which("nvidia-smi"):
-        return []
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+        return [], ""
+    command = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GPUS_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return [], f"{HUNG} {GPUS_LIMIT_S} s"
+    if done.returncode:
+        words = " ".join((done.stderr or done.stdout).split())
+        return [], f"nvidia-smi ended with code {done.returncode}: {words[:160]}"
+    return visible(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES")), ""
+
+
+def visible(listed: str, chosen: str | None) -> list[str]:
+    """Return the names of the GPUs that CUDA_VISIBLE_DEVICES leaves of nvidia-smi's list. **Pure.**
+
+    listed: ``index, uuid, name`` a line. chosen: numbers, or the beginnings of UUIDs; None: all. CUDA stops at the
+    first that is none (CUDA C++ Programming Guide, "CUDA Environment Variables").
+    """
+    everything = [[word.strip() for word in line.split(",", 2)] for line in listed.splitlines() if line.count(",") > 1]
+    if chosen is None:
+        return [name for _, _, name in everything]
+    result = []
+    for word in filter(None, (each.strip() for each in chosen.split(","))):
+        if word.startswith("MIG-"):  # a part of a GPU, which is in another list
+            result.append("part of a GPU (MIG)")
+            continue
+        is_uuid = word.startswith("GPU-")
+        mine = [name for index, uuid, name in everything if word == index or (is_uuid and uuid.startswith(word))]
+        if len(mine) != 1:
+            break
+        result += mine
+    return result
+
+
+def hub_fault(environ: Mapping[str, str] = os.environ) -> str:
+    """Return why the hub of models and data sets cannot be reached, "" if it can, or if nobody is to try."""
+    if environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return ""
+    address = urlsplit(environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    if any(environ.get(name) for each in ("https_proxy", "all_proxy") for name in (each, each.upper())):
+        return ""  # the proxy's to say
+    result = [f"no answer in {HUB_LIMIT_S:g} s"]
+
+    def connect() -> None:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        try:
+            socket.create_connection((address.hostname, port), HUB_LIMIT_S).close()
+            result[0] = ""
+        except OSError as error:
+            result[0] = str(error.strerror or error)
+
+    thread = threading.Thread(target=connect, daemon=True)  # a name may be looked up for longer than is waited for
+    thread.start()
+    thread.join(HUB_LIMIT_S)
+    return f"{address.hostname}: {result[0]}" if result[0] else ""
 
 
 def _processor() -> str:
@@ -130,5 +219,9 @@ if __name__ == "__main__":
     parser.add_argument("--token", default="")
     parser.add_argument("--program", default="")
     parser.add_argument("--towards", default="")
+    parser.add_argument("--hub", action="store_true")
+    parser.add_argument("--by-line", action="store_true", help="a fact a line, for srun")
     options = parser.parse_args()
-    json.dump(facts(options.folder, options.token, options.program, options.towards), sys.stdout)
+    found = facts(options.folder, options.token, options.program, options.towards, hub=options.hub)
+    print(as_lines(found) if options.by_line else json.dumps(found), flush=True)
+    os._exit(0)  # a look-up that hangs is not waited for

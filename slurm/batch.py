@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ringtune.launch import doctor, slurm_job
+from ringtune.launch import doctor, findings, slurm_job
 from ringtune.launch.run import LaunchRequest
 from ringtune.slurm import index, queue, requeue, sweep
 from ringtune.slurm import record as records
@@ -163,9 +163,9 @@ class BatchStep:
         if self.options.no_doctor:
             return None
         request = LaunchRequest((), launcher="auto")
-        findings, measured = doctor.look(request, [self.record.folder], quick=True)
-        print(doctor.findings_table(findings, measured, colours=False), flush=True)
-        fatal = [each for each in findings if each.state == doctor.BAD and each.check in FATAL_CHECKS]
+        found, measured = doctor.look(request, [self.record.folder], quick=True)
+        print(findings.findings_table(found, measured, colours=False), flush=True)
+        fatal = [each for each in found if each.state == findings.BAD and each.check in FATAL_CHECKS]
         if self.asked:
             return JobEnd(EXIT_REQUEUE, f"stopped by {self.asked} before the ranks had started")
         if not fatal:

@@ -84,6 +84,20 @@ def test_a_node_that_doctor_refuses_is_left_out_of_the_next_start(desk):
     assert "n2: it has no Python at the path used here" in mine.events("ended")[0]["reason"]
 
 
+@pytest.mark.long
+def test_a_node_that_does_not_answer_doctor_is_named_and_left_out(desk):
+    """Whatever hangs there, srun waits for it."""
+    mine = desk("n1", "n2", "n3")
+    python = Path(script("python3"))
+    hang = f"mount -t tmpfs tmpfs {python.parent} && printf '#!/bin/sh\nsleep 600\n' > {python} && chmod +x {python}"
+    assert mine.slurm.cluster.run("n2", ["sh", "-c", hang]).returncode == 0
+    mine.submit(*TWO_NODES, doctor=True, max_steps=4)
+    found = mine.finish(limit_s=400)
+    assert found["state"] == "COMPLETED", mine.log()
+    assert [each["nodes"] for each in mine.events("started")] == [["n1", "n2"], ["n1", "n3"]]
+    assert "doctor: n2: no answer in 40 s" in mine.events("ended")[0]["reason"]
+
+
 def test_a_sweep_of_four_runs_on_two_nodes_completes_and_its_table_is_that_of_the_metrics_files(desk):
     mine = desk("n1", "n2")
     job = mine.submit(

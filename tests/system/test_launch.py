@@ -55,6 +55,15 @@ def test_ranks_on_this_machine_get_cores_of_their_own_their_rank_and_the_whole_e
     assert "s3cret" not in launch("--dry-run", *words, env=env).output
 
 
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [("/no/such/folder", "No such file or directory"), ("/dev/null", "Not a directory"), ("/proc", "No such file")],
+)
+def test_a_tmpdir_in_which_mpi_cannot_start_is_named_before_it(folder, why):
+    done = launch("-np", 2, "--", "true", env={"TMPDIR": folder})
+    assert done.returncode == 2 and f"localhost: TMPDIR={folder}: {why}" in done.output, done.output
+
+
 def test_a_stop_on_request_of_the_worker_keeps_its_exit_code(workshop: Workshop, tmp_path):
     arguments = workshop.arguments(tmp_path / "run")
     done = launch("-np", 2, "--", "python", FAULTS, "stop", "5", "1", "--", *arguments)
