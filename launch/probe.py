@@ -12,22 +12,20 @@ import platform
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ringtune.launch import limits
 from ringtune.launch.control import interface_of, own_address_towards
 from ringtune.launch.cores import topology
+from ringtune.train import hub
 
 GPUS_LIMIT_S = 20
 HUNG = "nvidia-smi does not answer in"
-HUB_LIMIT_S = 5.0  # for its name and a connection
 #: Packages whose versions must be the same on all hosts.
 PACKAGES = (
     "ringtune",
@@ -44,13 +42,13 @@ PACKAGES = (
 
 
 def facts(
-    folders: list[str], token: str = "", program: str = "", towards: str = "", *, hub: bool = False
+    folders: list[str], token: str = "", program: str = "", towards: str = "", *, tries_hub: bool = False
 ) -> dict[str, Any]:
     """Return this host's facts; counts are plain, sizes in bytes, times in seconds, speeds in bytes/s.
 
     folders: their free space; with a token also whether the marker file named by it is there and a file can be written.
-    towards: link_speed is that of the interface that reaches this host; by default that of the ssh connection. hub:
-    whether the hub of models and data sets is tried.
+    towards: link_speed is that of the interface that reaches this host; by default that of the ssh connection.
+    tries_hub: whether the hub of models and data sets is tried.
     """
     names, gpu_error = gpus()
     return {
@@ -68,7 +66,7 @@ def facts(
         **limits.facts(),
         "link_speed": _link_speed(towards),
         "folders": {folder: _folder(Path(folder), token) for folder in folders},
-        "hub_fault": hub_fault() if hub else "",
+        "hub_fault": hub.fault() if tries_hub else "",
         "program": bool(shutil.which(program)) if program else None,
     }
 
@@ -135,29 +133,6 @@ def visible(listed: str, chosen: str | None) -> list[str]:
     return result
 
 
-def hub_fault(environ: Mapping[str, str] = os.environ) -> str:
-    """Return why the hub of models and data sets cannot be reached, "" if it can, or if nobody is to try."""
-    if environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return ""
-    address = urlsplit(environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    if any(environ.get(name) for each in ("https_proxy", "all_proxy") for name in (each, each.upper())):
-        return ""  # the proxy's to say
-    result = [f"no answer in {HUB_LIMIT_S:g} s"]
-
-    def connect() -> None:
-        port = address.port or (80 if address.scheme == "http" else 443)
-        try:
-            socket.create_connection((address.hostname, port), HUB_LIMIT_S).close()
-            result[0] = ""
-        except OSError as error:
-            result[0] = str(error.strerror or error)
-
-    thread = threading.Thread(target=connect, daemon=True)  # a name may be looked up for longer than is waited for
-    thread.start()
-    thread.join(HUB_LIMIT_S)
-    return f"{address.hostname}: {result[0]}" if result[0] else ""
-
-
 def _processor() -> str:
     """Return the name of the processor, as Linux knows it."""
     try:
@@ -222,6 +197,6 @@ if __name__ == "__main__":
     parser.add_argument("--hub", action="store_true")
     parser.add_argument("--by-line", action="store_true", help="a fact a line, for srun")
     options = parser.parse_args()
-    found = facts(options.folder, options.token, options.program, options.towards, hub=options.hub)
+    found = facts(options.folder, options.token, options.program, options.towards, tries_hub=options.hub)
     print(as_lines(found) if options.by_line else json.dumps(found), flush=True)
     os._exit(0)  # a look-up that hangs is not waited for

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from ringtune.train import hub
 from ringtune.train.contract import (
     EXIT_FAILED,
     EXIT_REQUEUE,
@@ -45,6 +46,8 @@ def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[
         sys.exit(EXIT_USAGE)
     end_with_launcher()
     _quieten_libraries()
+    names = [getattr(settings, field, None) for field in ("model_name_or_path", "dataset_name")]
+    hub.stay_offline_if_unreachable(names, print if promised_rank() == 0 else lambda line: None)
     leave(_work(name, settings, load_work, dry_run=dry_run))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
-from conftest import Workshop, ranks
+from conftest import Workshop, ranks, run_command
 from tiny import write_rows
 from usage import CLI, usage_error
 
@@ -61,3 +63,16 @@ def test_a_checkpoint_of_another_model_is_refused(workshop: Workshop, reference,
         (copy / each.name).write_bytes(each.read_bytes())
     done = ranks(0, *CLI, *workshop.arguments(tmp_path / "run", model_name_or_path=other, resume_from_checkpoint=copy))
     assert "--model_name_or_path" in usage_error(done)
+
+
+@pytest.mark.parametrize("name", ["model_name_or_path", "dataset_name"])
+def test_a_hub_that_cannot_be_reached_is_told_at_once_and_not_waited_for(name, workshop: Workshop, tmp_path):
+    """The libraries try again and again: for 50 seconds where the name is not known, for minutes without a route."""
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+    changes = {"train_file": None, "validation_file": None} if name == "dataset_name" else {}
+    arguments = workshop.arguments(tmp_path / "run", **changes, **{name: "owner/name"})
+    done = run_command([sys.executable, *CLI, *arguments], env=nobody)
+    assert usage_error(done) and "Retrying" not in done.output, done.output
+    assert "owner/name: no such folder, and the hub cannot be reached (127.0.0.1: Connection refused)" in done.output
+    missing = run_command([sys.executable, *CLI, *arguments, f"--{name}", "/no/such"], env=nobody)
+    assert usage_error(missing) and "the hub cannot be reached" not in missing.output, missing.output

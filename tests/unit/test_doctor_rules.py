@@ -9,6 +9,7 @@ import socket
 import pytest
 from ringtune.launch import findings, limits, probe
 from ringtune.launch.preflight import Report
+from ringtune.train import hub
 
 
 def facts(**changes):
@@ -150,11 +151,11 @@ def test_a_tmpdir_that_is_too_long_for_a_socket_is_noted(tmp_path, monkeypatch):
 
 def test_a_hub_is_tried_unless_it_is_not_to_be():
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:1"}
-    assert probe.hub_fault(nobody) == "127.0.0.1: Connection refused"
-    assert probe.hub_fault({**nobody, "HF_HUB_OFFLINE": "1"}) == ""
-    assert probe.hub_fault({**nobody, "HTTPS_PROXY": "http://proxy:1"}) == ""
+    assert hub.fault(nobody) == "127.0.0.1: Connection refused"
+    assert hub.fault({**nobody, "HF_HUB_OFFLINE": "1"}) == ""
+    assert hub.fault({**nobody, "HTTPS_PROXY": "http://proxy:1"}) == ""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        assert probe.hub_fault({"HF_ENDPOINT": f"http://127.0.0.1:{listening.getsockname()[1]}"}) == ""
+        assert hub.fault({"HF_ENDPOINT": f"http://127.0.0.1:{listening.getsockname()[1]}"}) == ""
 
 
 def test_the_facts_of_nodes_are_read_from_lines_that_mix():

@@ -25,6 +25,8 @@ LAYERS = {
 EXCEPTIONS = {
     # A job whose flags are wrong is refused before it is queued, not when it starts hours later.
     ("ringtune.slurm.submit", "ringtune.train.config"),
+    # Doctor asks of every host what a rank asks before it starts.
+    ("ringtune.launch.probe", "ringtune.train.hub"),
     # It is a program of its own, started beside the ranks: a gloo rendezvous server, which is Horovod's.
     ("ringtune.launch.rendezvous", "horovod"),
     ("ringtune.train.comm", "horovod"),
