@@ -43,11 +43,12 @@ NODES = "echo on $SLURMD_NODENAME"
 def test_ranks_have_the_cpus_of_their_tasks_where_slurm_binds_them(make_slurm):
     slurm = make_slurm("n1", task_plugin="task/affinity")
     code = "import os; print('CPUs', sorted(os.sched_getaffinity(0)), os.environ['OMP_NUM_THREADS'])"
-    command = [*LAUNCH, "--no-check", "--launcher", "srun", "--", "python", "-c", code]
-    done = slurm.run(["salloc", "-Q", "--ntasks=2", "--cpus-per-task=1", *command], env=ENV)
-    found = sorted(re.findall(r"CPUs \[(.*)\] (\d)", done.output))
-    assert "2 rank(s) by srun over gloo, 1 CPU(s) each" in done.output, done.output
-    assert len(set(found)) == 2 and all("," not in cpus and threads == "1" for cpus, threads in found), done.output
+    for launcher in ("mpirun", "srun"):
+        command = [*LAUNCH, "--no-check", "--launcher", launcher, "--", "python", "-c", code]
+        done = slurm.run(["salloc", "-Q", "--ntasks=2", "--cpus-per-task=1", *command], env=ENV)
+        found = sorted(re.findall(r"CPUs \[(.*)\] (\d)", done.output))
+        assert f"2 rank(s) by {launcher}" in done.output and "1 CPU(s) each" in done.output, done.output
+        assert len(set(found)) == 2 and all("," not in cpus and threads == "1" for cpus, threads in found), done.output
     done = slurm.run(["salloc", "-Q", "--ntasks=1", "--cpus-per-task=2", *command], env=ENV)
     assert "1 rank(s) by srun over gloo, 2 CPU(s) each" in done.output, done.output
     assert re.search(r"CPUs \[\d+, \d+\]", done.output), done.output
