@@ -87,7 +87,8 @@ def _submit(options: argparse.Namespace) -> int:
     job = _job(options)
     words = submit.after(options.after, job.sbatch)
     if options.dry_run:
-        print(f"sbatch {' '.join(words)}", file=sys.stderr)
+        if words:
+            print(f"by sbatch {' '.join(words)}", file=sys.stderr)
         print(script.text(job), end="")
         for settings in sweep.expand(job.axes):
             print(f"would be submitted: {Path(job.folder) / sweep.folder_name(settings)}", file=sys.stderr)
