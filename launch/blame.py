@@ -58,7 +58,7 @@ def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
         for each in endings
         if not each.was_terminated and (each.lost or each.exit_code not in (None, EXIT_FINISHED, EXIT_REQUEUE))
     ]
-    own = [each for each in bad if not _is_consequence(each)]
+    own = [each for each in bad if not is_consequence(each)]
     missing = missing_ranks(stalled)
     if missing and not any(each.exit_code and not each.lost for each in own):
         rank, tensor = missing[0]
@@ -97,7 +97,8 @@ def missing_ranks(lines: Sequence[str]) -> list[tuple[int, str]]:
     return found
 
 
-def _is_consequence(ending: Ending) -> bool:
+def is_consequence(ending: Ending) -> bool:
+    """Return whether a rank's last lines say that it failed only because another one had ended. **Pure.**"""
     return any(sign in line for line in ending.stderr_lines[-3:] for sign in CONSEQUENCES)
 
 

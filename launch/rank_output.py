@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ringtune.launch.blame import TRACEBACK
+from ringtune.launch.blame import TRACEBACK, is_consequence
 from ringtune.launch.rank_state import RankState
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, UsageError
 
@@ -75,14 +75,14 @@ class RankOutput:
                 state.ending.stderr_lines = state.ending.stderr_lines[-KEPT_LINES:]
 
     def print_held(self, *, stopped: bool) -> None:
-        """Print at the end what was held of ranks that no traceback has ended, but not that they were asked to stop.
+        """Print at the end what was held of ranks that no traceback has ended.
 
-        stopped: whether the job was asked to.
+        stopped: whether the job was asked to; that ranks were, or that others ended before, is not printed.
         """
         for state in self.states:
             ending = state.ending
             survived = stopped or ending.was_terminated or ending.exit_code in (EXIT_FINISHED, EXIT_REQUEUE)
-            if state.in_traceback and survived and not _is_asked_to_stop(state):
+            if state.in_traceback and survived and not _is_asked_to_stop(state) and not is_consequence(ending):
                 self._release(state)
 
     def _release(self, state: RankState) -> None:

@@ -172,3 +172,16 @@ def test_the_doctor_names_a_folder_that_is_none(tmp_path):
 
 def test_completion_is_printed():
     assert "ringtune-launch" in run_command([script("ringtune-launch"), "completion", "bash"]).output
+
+
+def test_that_a_rank_failed_because_of_another_is_not_printed():
+    """It prints a traceback of Horovod's and hangs, and is ended since rank 0 has failed."""
+    code = (
+        "import os, sys, time\n"
+        "if os.environ['RANK'] == '0': sys.exit('out of luck')\n"
+        "print('Traceback (most recent call last):\\nHorovodInternalError: it ended', file=sys.stderr, flush=True)\n"
+        "time.sleep(60)"
+    )
+    done = launch("-np", 2, "--", "python", "-c", code)
+    assert done.returncode == 1 and "out of luck" in done.output, done.output
+    assert "HorovodInternalError" not in done.output, done.output
