@@ -51,7 +51,8 @@ def test_a_job_whose_time_is_too_short_requeues_itself_until_it_has_finished(des
     """
     settings = {**LONG, "save_steps": None, "save_strategy": "no"}
     assert workshop.train(2, tmp_path / "pace", **{**settings, "max_steps": 60}).returncode == 0
-    steps = [each["tokens_per_s"] / each["num_tokens"] for each in records(tmp_path / "pace", "train")]
+    lines = map(json.loads, (tmp_path / "pace" / "metrics.jsonl").read_text().splitlines())
+    steps = [each["tokens_per_s"] / each["num_tokens"] for each in lines if each["event"] == "train"]
     num_steps = settings["max_steps"] = min(2000, max(150, round(1.5 * 30 * statistics.median(steps))))
     mine = desk("n1", "n2")
     mine.submit(*TWO_NODES, "--time=1", "--signal=USR1@30", **settings)
