@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 OFFLINE = "HF_HUB_OFFLINE"
 _NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # of the hub: NAME or OWNER/NAME
-LIMIT_S = 5.0  # for its name and a connection
+LIMIT_S = 15.0  # for its name and a connection
 
 
 def stay_offline_if_unreachable(names: Sequence[str | None], report: Callable[[str], None]) -> None:
@@ -33,6 +33,8 @@ def fault(environ: Mapping[str, str] = os.environ) -> str:
     address = urlsplit(environ.get("HF_ENDPOINT") or "https://huggingface.co")
     if any(environ.get(name) for each in ("https_proxy", "all_proxy") for name in (each, each.upper())):
         return ""  # the proxy's to say
+    if not address.hostname:
+        return ""  # no address: the libraries' to say
     result = [f"no answer in {LIMIT_S:g} s"]
 
     def connect() -> None:
@@ -40,8 +42,8 @@ def fault(environ: Mapping[str, str] = os.environ) -> str:
         try:
             socket.create_connection((address.hostname, port), LIMIT_S).close()
             result[0] = ""
-        except OSError as error:
-            result[0] = str(error.strerror or error)
+        except (OSError, ValueError) as error:
+            result[0] = str(getattr(error, "strerror", "") or error)
 
     thread = threading.Thread(target=connect, daemon=True)  # a name may be looked up for longer than is waited for
     thread.start()

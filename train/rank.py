@@ -46,8 +46,6 @@ def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[
         sys.exit(EXIT_USAGE)
     end_with_launcher()
     _quieten_libraries()
-    names = [getattr(settings, field, None) for field in ("model_name_or_path", "dataset_name")]
-    hub.stay_offline_if_unreachable(names, print if promised_rank() == 0 else lambda line: None)
     leave(_work(name, settings, load_work, dry_run=dry_run))
 
 
@@ -56,6 +54,8 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
 
     stop = StopFlag()
     stop.listen()  # before the slow imports: a signal during start-up is a request to stop, too
+    names = [getattr(settings, field, None) for field in ("model_name_or_path", "dataset_name")]
+    hub.stay_offline_if_unreachable(names, print)  # each rank for itself: one may be the only one without a network
     try:
         from ringtune.train.comm import Comm, PeerFailed
         from ringtune.train.imports import leave_out_unused

@@ -69,6 +69,7 @@ def test_a_checkpoint_of_another_model_is_refused(workshop: Workshop, reference,
 def test_a_hub_that_cannot_be_reached_is_told_at_once_and_not_waited_for(name, workshop: Workshop, tmp_path):
     """The libraries try again and again: for 50 seconds where the name is not known, for minutes without a route."""
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+    nobody |= {name: "" for each in ("https_proxy", "all_proxy") for name in (each, each.upper())}
     changes = {"train_file": None, "validation_file": None} if name == "dataset_name" else {}
     arguments = workshop.arguments(tmp_path / "run", **changes, **{name: "owner/name"})
     done = run_command([sys.executable, *CLI, *arguments], env=nobody)
