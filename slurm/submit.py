@@ -110,15 +110,18 @@ def after(targets: Sequence[str], sbatch: Mapping[str, str | None]) -> list[str]
     if not targets:
         return []
     ids = [job_id for target in targets for job_id in _job_ids(target)]
+    if not ids:
+        return []
     own = sbatch.get("dependency")
     return [f"--dependency={','.join([*([own] if own else []), 'afterok:' + ':'.join(dict.fromkeys(ids))])}"]
 
 
 def _job_ids(target: str) -> list[str]:
-    """Return the ids of the latest jobs of a run or a sweep, or the id that is given."""
+    """Return the ids of the latest jobs of a run or a sweep that have not finished, or the id that is given."""
     if re.fullmatch(r"\d+(_\d+)?", target) and not Path(target).is_dir():
         return [target]
-    ids = [History.of(Record(run).events()).job_id for run in index.find(target)]
+    # SLURM forgets a job minutes after its end, and refuses to wait for one that it does not know.
+    ids = [History.of(Record(run).events()).job_id for run in unfinished(index.find(target))]
     if not all(ids):
         raise UsageError(f"--after {target}", "it has no job yet", legal="a run that was submitted, or a job's id")
     return ids
