@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,8 @@ def find(
     parsed, and if no source gives the number of ranks.
     """
     found = _find(hosts, hostfile, num_proc, environ)
+    if ranks_per_node is None and found.is_counted and num_proc is not None and num_proc > found.num_slots:
+        ranks_per_node = math.ceil(num_proc / len(found.hosts))  # nobody has said how many fit
     if ranks_per_node is None:
         return found
     if hosts is not None or found.source == THIS_MACHINE:

@@ -66,7 +66,7 @@ def look(
                 marker.unlink()
     asked_for = plan.source != allocation.THIS_MACHINE  # else nobody has said how many ranks are to be here
     slots = {host.name: host.slots for host in plan.hosts} if asked_for else {}
-    findings = judge_hosts(reports, probe.facts([]), shared, slots)
+    findings = judge_hosts(reports, probe.software(), shared, slots)
     reached = [report.host for report in reports if report.facts is not None]
     limit = min((report.facts["link_speed"] for report in reports if report.facts is not None), default=0.0)
     measured: dict[str, Any] = {}

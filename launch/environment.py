@@ -180,7 +180,7 @@ def for_ranks(
     """Return the variables that every rank gets. **Pure.**
 
     asked: ``NAME`` (this environment's value) or ``NAME=VALUE``, as with mpirun's ``-x``. patterns: of names, as a
-    shell matches them; what is of one host needs its whole name.
+    shell matches them; what is of one host, or a secret, needs its whole name.
     Raises UsageError for one that is no name or is not set.
     """
     result = {name: value for name, value in environ.items() if is_carried(name)}
@@ -197,11 +197,14 @@ def for_ranks(
 
 
 def matching(environ: Mapping[str, str], pattern: str) -> list[str]:
-    """Return the names that a pattern of --carry means. **Pure.** Raises UsageError for one that can mean none."""
+    """Return the names that a pattern of --carry means. **Pure.** Raises UsageError for one that can mean none.
+
+    Secrets are named by the user one by one: horovodrun shows values on command lines.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_*?\[\]!-]+", pattern):
         raise UsageError("--carry", f"{pattern!r} matches no name", legal="a pattern of names, such as 'WANDB_*'")
     names = [name for name in environ if _NAME.fullmatch(name) and fnmatch.fnmatchcase(name, pattern)]
-    return [name for name in names if name == pattern or not _matches(name, OF_ONE_HOST)]
+    return [name for name in names if name == pattern or not (_matches(name, OF_ONE_HOST) or is_secret(name))]
 
 
 def on_this_machine(environ: Mapping[str, str], carried: Mapping[str, str]) -> dict[str, str]:

@@ -104,7 +104,7 @@ def _gpus(facts: Mapping[str, Any], host: str, num_ranks: int | None) -> list[Fi
         return [Finding("GPUs", host, BAD, fact, "fewer slots, or more GPUs")]
     if len(gpus) > num_ranks:
         fact += f": {len(gpus) - num_ranks} would be idle"
-        return [Finding("idle GPUs", host, BAD, fact, "a rank for each GPU: --ranks-per-node, or more slots")]
+        return [Finding("idle GPUs", host, BAD, fact, "a rank for each GPU: more slots, or more tasks")]
     return [Finding("GPUs", host, GOOD, fact)]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 SHARED_MEMORY = Path("/dev/shm")
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def facts() -> dict[str, Any]:
@@ -40,11 +40,19 @@ def usable_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def _cgroup_limits() -> list[int]:
+def _cgroup_limits(own: Path = Path("/proc/self/cgroup"), root: Path = CGROUPS) -> list[int]:
+    """Return the limits of this process' groups and of those around them, bytes (cgroups(7), of both versions)."""
     found = []
-    for name in CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # there is none, or it is "max"
-            found.append(int(Path(name).read_text()))
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            folder, name = (root, "memory.max") if not kinds else (root / "memory", "memory.limit_in_bytes")
+            if kinds and "memory" not in kinds.split(","):
+                continue
+            group = Path(path.lstrip("/"))
+            for each in (group, *group.parents):
+                with suppress(OSError, ValueError):  # there is none, or it is "max"
+                    found.append(int((folder / each / name).read_text()))
     return found
 
 

@@ -19,7 +19,7 @@ _ROOT = (
 
 def build(plan: LaunchPlan) -> Command:
     """Return the command that starts the plan's ranks. **Pure.**"""
-    argv = ["mpirun", "-np", str(plan.num_proc), "-H", plan.host_list, "--map-by", "slot", "--bind-to", "none"]
+    argv = ["mpirun", "-np", str(plan.num_proc), "-H", plan.host_list, "--map-by", _mapping(plan), "--bind-to", "none"]
     if plan.mpi_prefix and not plan.is_local:
         argv += ["--prefix", plan.mpi_prefix]
     for name, value in mca_settings(plan).items():
@@ -27,6 +27,11 @@ def build(plan: LaunchPlan) -> Command:
     for name in sorted({*plan.environment, CONTROL_VARIABLE}):
         argv += ["-x", name]
     return Command((*argv, *plan.command), launcher_environment(plan))
+
+
+def _mapping(plan: LaunchPlan) -> str:
+    """Return how ranks are put on hosts: in order. SLURM may have counted fewer tasks than there are ranks."""
+    return "slot:OVERSUBSCRIBE" if plan.overcommits else "slot"
 
 
 def mca_settings(plan: LaunchPlan) -> dict[str, str]:

@@ -18,6 +18,15 @@ from ringtune.launch.plan import LaunchPlan, Ssh
 from ringtune.train.contract import UsageError
 
 TEMPORARY_TODO = "set TMPDIR to a folder that is there and that one may write to"
+#: By these of a job's, a step of one task a node would get one task's GPUs, or be refused for asking twice.
+TASK_GPUS = (
+    "SLURM_GPUS_PER_TASK",
+    "SLURM_NTASKS_PER_GPU",
+    "SLURM_NTASKS_PER_TRES",
+    "SLURM_GPU_BIND",
+    "SLURM_TRES_PER_TASK",
+    "SLURM_TRES_BIND",
+)
 CONNECT_S = 8
 PROBE_LIMIT_S = 40
 _PLACEMENT = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
@@ -71,7 +80,7 @@ def check(plan: LaunchPlan) -> list[Report]:
     program = plan.command[plan.command.index("--") + 1]
     reports = probe_hosts(plan, [], program=program)
     problems = [f"{report.host}: {report.error} ({report.todo})" for report in reports if report.facts is None]
-    own = probe.facts([])
+    own = probe.software()
     for report in reports:
         if report.facts is not None:
             problems += [f"{report.host}: {each}" for each in differences(own, report.facts)]
@@ -191,7 +200,7 @@ def _probe_by_srun(plan: LaunchPlan, arguments: Sequence[str]) -> list[Report]:
             timeout=PROBE_LIMIT_S,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PATH": plan.environment["PATH"]},
+            env={**_without(TASK_GPUS), "PATH": plan.environment["PATH"]},
         )
         output, (error, todo) = done.stdout, explain(done.stderr)
     except subprocess.TimeoutExpired as late:  # a node that hangs; the others have answered
@@ -199,6 +208,11 @@ def _probe_by_srun(plan: LaunchPlan, arguments: Sequence[str]) -> list[Report]:
         error, todo = f"no answer in {PROBE_LIMIT_S} s", "leave it out"
     found = probe.from_lines(output)
     return [Report(name, found.get(name), error, todo, asked_at, time.time()) for name in names]
+
+
+def _without(names: Sequence[str]) -> dict[str, str]:
+    """Return this environment without some variables."""
+    return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def check_mpi(plan: LaunchPlan) -> None:

@@ -55,8 +55,7 @@ def facts(
         "host": socket.gethostname(),
         "node": os.environ.get("SLURMD_NODENAME", ""),  # SLURM's name for it, which may differ
         "time": time.time(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        **software(),
         "num_cpus": len(os.sched_getaffinity(0)),
         "num_cores": sum(map(len, topology(os.sched_getaffinity(0)))),
         "processor": _processor(),
@@ -69,6 +68,11 @@ def facts(
         "hub_fault": hub.fault() if tries_hub else "",
         "program": bool(shutil.which(program)) if program else None,
     }
+
+
+def software() -> dict[str, Any]:
+    """Return the versions of Python and of PACKAGES on this host."""
+    return {"python": platform.python_version(), "versions": {name: _version(name) for name in PACKAGES}}
 
 
 def as_lines(found: Mapping[str, Any]) -> str:
@@ -101,14 +105,15 @@ def gpus() -> tuple[list[str], str]:
     if not shutil.which("nvidia-smi"):
         return [], ""
     command = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GPUS_LIMIT_S)
+        output, _ = process.communicate(timeout=GPUS_LIMIT_S)
     except subprocess.TimeoutExpired:
+        process.kill()  # not waited for: in a driver that hangs no signal is heard
         return [], f"{HUNG} {GPUS_LIMIT_S} s"
-    if done.returncode:
-        words = " ".join((done.stderr or done.stdout).split())
-        return [], f"nvidia-smi ended with code {done.returncode}: {words[:160]}"
-    return visible(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES")), ""
+    if process.returncode:
+        return [], f"nvidia-smi ended with code {process.returncode}: {' '.join(output.split())[:160]}"
+    return visible(output, os.environ.get("CUDA_VISIBLE_DEVICES")), ""
 
 
 def visible(listed: str, chosen: str | None) -> list[str]:

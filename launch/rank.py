@@ -101,8 +101,9 @@ def _run_alone(own: RankPlacement, command: list[str]) -> None:
 
 def _bind(own: RankPlacement, *, bound: bool) -> int:
     """Bind this process to its cores, if srun has not done it yet, and return how many are its own."""
-    launcher = next(name for name in RANK_VARIABLES if name in os.environ)  # mpirun's ranks have srun's variables, too
-    if launcher == "SLURM_PROCID" and os.environ.get("SLURM_CPU_BIND_TYPE", "").startswith(("mask", "map")):
+    # mpirun's ranks in SLURM have the variables of srun, which has started its daemon.
+    is_of_srun = not {"HOROVOD_RANK", "OMPI_COMM_WORLD_RANK"} & set(os.environ)
+    if is_of_srun and os.environ.get("SLURM_CPU_BIND_TYPE", "").startswith(("mask", "map")):
         return cores.bind(0, 1, bound=False)
     return cores.bind(own.local_rank, own.local_size, bound=bound)
 

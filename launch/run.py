@@ -191,7 +191,8 @@ def remote_hosts(plan: LaunchPlan) -> list[str]:
 
 def rank_table(plan: LaunchPlan) -> str:
     """Return the rank table for people. **Pure.**"""
-    cpus = f", {plan.cpus_per_rank} CPU(s) each" if plan.cpus_per_rank else ""
+    is_given = plan.launcher == "srun" and plan.cpus_per_rank and not plan.overcommits
+    cpus = f", {plan.cpus_per_rank} CPU(s) each" if is_given else ""
     lines = [f"{plan.num_proc} rank(s) by {plan.launcher} over {plan.controller}{cpus}, hosts from {plan.source}"]
     width = max(len("host"), *(len(slot.host) for slot in plan.slots))
     lines.append(f"{'rank':>5}  {'host':{width}}  local_rank  cross_rank")

@@ -37,10 +37,17 @@ def job_hosts(environ: Mapping[str, str], ask: Callable[[str], str] | None = Non
         return [Host(name, 1) for name in names], ""
     if any(each in environ for each in TASK_REQUESTS) or "SLURM_JOB_CPUS_PER_NODE" not in environ:
         return [Host(name, number) for name, number in zip(names, tasks, strict=True)], ""
-    gpus = gpus_by_node((ask or show)(environ["SLURM_JOB_ID"]))
+    gpus = gpus_by_node((ask or show)(_own_id(environ)))
     if gpus:
         return [Host(name, gpus.get(name, 0) or 1) for name in names], "a rank for each GPU"
     return [Host(name, 1) for name in names], "a rank for each node; --ntasks-per-node or --ranks-per-node sets more"
+
+
+def _own_id(environ: Mapping[str, str]) -> str:
+    """Return the id by which SLURM knows this job alone: that of an array's first task is the whole array's, too."""
+    if "SLURM_ARRAY_JOB_ID" in environ:
+        return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
+    return environ["SLURM_JOB_ID"]
 
 
 def node_names(environ: Mapping[str, str]) -> list[str]:

@@ -40,6 +40,16 @@ def test_a_whole_node_has_a_rank_for_each_gpu_or_one_unless_tasks_are_asked_for(
 NODES = "echo on $SLURMD_NODENAME"
 
 
+def test_mpirun_starts_the_ranks_that_are_counted_by_gpus_on_as_few_cpus_as_there_are(make_slurm):
+    slurm = make_slurm("n1", "n2")
+    env = {name: value for name, value in ENV.items() if "rmaps" not in name}  # with which any number would fit
+    command = [*LAUNCH, "--no-check", "--launcher", "mpirun"]
+    for options, num_ranks in (([], 4), (["-np", "6"], 6)):
+        done = slurm.run(["salloc", "-Q", "-N2", "--gpus-per-node=2", *command, *options, "--", "hostname"], env=env)
+        assert done.returncode == 0 and f"{num_ranks} rank(s) by mpirun" in done.output, done.output
+        assert len(re.findall(r"^\[\d\] n[12]$", done.output, flags=re.MULTILINE)) == num_ranks, done.output
+
+
 def test_ranks_have_the_cpus_of_their_tasks_where_slurm_binds_them(make_slurm):
     slurm = make_slurm("n1", task_plugin="task/affinity")
     code = "import os; print('CPUs', sorted(os.sched_getaffinity(0)), os.environ['OMP_NUM_THREADS'])"
@@ -47,7 +57,8 @@ def test_ranks_have_the_cpus_of_their_tasks_where_slurm_binds_them(make_slurm):
         command = [*LAUNCH, "--no-check", "--launcher", launcher, "--", "python", "-c", code]
         done = slurm.run(["salloc", "-Q", "--ntasks=2", "--cpus-per-task=1", *command], env=ENV)
         found = sorted(re.findall(r"CPUs \[(.*)\] (\d)", done.output))
-        assert f"2 rank(s) by {launcher}" in done.output and "1 CPU(s) each" in done.output, done.output
+        assert f"2 rank(s) by {launcher}" in done.output, done.output
+        assert ("1 CPU(s) each" in done.output) == (launcher == "srun"), done.output
         assert len(set(found)) == 2 and all("," not in cpus and threads == "1" for cpus, threads in found), done.output
     done = slurm.run(["salloc", "-Q", "--ntasks=1", "--cpus-per-task=2", *command], env=ENV)
     assert "1 rank(s) by srun over gloo, 2 CPU(s) each" in done.output, done.output

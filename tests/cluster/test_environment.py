@@ -39,15 +39,15 @@ def test_gloo_and_nccl_take_the_network_that_joins_the_hosts(make_cluster):
 
 @pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
 def test_what_other_hosts_do_not_get_of_the_environment_is_named_and_carried_on_request(make_cluster, launcher):
-    code = "import os; print('has', sorted({'https_proxy', 'WANDB_KEY', 'WANDB_DIR'} & set(os.environ)))"
+    code = "import os; print('has', sorted({'https_proxy', 'WANDB_MODE', 'WANDB_DIR'} & set(os.environ)))"
     start = [script("ringtune-launch"), "run", "-H", "a:1,b:1", "--launcher", launcher]
     own = {name: ENV[name] for name in ENV if name.startswith(("PATH", "HOME", "OMPI_", "PRTE_"))}
-    cluster, env = make_cluster("a", "b"), {**own, "https_proxy": "p", "WANDB_KEY": "k", "WANDB_DIR": "d"}
+    cluster, env = make_cluster("a", "b"), {**own, "https_proxy": "p", "WANDB_MODE": "k", "WANDB_DIR": "d"}
     done = cluster.run("a", [*start, "--", "python", "-c", code], env=env)
-    assert "[0] has ['WANDB_DIR', 'WANDB_KEY', 'https_proxy']" in done.output and "[1] has []" in done.output
-    assert "not carried to other hosts: WANDB_DIR, WANDB_KEY, https_proxy; -x NAME or --carry" in done.output
+    assert "[0] has ['WANDB_DIR', 'WANDB_MODE', 'https_proxy']" in done.output and "[1] has []" in done.output
+    assert "not carried to other hosts: WANDB_DIR, WANDB_MODE, https_proxy; -x NAME or --carry" in done.output
     done = cluster.run("a", [*start, "--carry", "WANDB_*", "-x", "https_proxy", "--", "python", "-c", code], env=env)
-    assert done.output.count("has ['WANDB_DIR', 'WANDB_KEY', 'https_proxy']") == 2, done.output
+    assert done.output.count("has ['WANDB_DIR', 'WANDB_MODE', 'https_proxy']") == 2, done.output
     assert "not carried" not in done.output
 
 

@@ -129,7 +129,7 @@ def test_what_ends_a_rank_is_blamed_and_not_a_traceback_it_has_survived(tmp_path
         "import sys, time, traceback\n"
         "try: 1 / 0\n"
         "except ZeroDivisionError: traceback.print_exc()\n"
-        "time.sleep(4)\n"
+        "time.sleep(10)\n"
         "sys.exit('no space left for the results')"
     )
     done = launch("-np", 1, "--output-dir", tmp_path / "logs", "--", "python", "-c", code)

@@ -149,6 +149,21 @@ def test_a_tmpdir_that_is_too_long_for_a_socket_is_noted(tmp_path, monkeypatch):
     assert limits.socket_fault() == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "limits_of"),
+    [
+        ("0::/slurm/job_7/step_0", {"slurm/job_7/memory.max": 1 << 30, "slurm/job_7/step_0/memory.max": "max"}),
+        ("4:memory:/slurm/job_7", {"memory/slurm/job_7/memory.limit_in_bytes": 1 << 30}),
+    ],
+)
+def test_the_memory_of_a_job_is_that_of_its_groups(line, limits_of, tmp_path):
+    (tmp_path / "own").write_text(f"3:cpu:/elsewhere\n{line}\n")
+    for name, limit in limits_of.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{limit}\n")
+    assert limits._cgroup_limits(tmp_path / "own", tmp_path) == [1 << 30]
+
+
 def test_a_hub_is_tried_unless_it_is_not_to_be():
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:1"}
     assert hub.fault(nobody) == "127.0.0.1: Connection refused"
