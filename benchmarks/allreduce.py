@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import speed
 
@@ -77,16 +78,16 @@ def as_rank() -> None:
         print(json.dumps(found))
 
 
-def median_time(comm: object, act: Callable[[], object]) -> float:
+def median_time(comm: Any, act: Callable[[], object]) -> float:
     """Return the median over repeats of the time of the slowest rank, s, after three to warm up."""
     from mpi4py import MPI
 
     times = []
     for _ in range(REPEATS + 3):
-        comm.Barrier()  # type: ignore[attr-defined]
+        comm.Barrier()
         started = time.perf_counter()
         act()
-        times.append(comm.allreduce(time.perf_counter() - started, op=MPI.MAX))  # type: ignore[attr-defined]
+        times.append(comm.allreduce(time.perf_counter() - started, op=MPI.MAX))
     return statistics.median(times[3:])
 
 

@@ -16,13 +16,14 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 def facts() -> dict[str, Any]:
     """Return this host's facts, sizes in bytes; None stands for no limit."""
+    temporary = temporary_fault()
     return {
         "open_files": _soft_limit(resource.RLIMIT_NOFILE),
         "processes": _soft_limit(resource.RLIMIT_NPROC),
         "usable_memory": usable_memory(),
         "shared_memory": _free(SHARED_MEMORY),
-        "temporary": temporary_fault(),
-        "socket": "" if temporary_fault() else socket_fault(),
+        "temporary": temporary,
+        "socket": "" if temporary else socket_fault(),
     }
 
 

@@ -19,6 +19,13 @@ def launch(*words: object, env: dict[str, str] | None = None):
     return run_command([script("ringtune-launch"), "run", *map(str, words)], env=env)
 
 
+def started(num_ranks: int, code: str) -> subprocess.Popen[str]:
+    """Start ranks of a program and return the launcher while it runs, each of its streams by itself."""
+    command = [script("ringtune-launch"), "run", "-np", str(num_ranks), "--", "python", "-c", code]
+    env = rank_environment(os.environ)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
 def test_large_messages_go_by_ring_and_small_ones_as_open_mpi_likes():
     """In a ring each block of the sum has another rank added last; otherwise the whole sum has one."""
     ring = launch("-np", 3, "--", "python", PROGRAMS / "order.py").output
@@ -79,13 +86,7 @@ def test_a_traceback_that_a_rank_survives_is_heard_at_once_and_each_line_on_its_
         "print('on stdout', flush=True)\n"
         "time.sleep(60)"
     )
-    process = subprocess.Popen(
-        [script("ringtune-launch"), "run", "-np", "1", "--", "python", "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=rank_environment(os.environ),
-    )
+    process = started(1, code)
     heard = [process.stderr.readline()]
     while not heard[-1].startswith("[0] ZeroDivisionError"):
         assert heard[-1], "the output has ended, and the rank should sleep"
@@ -109,13 +110,7 @@ def test_the_last_lines_of_a_rank_that_is_stopped_are_shown():
         "print('ready', flush=True)\n"
         "time.sleep(60)"
     )
-    process = subprocess.Popen(
-        [script("ringtune-launch"), "run", "-np", "2", "--", "python", "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=rank_environment(os.environ),
-    )
+    process = started(2, code)
     assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
     process.terminate()
     out, err = process.communicate(timeout=30)
