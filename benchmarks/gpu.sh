@@ -17,6 +17,7 @@ stages=("${@:-}")
 mkdir -p "$out/results" "$out/log"
 out=$(cd "$out" && pwd)
 python="$out/venv/bin/python"
+PYTHON=$(command -v "${PYTHON:-python3}")  # the machine's, found before the PATH begins with this one's
 export PATH="$out/venv/bin:$PATH" RINGTUNE_CACHE="$out/cache" HF_HUB_OFFLINE=1
 # No index: what is not in the folder is not needed, or is named as missing.
 export PIP_NO_INDEX=1 PIP_FIND_LINKS="$here/horovod" PIP_CONFIG_FILE=/dev/null PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -24,9 +25,9 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
 
 stage_install() {
-  "${PYTHON:-python3}" -m venv --clear --system-site-packages "$out/venv"
+  "$PYTHON" -m venv --clear --system-site-packages "$out/venv"
   # Of a machine whose Python is itself a virtual environment, that one's packages; venv gives those of its base only.
-  "${PYTHON:-python3}" -c 'import sys, sysconfig
+  "$PYTHON" -c 'import sys, sysconfig
 if sys.prefix != sys.base_prefix:
     print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
     > "$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/machine.pth"

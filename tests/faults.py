@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import warnings
+from contextlib import suppress
 
 import torch
 from ringtune.train import cli, comm, embedding, loop, model, step
@@ -46,8 +47,7 @@ def take(self, plan, stop_requested, upcoming=None):
         os.kill(os.getpid(), signal.SIGTERM)
     before = model.state_digest(self.model.state_dict()) if fault in ("nan", "loud") else ""
     if fault == "little" and plan.step == 3:
-        torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(1e-6)
+        fill_the_gpu()
     if fault == "syncs":
         return counted(self, plan, stop_requested, upcoming)
     try:
@@ -56,6 +56,16 @@ def take(self, plan, stop_requested, upcoming=None):
         same = model.state_digest(self.model.state_dict()) == before
         print(f"parameters of rank {self.comm.rank} {'as before' if same else 'changed'}", flush=True)
         raise
+
+
+def fill_the_gpu():
+    """Let this process have no more memory, and use up what torch has already: a small step would fit in there."""
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    for size in (2 << 20, 512):  # torch keeps blocks of more than 1 MiB apart from smaller ones
+        with suppress(torch.OutOfMemoryError):
+            while True:
+                filling.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
 
 
 def add_async(self, tensor, name):
@@ -92,6 +102,7 @@ if fault == "hang":
     comm.STALL_LIMIT_S = 4
     os.environ["HOROVOD_STALL_CHECK_TIME_SECONDS"] = "2"
 here = [False]  # whether this is the step and the rank of the fault
+filling: list[torch.Tensor] = []  # a GPU that is to have no memory left
 tainted: list[int] = []  # the rows of the latest batch whose loss is to be no number
 
 

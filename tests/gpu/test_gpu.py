@@ -103,6 +103,22 @@ def test_gpus_that_are_hidden_are_reported(workshop, tmp_path):
     assert done.returncode == 0 and "CUDA_VISIBLE_DEVICES='' hides the GPUs: computing on the CPU" in done.output
 
 
+@pytest.mark.parametrize(
+    ("num_ranks", "state", "fact"),
+    [
+        (NUM_GPUS, "ok", f"for {NUM_GPUS} rank(s)"),
+        (NUM_GPUS + 1, "BAD", f"for {NUM_GPUS + 1} rank(s)"),
+        pytest.param(1, "BAD", f"{NUM_GPUS - 1} would be idle", marks=several),
+    ],
+)
+def test_doctor_wants_a_rank_for_each_gpu(tmp_path, num_ranks, state, fact):
+    words = ["doctor", "-H", f"localhost:{num_ranks}", "--quick", "--json", "--folder", tmp_path]
+    done = run_command([script("ringtune-launch"), *map(str, words)])
+    found = [each for each in json.loads(done.output[done.output.index("{") :])["findings"] if "GPUs" in each["check"]]
+    assert [each["state"] for each in found] == [state] and fact in found[0]["fact"], found
+    assert torch.cuda.get_device_name() in found[0]["fact"]
+
+
 @several
 def test_nccl_sums_integers_exactly_and_gives_the_bits_of_one_rank(reference):
     assert digests(reference(1, **EXACT), 12) == digests(reference(2, **EXACT), 12)

@@ -46,7 +46,7 @@ def run_cut_off(bundle: Path, python: Path, out: Path, *stages: str) -> Done:
     """Run the bundle's script in a network namespace that has nothing but its own loopback."""
     inside = 'ip link set lo up; exec "$@"'
     script = [str(bundle / "gpu.sh"), "--dry-run", str(out), *stages]
-    env = {"PYTHON": str(python), "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
+    env = {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
     return run_command(["unshare", "--net", "sh", "-c", inside, "sh", *script], limit_s=900, env=env)
 
 
