@@ -1,4 +1,4 @@
-"""What SLURM answers and does: sbatch, squeue, scontrol, scancel, and sacct where there is accounting."""
+"""What SLURM answers and does: sbatch, squeue, scontrol and scancel."""
 
 from __future__ import annotations
 
@@ -96,23 +96,24 @@ def test(script: str, words: Sequence[str] = ()) -> None:
     sbatch itself takes a job of more nodes than there are, and lets it wait for ever, where the site has not forbidden
     it.
     """
-    _run(["sbatch", "--test-only", *words, script], patience_s=0)
+    run(["sbatch", "--test-only", *words, script], patience_s=0)
 
 
 def submit(script: str, words: Sequence[str] = ()) -> str:
     """Submit a script and return the job's id. Raises SlurmError with sbatch's own words."""
-    answer = _run(["sbatch", "--parsable", *words, script], patience_s=0)
+    answer = run(["sbatch", "--parsable", *words, script], patience_s=0)
     return answer.strip().splitlines()[-1].split(";")[0]
 
 
 def jobs(ids: Sequence[str]) -> dict[str, QueuedJob]:
-    """Return the jobs of these ids that SLURM still knows. Raises NoAnswer."""
+    """Return the jobs of these ids that slurmctld still knows: all that may go on, and for a while those that have
+    ended. Raises NoAnswer."""
     if not ids:
         return {}
     columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS)
     try:
-        asked = ",".join(_whole_arrays(ids))
-        answer = _run(["squeue", "--noheader", "--array", "--states=all", f"--jobs={asked}", "-O", columns])
+        asked = ",".join(_asked_for(ids))
+        answer = run(["squeue", "--noheader", "--array", "--states=all", f"--jobs={asked}", "-O", columns])
     except NoAnswer:
         raise
     except SlurmError as error:
@@ -120,9 +121,7 @@ def jobs(ids: Sequence[str]) -> dict[str, QueuedJob]:
             raise NoAnswer(str(error)) from None
         answer = ""
     wanted = set(ids)
-    found = {job.job_id: job for job in parse(answer) if job.job_id in wanted}
-    missing = [each for each in ids if each not in found]
-    return {**accounted(missing), **found} if missing else found
+    return {job.job_id: job for job in parse(answer) if job.job_id in wanted}
 
 
 def parse(answer: str) -> list[QueuedJob]:
@@ -146,20 +145,7 @@ def parse(answer: str) -> list[QueuedJob]:
     return result
 
 
-def accounted(ids: Sequence[str]) -> dict[str, QueuedJob]:
-    """Return jobs that only the accounting remembers, none where there is no accounting."""
-    if not ids or shutil.which("sacct") is None:
-        return {}
-    try:
-        asked = ",".join(_whole_arrays(ids))
-        answer = _run(["sacct", "-n", "-X", "-P", "-j", asked, "-o", "JobID,State,Start,NodeList"])
-    except SlurmError:
-        return {}  # no accounting here: what the run directory knows is used
-    wanted = set(ids)
-    return {job.job_id: job for job in parse_accounting(answer) if job.job_id in wanted}
-
-
-def _whole_arrays(ids: Sequence[str]) -> list[str]:
+def _asked_for(ids: Sequence[str]) -> list[str]:
     """Return ids to ask for, of an array with many tasks its own: a command line has room for so many. **Pure.**"""
     arrays: dict[str, list[str]] = {}
     for each in ids:
@@ -167,34 +153,25 @@ def _whole_arrays(ids: Sequence[str]) -> list[str]:
     return [each for array, tasks in arrays.items() for each in ([array] if len(tasks) > FEW_TASKS else tasks)]
 
 
-def parse_accounting(answer: str) -> list[QueuedJob]:
-    """Return the jobs of sacct's lines, ``id|state|start|nodes``. **Pure.** (CANCELLED by UID is CANCELLED.)"""
-    rows = [line.split("|") for line in answer.splitlines() if line.count("|") == 3]
-    return [
-        QueuedJob(job_id, state.split()[0].rstrip("+"), start=start, nodes=nodes.replace("None assigned", ""))
-        for job_id, state, start, nodes in rows
-    ]
-
-
 def requeue(job_id: str) -> None:
     """Send a running job back into the queue. Raises SlurmError where the cluster forbids it."""
-    _run(["scontrol", "requeue", job_id])
+    run(["scontrol", "requeue", job_id])
 
 
 def leave_out(job_id: str, nodes: str) -> None:
     """Let a pending job avoid nodes. Raises SlurmError."""
-    _run(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={nodes}"], patience_s=0)
+    run(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={nodes}"], patience_s=0)
 
 
 def excluded(job_id: str) -> str:
     """Return the nodes that a job avoids already. Raises SlurmError."""
-    match = re.search(r"\bExcNodeList=(\S+)", _run(["scontrol", "show", "job", job_id]))
+    match = re.search(r"\bExcNodeList=(\S+)", run(["scontrol", "show", "job", job_id]))
     return "" if match is None or match[1] == "(null)" else match[1]
 
 
 def cancel(ids: Sequence[str]) -> None:
     """Cancel jobs. Raises SlurmError."""
-    _run(["scancel", *ids])
+    run(["scancel", *ids])
 
 
 def outside_a_job(environ: Mapping[str, str]) -> dict[str, str]:
@@ -216,8 +193,17 @@ def own_id(environ: Mapping[str, str] = os.environ) -> str:
     return environ["SLURM_JOB_ID"]
 
 
-def _run(command: Sequence[str], patience_s: float = 5.0) -> str:
-    """Return what a command prints. Raises SlurmError with its words, NoAnswer while nobody answers."""
+def run(
+    command: Sequence[str],
+    *,
+    patience_s: float = 5.0,
+    limit_s: float = ANSWER_LIMIT_S,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Return what a command prints. Raises SlurmError with its words, NoAnswer while nobody answers.
+
+    patience_s: how long it is tried again; 0: once. limit_s: of one try. environment: more variables.
+    """
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -225,20 +211,20 @@ def _run(command: Sequence[str], patience_s: float = 5.0) -> str:
                 command,
                 capture_output=True,
                 text=True,
-                timeout=ANSWER_LIMIT_S,
+                timeout=limit_s,
                 check=False,
                 stdin=subprocess.DEVNULL,
-                env=outside_a_job(os.environ),
+                env={**outside_a_job(os.environ), **(environment or {})},
             )
         except FileNotFoundError:
             raise NoAnswer(f"{command[0]} is not on this machine") from None
         except subprocess.TimeoutExpired:
-            raise NoAnswer(f"{command[0]} did not answer in {ANSWER_LIMIT_S} s") from None
+            raise NoAnswer(f"{command[0]} did not answer in {limit_s:g} s") from None
         if done.returncode == 0:
             return done.stdout
         words = " ".join(done.stderr.split())
         if not re.search(r"Unable to contact|Connection refused|timed out", words):
             raise SlurmError(words)
-        if time.monotonic() > deadline:
+        if time.monotonic() >= deadline:
             raise NoAnswer(words)
         time.sleep(1.0)

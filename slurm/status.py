@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringtune.slurm import queue
+from ringtune.slurm import accounting, queue
 from ringtune.slurm import record as records
 from ringtune.slurm.decide import REQUEUE, STOP
 from ringtune.slurm.queue import QueuedJob
@@ -46,28 +46,44 @@ def look(runs: Sequence[Path], *, stalled_after_s: float = STALLED_AFTER_S, now:
     """Return the status of every run; without an answer from SLURM as far as the run directories know."""
     found = [Record(run) for run in runs]
     histories = [History.of(record.events()) for record in found]
-    jobs: Mapping[str, QueuedJob] | None
-    try:
-        jobs = queue.jobs([history.job_id for history in histories if history.job_id])
-    except queue.NoAnswer:
-        jobs = None
+    answers = _ask([history.job_id for history in histories if history.job_id])
     now = time.time() if now is None else now
     return [
-        _status(record, history, jobs, stalled_after_s, now) for record, history in zip(found, histories, strict=True)
+        _status(record, history, answers, stalled_after_s, now)
+        for record, history in zip(found, histories, strict=True)
     ]
 
 
-def _status(
-    record: Record, history: History, jobs: Mapping[str, QueuedJob] | None, stalled_after_s: float, now: float
-) -> Status:
-    job = None if jobs is None else jobs.get(history.job_id)
+@dataclass(frozen=True)
+class _Answers:
+    """What SLURM says of jobs."""
+
+    jobs: Mapping[str, QueuedJob]
+    slurm_answers: bool = True
+    silence: str = ""  # why nothing more is known of jobs that are not among them
+
+
+def _ask(ids: Sequence[str]) -> _Answers:
+    """Ask slurmctld for jobs, and the accounting for those that it has forgotten: two queries at most."""
+    try:
+        jobs = queue.jobs(ids)
+    except queue.NoAnswer:
+        return _Answers({}, slurm_answers=False, silence="SLURM does not answer")
+    try:
+        return _Answers({**accounting.ended(each for each in ids if each not in jobs), **jobs})
+    except accounting.Silent as error:
+        return _Answers(jobs, silence=f"the accounting does not answer ({error})")
+
+
+def _status(record: Record, history: History, answers: _Answers, stalled_after_s: float, now: float) -> Status:
+    job = answers.jobs.get(history.job_id)
     start = history.last(records.STARTED)
     started_at = float(start["time"]) if start else now
     finished = record.finished()
     state = judge(
         history,
         job,
-        slurm_answers=jobs is not None,
+        slurm_answers=answers.slurm_answers,
         finished=finished is not None,
         idle_s=now - max(record.progressed_at(), started_at),
         stalled_after_s=stalled_after_s,
@@ -95,7 +111,7 @@ def _status(
         requeues=history.num_requeues,
         checkpoint_step=checkpoint[0] if checkpoint else None,
         checkpoint_age_s=now - checkpoint[1] if checkpoint else None,
-        reason=_reason(history, job, jobs is not None),
+        reason=_reason(history, job, answers.silence if job is None and history.job_id else ""),
         last_line=str(ended.get("last_line", "")) if ended else _last_logged(history) if is_over else "",
     )
 
@@ -142,15 +158,15 @@ def _last_logged(history: History) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _reason(history: History, job: QueuedJob | None, slurm_answers: bool) -> str:
+def _reason(history: History, job: QueuedJob | None, silence: str) -> str:
     last = history.last(records.ENDED, records.REFUSED, records.CANCELLED)
     parts = []
     if job is not None and job.is_active and job.reason:
         parts.append(f"waits for {job.reason}" if job.state == "PENDING" else job.reason)
     if last is not None:
         parts.append(str(last.get("reason") or last.get("words") or last["event"]))
-    if not slurm_answers:
-        parts.append("SLURM does not answer; this is what the run directory records")
+    if silence:
+        parts.append(f"{silence}; this is what the run directory records")
     return "; ".join(parts)
 
 

@@ -12,9 +12,17 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cluster import accounting
+from cluster.accounting import Accounting
 from cluster.hosts import Cluster, Done, missing
 
-NEEDED = {"slurmctld": "slurmctld", "slurmd": "slurmd", "srun": "slurm-client", "munged": "munge"}
+NEEDED = {
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "srun": "slurm-client",
+    "munged": "munge",
+    **accounting.NEEDED,
+}
 STARTING_LIMIT_S = 30
 LOGIN = "login"
 
@@ -42,12 +50,12 @@ SlurmdLogFile={state}/slurmd-%n.log
 SlurmdTimeout=10
 KillWait=5
 InactiveLimit=0
-MinJobAge=600
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=0,batch_sched_delay=0,max_switch_wait=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 MpiDefault=none
+{accounting}
 {node_lines}
 PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=1
 PartitionName=urgent Nodes={nodes} MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=10
@@ -64,14 +72,20 @@ class Slurm:
     """A cluster with SLURM; use it as a context manager. Nodes are named as given."""
 
     def __init__(
-        self, *nodes: str, shared: Path, hosts: Mapping[str, str] | None = None, task_plugin: str = "task/none"
+        self,
+        *nodes: str,
+        shared: Path,
+        hosts: Mapping[str, str] | None = None,
+        task_plugin: str = "task/none",
+        num_cpus: int = 2,
+        accounted: bool = False,
     ) -> None:
         self.nodes, self.shared = nodes, shared
         self.hosts = {node: (hosts or {}).get(node, node) for node in nodes}  # node → host, where the names differ
         self.state = shared / "slurm"
         self.state.mkdir()
         lines = [
-            f"NodeName={node} NodeHostname={host} NodeAddr={host} CPUs=2 RealMemory=8000 Gres=gpu:2"
+            f"NodeName={node} NodeHostname={host} NodeAddr={host} CPUs={num_cpus} RealMemory=8000 Gres=gpu:2"
             for node, host in self.hosts.items()
         ]
         conf = _CONF.format(
@@ -80,6 +94,7 @@ class Slurm:
             state=self.state,
             node_lines="\n".join(lines),
             task_plugin=task_plugin,
+            accounting=accounting.SLURM_CONF.format(host=LOGIN) if accounted else "MinJobAge=600",
         )
         (self.state / "slurm.conf").write_text(conf)
         # Nothing here uses control groups, but slurmd does not start without knowing which kind it would use.
@@ -87,6 +102,7 @@ class Slurm:
         (self.state / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
         (self.state / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         self.cluster = Cluster(LOGIN, *self.hosts.values(), shared=shared)
+        self.accounting = Accounting(self.cluster, LOGIN, self.state, self._must) if accounted else None
 
     def __enter__(self) -> Slurm:
         self.cluster.__enter__()
@@ -98,6 +114,8 @@ class Slurm:
                     " && munged --force --key-file=/run/munge.key --pid-file=/run/munge/munged.pid"
                     " --log-file=/run/munge/munged.log --seed-file=/run/munge/seed",
                 )
+            if self.accounting is not None:
+                self.accounting.start()
             self.start_slurmctld()
             for node in self.nodes:
                 self.start_slurmd(node)

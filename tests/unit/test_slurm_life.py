@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from ringtune.slurm import queue, record, status
+from ringtune.slurm import accounting, queue, record, status
 from ringtune.slurm.decide import JobEnd, decide, exclude, one_time_flags
 from ringtune.slurm.record import History
 from ringtune.slurm.script import RetryLimits
@@ -131,27 +131,26 @@ def test_slurm_is_asked_without_the_variables_of_the_job_that_asks():
     assert queue.outside_a_job({**job, **own}) == own
 
 
-def test_the_tasks_of_a_large_array_are_asked_for_as_one(monkeypatch):
-    asked = []
-
-    def answer(command):
-        asked.append(command)
-        return "" if command[0] == "sacct" else f"{'7_3':40}{'RUNNING':20}\n{'7_999':40}{'PENDING':20}\n"
-
-    monkeypatch.setattr(queue, "_run", answer)
-    monkeypatch.setattr(queue.shutil, "which", lambda name: name)
+def test_the_tasks_of_a_large_array_are_asked_for_as_one():
     ids = [f"7_{task}" for task in range(900)]
-    assert list(queue.jobs([*ids, "8", "9_1"])) == ["7_3"]
-    assert [next(word for word in command if "7" in word) for command in asked] == ["--jobs=7,8,9_1", "7,8,9_1"]
+    assert queue._asked_for([*ids, "8", "9_1"]) == ["7", "8", "9_1"]
 
 
 def test_the_lines_of_sacct_are_read():
-    """Canned, as sacct(1) describes them: the tests' SLURM has no accounting."""
-    found = queue.parse_accounting("17|CANCELLED by 0|2026-11-24T09:00:00|n1\n18_3|NODE_FAIL|Unknown|None assigned\n")
-    assert [(each.job_id, each.state, each.nodes) for each in found] == [
+    answer = "17|CANCELLED by 0|2026-11-24T09:00:00|n1\n18_3|NODE_FAIL|Unknown|None assigned\n19|\n\n20||x|y\n"
+    assert [(each.job_id, each.state, each.nodes) for each in accounting.parse(answer)] == [
         ("17", "CANCELLED", "n1"),
         ("18_3", "NODE_FAIL", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks"),
+    [("[0-3]", "0 1 2 3"), ("[1,5-6%2]", "1 5 6"), ("[2-9:3]", "2 5 8"), ("4", "4"), ("[0-3", "[0-3")],
+)
+def test_tasks_that_never_started_share_a_line_of_sacct(name, tasks):
+    found = accounting.parse(f"7_{name}|CANCELLED by 0|Unknown|None assigned\n")
+    assert [each.job_id for each in found] == [f"7_{task}" for task in tasks.split()]
 
 
 QUEUED = {"event": "queued", "job_id": "7"}
