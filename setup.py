@@ -45,8 +45,15 @@ setup(
             "wheel",
             "setuptools",
         ],
-        "test": ["pytest>=9,<10", "pytest-timeout>=2.4,<3", "pytest-xdist>=3.8,<4", "hypothesis>=6.170,<7", "psutil"],
-        # What `make bench` compares with: transformers' Trainer needs it.
+        "test": [
+            "pytest>=9,<10",
+            "pytest-timeout>=2.4,<3",
+            "pytest-xdist>=3.8,<4",
+            "hypothesis>=6.170,<7",
+            "psutil",
+            "accelerate>=1.1,<2",
+        ],
+        # What `make bench` compares with: transformers' Trainer needs accelerate; so do tests of its launcher.
         "bench": ["accelerate>=1.1,<2"],
         "lint": ["ruff==0.17.6", "mypy==2.4.1", "types-PyYAML", "types-tqdm"],
     },

@@ -26,6 +26,7 @@ class Allocation:
     source: str  # where they come from, for people
     in_slurm: bool = False
     is_counted: bool = False  # the ranks of a SLURM job by its GPUs or nodes, since it asked for no tasks
+    step_gres: str = ""  # as of JobNodes
 
     @property
     def num_slots(self) -> int:
@@ -69,9 +70,9 @@ def _find(hosts: str | None, hostfile: Path | None, num_proc: int | None, enviro
     if hostfile is not None:
         return Allocation(tuple(read_hostfile(hostfile)), f"--hostfile {hostfile}")
     if slurm_job.is_in_job(environ):
-        found, how = slurm_job.job_hosts(environ)
-        source = f"SLURM job {environ.get('SLURM_JOB_ID', '?')}"
-        return Allocation(tuple(found), f"{source} ({how})" if how else source, True, is_counted=bool(how))
+        nodes = slurm_job.job_nodes(environ)
+        source = f"SLURM job {environ.get('SLURM_JOB_ID', '?')}" + (f" ({nodes.how})" if nodes.how else "")
+        return Allocation(tuple(nodes.hosts), source, True, bool(nodes.how), nodes.step_gres)
     given = hostfiles(environ)
     if given:
         return Allocation(tuple(read_hostfile(given[0][1])), f"{given[0][0]} {given[0][1]}")

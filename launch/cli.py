@@ -123,12 +123,6 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument("-np", "--num-proc", type=int, metavar="N", help="ranks (default: all slots of the hosts)")
     flags.add_hosts(run)
-    run.add_argument(
-        "--ranks-per-node",
-        type=flags.count,
-        metavar="N",
-        help="in place of what the hostfile or the batch system says of each host",
-    )
     run.add_argument("--controller", choices=("mpi", "gloo"), help="default: mpi, under srun gloo")
     run.add_argument("--dry-run", action="store_true", help="show rank table, environment and command; start nothing")
     run.add_argument("--output-dir", type=Path, metavar="DIR", help="keep the output of each rank in a file of its own")
@@ -161,7 +155,6 @@ def _run(options: argparse.Namespace) -> int:
             options,
             command=_command(options),
             num_proc=options.num_proc,
-            ranks_per_node=options.ranks_per_node,
             controller=options.controller,
             srun_mpi=options.srun_mpi,
             srun_options=tuple(options.srun_option),
@@ -242,6 +235,7 @@ def _request(options: argparse.Namespace, **others: Any) -> LaunchRequest:
     return LaunchRequest(
         hosts=options.hosts,
         hostfile=options.hostfile,
+        ranks_per_node=options.ranks_per_node,
         launcher=options.launcher,
         ssh=flags.ssh(options),
         interface=options.network_interface,

@@ -50,6 +50,12 @@ def add_hosts(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say which hosts, and how to reach them."""
     parser.add_argument("-H", "--hosts", help="a:2,b:2 or n[01-03]:4")
     parser.add_argument("--hostfile", type=Path, help="one 'host slots=N' a line")
+    parser.add_argument(
+        "--ranks-per-node",
+        type=count,
+        metavar="N",
+        help="in place of what the hostfile or the batch system says of each host",
+    )
     parser.add_argument("--launcher", choices=("auto", "horovodrun", "mpirun", "srun"), default="auto")
     parser.add_argument("--network-interface", metavar="NAME", help="default: by the routes between the hosts")
     parser.add_argument("-p", "--ssh-port", type=port, metavar="PORT")

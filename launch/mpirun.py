@@ -46,7 +46,7 @@ def mca_settings(plan: LaunchPlan) -> dict[str, str]:
 
 def launcher_environment(plan: LaunchPlan) -> dict[str, str]:
     """Return the variables that mpirun itself reads. **Pure.**"""
-    result: dict[str, str] = {}
+    result = plan.step_environment
     if plan.ssh.options():
         result |= dict.fromkeys(_SSH_ARGUMENTS, shlex.join(plan.ssh.options()))
     if plan.interface:

@@ -52,12 +52,18 @@ class LaunchPlan:
     ring_rules: str = ""  # Open MPI's file of algorithms by message size
     srun_mpi: str = "none"  # plugin that starts MPI under srun
     srun_options: tuple[str, ...] = ()  # more arguments of srun
+    step_gres: str = ""  # what a step of the job has to ask for to get the GPUs of whole nodes
     as_root: bool = False
 
     @property
     def carries_all(self) -> bool:
         """Whether SLURM starts the processes on every node, with the whole environment of the launcher."""
         return self.in_slurm and self.launcher in ("srun", "mpirun")
+
+    @property
+    def step_environment(self) -> dict[str, str]:
+        """What srun reads, also where mpirun calls it."""
+        return {"SLURM_GRES": self.step_gres} if self.step_gres else {}
 
     @property
     def uses_mpi(self) -> bool:

@@ -200,7 +200,7 @@ def _probe_by_srun(plan: LaunchPlan, arguments: Sequence[str]) -> list[Report]:
             timeout=PROBE_LIMIT_S,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={**_without(TASK_GPUS), "PATH": plan.environment["PATH"]},
+            env={**_without(TASK_GPUS), "PATH": plan.environment["PATH"], **plan.step_environment},
         )
         output, (error, todo) = done.stdout, explain(done.stderr)
     except subprocess.TimeoutExpired as late:  # a node that hangs; the others have answered
@@ -229,7 +229,7 @@ def check_mpi(plan: LaunchPlan) -> None:
             text=True,
             timeout=PROBE_LIMIT_S * 2,
             check=False,
-            env={**environment.for_launcher(os.environ), **plan.environment},
+            env={**environment.for_launcher(os.environ), **plan.environment, **plan.step_environment},
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:

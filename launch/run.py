@@ -66,18 +66,21 @@ def run(request: LaunchRequest, environ: Mapping[str, str] = os.environ) -> int:
         print(shlex.join(command.argv), file=sys.stderr, flush=True)
     if plan.launcher == "srun" and plan.controller == "mpi":
         preflight.check_mpi(plan)
-    command = replace(command, environment={**_own_environment(plan, environ), **command.environment})
+    command = replace(command, environment={**_own_environment(plan, environ, request.patterns), **command.environment})
     advertised = "127.0.0.1" if plan.is_local else control.own_address_towards(*remote_hosts(plan))
     return Job(
         plan, command, advertised, timeouts=request.timeouts, bound=request.bound, output_dir=request.output_dir
     ).run()
 
 
-def _own_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str, str]:
+def _own_environment(plan: LaunchPlan, environ: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
     """Return the variables of the launcher's own process; report what other hosts do not get of this environment."""
     own = dict(plan.here) if plan.carries_all else environment.for_launcher(plan.here)
     if plan.is_local:
         return own
+    for pattern in patterns:
+        if not environment.matching(environ, pattern):
+            print(f"--carry {pattern}: nothing that is set here matches", file=sys.stderr)
     if not plan.carries_all and (missing := environment.not_carried(environ, plan.environment)):
         print(missing, file=sys.stderr)
     for name in filter(environment.is_gpu_choice, list(own)):
@@ -126,6 +129,7 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
         ring_rules=_ring_rules(len(used_hosts(slots))) if request.ring else "",
         srun_mpi=request.srun_mpi or ("pmix" if controller == "mpi" else "none"),
         srun_options=request.srun_options,
+        step_gres=found.step_gres,
         as_root=os.geteuid() == 0,
     )
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ringtune.launch.hosts import MOST_HOSTS_OF_A_RANGE, Host, expand, split_outside_brackets
 from ringtune.train.contract import UsageError
 
 ANSWER_LIMIT_S = 60
+CONTROLLER_PATIENCE_S = 300  # for slurmctld to be there again, as srun itself waits for it
 #: Set where the job's tasks were asked for. Without them SLURM counts a task for every CPU of a whole node.
 TASK_REQUESTS = (
     "SLURM_NTASKS",
@@ -21,26 +24,56 @@ TASK_REQUESTS = (
 )
 
 
+@dataclass(frozen=True)
+class JobNodes:
+    """The nodes of a job with the ranks of each."""
+
+    hosts: list[Host]
+    how: str = ""  # the ranks were counted, where no tasks were asked for
+    step_gres: str = ""  # what a step has to ask for to get the GPUs that came with whole nodes, such as gpu:4
+
+
 def is_in_job(environ: Mapping[str, str]) -> bool:
     """Return whether this runs in a job; a heterogeneous one has lists of nodes by component. **Pure.**"""
     return "SLURM_JOB_NODELIST" in environ or "SLURM_HET_SIZE" in environ
 
 
-def job_hosts(environ: Mapping[str, str], ask: Callable[[str], str] | None = None) -> tuple[list[Host], str]:
-    """Return the nodes of a job with the ranks of each, and how these were counted where no tasks were asked for.
+def job_nodes(environ: Mapping[str, str], ask: Callable[[str], str] | None = None) -> JobNodes:
+    """Return the nodes of a job with the ranks of each.
 
     ask: returns what ``scontrol show job -d`` says of a job id; by default it is asked. Raises UsageError.
     """
     names = node_names(environ)
     tasks = _tasks(environ, len(names))
     if tasks is None:
-        return [Host(name, 1) for name in names], ""
+        return JobNodes([Host(name, 1) for name in names])
     if any(each in environ for each in TASK_REQUESTS) or "SLURM_JOB_CPUS_PER_NODE" not in environ:
-        return [Host(name, number) for name, number in zip(names, tasks, strict=True)], ""
-    gpus = gpus_by_node((ask or show)(_own_id(environ)))
+        return JobNodes([Host(name, number) for name, number in zip(names, tasks, strict=True)])
+    answer = (ask or show)(_own_id(environ))
+    gpus = gpus_by_node(answer)
     if gpus:
-        return [Host(name, gpus.get(name, 0) or 1) for name in names], "a rank for each GPU"
-    return [Host(name, 1) for name in names], "a rank for each node; --ntasks-per-node or --ranks-per-node sets more"
+        hosts = [Host(name, gpus.get(name, 0) or 1) for name in names]
+        return JobNodes(hosts, "a rank for each GPU", _step_gres(answer, gpus, names))
+    how = "a rank for each node; --ntasks-per-node or --ranks-per-node sets more"
+    return JobNodes([Host(name, 1) for name in names], how)
+
+
+def _step_gres(answer: str, gpus: Mapping[str, int], names: list[str]) -> str:
+    """Return the GPUs of a node that a step has to ask for: it gets those of the job, but for those that nobody asked
+    for since they came with whole nodes (srun(1), --gres). **Pure.** Raises UsageError where nodes differ in them.
+    """
+    if "TresPer" in answer:
+        return ""
+    counts = {gpus.get(name, 0) for name in names}
+    if len(counts) > 1:
+        raise UsageError(
+            "SLURM job",
+            f"its nodes have {' and '.join(map(str, sorted(counts)))} GPUs, which came with the nodes: a step cannot "
+            "ask for all of them",
+            legal="nodes with as many GPUs each",
+            todo="ask for GPUs with --gpus-per-node or --gpus",
+        )
+    return f"gpu:{counts.pop()}"
 
 
 def _own_id(environ: Mapping[str, str]) -> str:
@@ -107,20 +140,27 @@ def gpus_by_node(answer: str) -> dict[str, int]:
 
 
 def show(job_id: str) -> str:
-    """Return what SLURM says of a job. Raises UsageError if it does not answer."""
+    """Return what SLURM says of a job; waits for a controller that is away. Raises UsageError without an answer."""
     command = ["scontrol", "show", "job", "-d", job_id]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=True, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UsageError(
-            f"SLURM job {job_id}",
-            f"which nodes have its GPUs is not known: {' '.join(str(error).split())}",
-            legal="a job whose tasks are given",
-            todo="ask for tasks with --ntasks-per-node",
-        ) from None
-    return done.stdout
+    deadline = time.monotonic() + CONTROLLER_PATIENCE_S
+    while True:
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=False, stdin=subprocess.DEVNULL
+            )
+            words, is_away = done.stderr, "Unable to contact" in done.stderr
+        except (OSError, subprocess.SubprocessError) as error:
+            done, words, is_away = None, str(error), isinstance(error, subprocess.TimeoutExpired)
+        if done is not None and done.returncode == 0:
+            return done.stdout
+        if not is_away or time.monotonic() > deadline:
+            raise UsageError(
+                f"SLURM job {job_id}",
+                f"which nodes have its GPUs is not known: {' '.join(words.split())}",
+                legal="a job whose tasks are given",
+                todo="ask for tasks with --ntasks-per-node",
+            )
+        time.sleep(2.0)
 
 
 def expand_nodelist(text: str) -> list[str]:

@@ -31,7 +31,7 @@ def build(plan: LaunchPlan) -> Command:
         "--unbuffered",
         "--export=ALL",
     ]
-    return Command((*argv, *plan.srun_options, *plan.command))
+    return Command((*argv, *plan.srun_options, *plan.command), plan.step_environment)
 
 
 def _cpus(plan: LaunchPlan) -> list[str]:

@@ -122,7 +122,7 @@ def refuse(settings: Mapping[str, Any]) -> None:
 
 def _reaching(launch: LaunchRequest, program: Sequence[str], environ: Mapping[str, str]) -> LaunchRequest:
     """Return a request for a rank on every slot, to look at the hosts."""
-    named = launch.hosts or launch.hostfile or "SLURM_JOB_NODELIST" in environ
+    named = launch.hosts or launch.hostfile or allocation.is_of_a_batch_system(environ)
     return replace(launch, command=tuple(program), num_proc=launch.num_proc if named or launch.num_proc else 1)
 
 
@@ -133,9 +133,11 @@ def survey(
     facts = [each.facts for each in reports if each.facts is not None]
     cores = min(each["num_cores"] for each in facts)
     gpus = 0 if settings["use_cpu"] else min(len(each["gpus"]) for each in facts)
-    found = allocation.find(launch.hosts, launch.hostfile, launch.num_proc or 1, environ)
+    found = allocation.find(launch.hosts, launch.hostfile, launch.num_proc or 1, environ, launch.ranks_per_node)
     is_here = found.source == "this machine"
     hosts = (Host(allocation.LOCAL, launch.num_proc or gpus or cores),) if is_here else found.hosts
+    if found.is_counted and launch.ranks_per_node is None:  # nobody has said how many ranks a node takes
+        hosts = tuple(Host(host.name, gpus or cores) for host in hosts)
     fixed = {"fusion_mb": "HOROVOD_FUSION_THRESHOLD", "cycle_ms": "HOROVOD_CYCLE_TIME"}
     return Space(
         hosts,

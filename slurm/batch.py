@@ -97,7 +97,10 @@ class BatchStep:
         """Take the run as far as this start can, and see to it that it goes on."""
         self._listen()
         self._record_start()
-        end = self._examine() or self._train()
+        try:
+            end = self._examine() or self._train()
+        except UsageError as error:  # of the job itself: it is recorded like every other end
+            end = JobEnd(EXIT_USAGE, str(error))
         decision = self._decide(end)
         self._record_end(end, decision)
         if decision.what == REQUEUE:

@@ -121,9 +121,19 @@ def _job_ids(target: str) -> list[str]:
     if re.fullmatch(r"\d+(_\d+)?", target) and not Path(target).is_dir():
         return [target]
     # SLURM forgets a job minutes after its end, and refuses to wait for one that it does not know.
-    ids = [History.of(Record(run).events()).job_id for run in unfinished(index.find(target))]
+    runs = unfinished(index.find(target))
+    ids = [History.of(Record(run).events()).job_id for run in runs]
     if not all(ids):
         raise UsageError(f"--after {target}", "it has no job yet", legal="a run that was submitted, or a job's id")
+    alive = _alive(runs)
+    for run in runs:
+        if run not in alive:
+            raise UsageError(
+                f"--after {target}",
+                f"{run} is over and has not finished: a job behind it would wait for ever",
+                legal="a run that may still finish",
+                todo=f"ringtune-slurm resume {run} first",
+            )
     return ids
 
 

@@ -14,13 +14,14 @@ LAUNCH = [script("ringtune-launch"), "run"]
 
 
 def test_a_whole_node_has_a_rank_for_each_gpu_or_one_unless_tasks_are_asked_for(make_slurm):
-    """The nodes have two CPUs and two GPUs each. Job and step of SLURM agree with the rank table."""
-    slurm = make_slurm("n1", "n2")
+    """The nodes have four CPUs and two GPUs each. Job and step of SLURM agree with the rank table."""
+    slurm = make_slurm("n1", "n2", num_cpus=4)
     asked = {
         "": (2, "a rank for each node"),
         "--exclusive": (4, "a rank for each GPU"),
         "--gres=gpu:2": (4, "a rank for each GPU"),
         "--gpus=4": (4, "a rank for each GPU"),
+        "--gpus=3": (3, "a rank for each GPU"),
         "--gpus-per-node=1": (2, "a rank for each GPU"),
         "--exclusive --ntasks-per-node=2": (4, ""),
         "--gpus-per-task=1 --ntasks=2": (2, ""),
@@ -38,6 +39,14 @@ def test_a_whole_node_has_a_rank_for_each_gpu_or_one_unless_tasks_are_asked_for(
 
 
 NODES = "echo on $SLURMD_NODENAME"
+
+
+@pytest.mark.parametrize("launcher", ["srun", "mpirun"])
+def test_ranks_see_the_gpus_that_came_with_whole_nodes(make_slurm, launcher):
+    """SLURM shows a step those that the job asked for, and of others only those that the step asks for."""
+    command = [*LAUNCH, "--no-check", "--launcher", launcher, "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES"]
+    done = make_slurm("n1", "n2").run(["salloc", "-Q", "-N2", "--exclusive", *command], env=ENV)
+    assert done.returncode == 0 and done.output.count("sees 0,1\n") == 4, done.output
 
 
 def test_mpirun_starts_the_ranks_that_are_counted_by_gpus_on_as_few_cpus_as_there_are(make_slurm):

@@ -46,6 +46,8 @@ def test_what_other_hosts_do_not_get_of_the_environment_is_named_and_carried_on_
     done = cluster.run("a", [*start, "--", "python", "-c", code], env=env)
     assert "[0] has ['WANDB_DIR', 'WANDB_MODE', 'https_proxy']" in done.output and "[1] has []" in done.output
     assert "not carried to other hosts: WANDB_DIR, WANDB_MODE, https_proxy; -x NAME or --carry" in done.output
+    done = cluster.run("a", [*start, "--carry", "WANBD_*", "--", "true"], env=env)
+    assert "--carry WANBD_*: nothing that is set here matches" in done.output, done.output
     done = cluster.run("a", [*start, "--carry", "WANDB_*", "-x", "https_proxy", "--", "python", "-c", code], env=env)
     assert done.output.count("has ['WANDB_DIR', 'WANDB_MODE', 'https_proxy']") == 2, done.output
     assert "not carried" not in done.output

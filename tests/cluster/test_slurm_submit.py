@@ -143,8 +143,16 @@ def test_a_run_that_is_submitted_after_another_starts_when_that_has_finished(des
     assert f"Dependency=afterok:{before}" in shown or mine.status(mine.folder / "before")["is_over"], shown
     assert mine.finish()["state"] == "COMPLETED", mine.log()
     assert mine.events("ended", "before")[-1]["time"] < mine.events("started")[0]["time"]
-    done = mine("submit", "--after", mine.folder / "nothing", "--", *mine.here.arguments(mine.folder / "third"))
+    third = ["--", *mine.here.arguments(mine.folder / "third", max_steps=1)]
+    done = mine("submit", "--after", mine.folder / "nothing", *third)
     assert done.returncode == 2 and "neither a folder nor a job id" in done.output, done.output
+    done = mine("submit", "--dry-run", "--after", mine.folder / "before", *third)
+    assert done.returncode == 0 and "dependency" not in done.output, done.output  # it has finished
+    mine.submit("--ntasks=1", "--hold", run="stopped", max_steps=2)
+    assert mine("cancel", mine.folder / "stopped").returncode == 0
+    assert settled(lambda: mine.status(mine.folder / "stopped")["is_over"], 30)
+    done = mine("submit", "--after", mine.folder / "stopped", *third)
+    assert done.returncode == 2 and "is over and has not finished" in done.output, done.output
 
 
 def test_a_job_that_slurm_has_forgotten_is_told_from_its_run_directory(desk):

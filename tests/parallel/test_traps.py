@@ -101,8 +101,15 @@ def test_a_launcher_that_started_lone_ranks_is_an_error_not_two_runs(workshop, t
     assert "the launcher promised 2 ranks but Horovod found 1" in done.output
 
 
-def test_torchruns_processes_are_refused_once_instead_of_training_alone(workshop, tmp_path):
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+STARTERS = {
+    "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"],
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"],
+}
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+def test_processes_of_other_starters_are_refused_once_instead_of_training_alone(workshop, tmp_path, starter):
+    words = [sys.executable, "-m", *STARTERS[starter]]
     words += ["-m", "ringtune.train.cli", "--model_name_or_path", str(workshop.model)]
     words += ["--train_file", str(workshop.rows), "--output_dir", str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)

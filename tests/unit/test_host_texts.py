@@ -8,7 +8,7 @@ from examples import few_or, run_examples
 from hypothesis import strategies as some
 from ringtune.launch.hosts import expand, parse_hostfile, parse_hosts
 from ringtune.launch.ranks import assign
-from ringtune.launch.slurm_job import expand_nodelist, expand_tasks, gpus_by_node, job_hosts
+from ringtune.launch.slurm_job import expand_nodelist, expand_tasks, gpus_by_node, job_nodes
 from ringtune.train.contract import UsageError
 
 NUMBERS = some.integers(1, 5)
@@ -39,9 +39,9 @@ def test_a_rank_for_every_task_of_every_node(number):
         tasks = ",".join(f"{tasks}(x{nodes})" if nodes > 1 else str(tasks) for tasks, nodes in counts)
         expected = list(itertools.chain.from_iterable([tasks] * nodes for tasks, nodes in counts))
         name = "SLURM_STEP_TASKS_PER_NODE" if is_of_step else "SLURM_TASKS_PER_NODE"
-        hosts, _ = job_hosts({"SLURM_JOB_NODELIST": f"n[0001-{len(expected):04}]", name: tasks})
-        assert [host.slots for host in hosts] == expected
-        slots = assign(hosts, sum(expected))
+        found = job_nodes({"SLURM_JOB_NODELIST": f"n[0001-{len(expected):04}]", name: tasks})
+        assert [host.slots for host in found.hosts] == expected
+        slots = assign(found.hosts, sum(expected))
         assert [slot.rank for slot in slots] == list(range(sum(expected)))
         for slot in slots:
             same = [each for each in slots if each.local_rank == slot.local_rank]
@@ -77,7 +77,7 @@ def test_no_text_is_too_odd(number):
             lambda each: parse_hostfile(each, "f"),
             lambda each: expand(each, "f"),
             lambda each: expand_tasks(each, "f"),
-            lambda each: job_hosts({"SLURM_JOB_NODELIST": each, "SLURM_TASKS_PER_NODE": each}),
+            lambda each: job_nodes({"SLURM_JOB_NODELIST": each, "SLURM_TASKS_PER_NODE": each}),
         ):
             try:
                 parse(text)

@@ -176,9 +176,9 @@ def test_slurms_tasks_per_node_are_expanded_and_checked():
     with pytest.raises(UsageError, match="T: '2x3' in '2x3' is not understood"):
         slurm_job.expand_tasks("2x3", "T")
     with pytest.raises(UsageError, match="SLURM_JOB_NODELIST: '' names a node without a name"):
-        slurm_job.job_hosts({"SLURM_JOB_NODELIST": ""})
+        slurm_job.job_nodes({"SLURM_JOB_NODELIST": ""})
     with pytest.raises(UsageError, match="counts 1 nodes, the job has 2"):
-        slurm_job.job_hosts({"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2"})
+        slurm_job.job_nodes({"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2"})
 
 
 def test_without_tasks_a_job_of_slurm_has_a_rank_for_each_gpu_or_node_and_says_so():
@@ -189,9 +189,9 @@ def test_without_tasks_a_job_of_slurm_has_a_rank_for_each_gpu_or_node_and_says_s
         "SLURM_TASKS_PER_NODE": "64(x3)",
         "SLURM_JOB_CPUS_PER_NODE": "64(x3)",
     }
-    hosts, how = slurm_job.job_hosts(job, lambda job_id: "     Nodes=n[1-3] CPU_IDs=0-63 Mem=0 GRES=\n")
-    assert [each.slots for each in hosts] == [1, 1, 1]
-    assert how == "a rank for each node; --ntasks-per-node or --ranks-per-node sets more"
+    found = slurm_job.job_nodes(job, lambda job_id: "     Nodes=n[1-3] CPU_IDs=0-63 Mem=0 GRES=\n")
+    assert [each.slots for each in found.hosts] == [1, 1, 1]
+    assert found.how == "a rank for each node; --ntasks-per-node or --ranks-per-node sets more"
     for asked in slurm_job.TASK_REQUESTS:
         assert allocation.find(None, None, None, {**job, asked: "64"}).num_slots == 192
         assert allocation.find(None, None, None, {**job, asked: "64"}, ranks_per_node=8).num_slots == 24
@@ -204,8 +204,22 @@ def test_without_tasks_a_job_of_slurm_has_a_rank_for_each_gpu_or_node_and_says_s
             "     Nodes=n3 CPU_IDs=0-63 Mem=0 GRES=gpu:2(IDX:0-1),gpu:v100:1(IDX:2),nic:1(CNT:1)\n"
         )
 
-    hosts, how = slurm_job.job_hosts(job, details)
-    assert ([each.slots for each in hosts], how) == ([4, 4, 3], "a rank for each GPU")
+    found = slurm_job.job_nodes(job, details)
+    assert ([each.slots for each in found.hosts], found.how) == ([4, 4, 3], "a rank for each GPU")
+    assert found.step_gres == ""
+
+
+def test_a_step_asks_for_the_gpus_that_came_with_whole_nodes():
+    """srun gives a step what the job asked for, and nothing of what it got besides."""
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "64(x2)"}
+    job["SLURM_JOB_CPUS_PER_NODE"] = "64(x2)"
+    even = "JOB_GRES=gpu:8\n     Nodes=n[1-2] CPU_IDs=0-63 Mem=0 GRES=gpu:a100:4(IDX:0-3)\n"
+    found = slurm_job.job_nodes(job, lambda job_id: even)
+    assert (found.step_gres, [each.slots for each in found.hosts]) == ("gpu:4", [4, 4])
+    uneven = even.replace("n[1-2]", "n1") + "     Nodes=n2 CPU_IDs=0-63 Mem=0 GRES=gpu:2(IDX:0-1)\n"
+    with pytest.raises(UsageError, match="its nodes have 2 and 4 GPUs, which came with the nodes"):
+        slurm_job.job_nodes(job, lambda job_id: uneven)
+    assert slurm_job.job_nodes(job, lambda job_id: uneven + "   TresPerJob=gres:gpu:6\n").step_gres == ""
 
 
 def test_a_job_of_several_components_is_refused_by_name():

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ringtune.launch import cli, environment, horovodrun, mpirun, preflight, run, srun
+from ringtune.launch import cli, environment, horovodrun, mpirun, preflight, run
 from ringtune.launch.hosts import Host
 from ringtune.launch.plan import LaunchPlan, Ssh
 from ringtune.launch.ranks import assign
@@ -65,24 +65,6 @@ def test_horovodrun_gets_its_own_spelling_of_the_same():
     for wrong in ({"ssh": Ssh(config_file="f")}, {"slots": tuple(assign([Host("::1", 1)], 1))}):
         with pytest.raises(UsageError, match="horovodrun"):
             horovodrun.build(change(**wrong))
-
-
-def test_srun_starts_one_step_without_pmi_and_only_inside_a_job():
-    command = srun.build(change(launcher="srun", controller="gloo", in_slurm=True))
-    assert command.argv[:8] == tuple(
-        [
-            "srun",
-            "--ntasks=3",
-            "--nodes=2",
-            "--nodelist=a,b",
-            "--distribution=block",
-            "--mpi=none",
-            "--cpu-bind=none",
-            "--kill-on-bad-exit=0",
-        ]
-    )
-    with pytest.raises(UsageError, match="not of a SLURM job"):
-        srun.build(PLAN)
 
 
 @pytest.mark.parametrize(
