@@ -54,7 +54,7 @@ def make_job(request: Submission) -> BatchJob:
         raise UsageError(
             "--dry_run", "a job that trains nothing", legal="ringtune-slurm script shows what would be submitted"
         )
-    for settings in sweep.expand(axes):
+    for settings in sweep.to_check(axes):
         training.parse([*request.train, *sweep.flags(settings)], lambda line: None)  # reported above
     folder = Path(config.output_dir).absolute()
     given = {**request.profile.sbatch, **request.sbatch}
@@ -147,9 +147,11 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
     folder = Path(job.folder)
     runs = [folder / sweep.folder_name(settings) for settings in sweep.expand(job.axes)]
     _refuse_foreign(folder, runs)
-    _refuse_alive(runs)
+    _refuse(_alive(runs))
     text = script.text(job)
     kept = Record(folder).folder
+    if len(runs) > 500:  # it takes seconds
+        print(f"writing the records of {len(runs)} runs", file=sys.stderr, flush=True)
     with _writing(kept):
         kept.mkdir(parents=True, exist_ok=True)
         path = kept / records.SCRIPT_FILE
@@ -252,10 +254,6 @@ def _alive(runs: Sequence[Path]) -> dict[Path, queue.QueuedJob]:
         raise UsageError(
             "SLURM", str(error), legal="a controller that answers", todo="try again when it does"
         ) from None
-
-
-def _refuse_alive(runs: Sequence[Path]) -> None:
-    _refuse(_alive(runs))
 
 
 def _refuse(alive: Mapping[Path, queue.QueuedJob]) -> None:

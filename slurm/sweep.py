@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,8 @@ from ringtune.train.contract import UsageError
 Axes = Mapping[str, Sequence[str]]
 """Setting → its values, as written on a command line of ringtune-train."""
 
-MOST_RUNS = 1000  # SLURM's own default of MaxArraySize is 1001
+MOST_RUNS = 10_000  # how many tasks an array may have is the cluster's to say: MaxArraySize, by default 1001
+MOST_CHECKED = 200  # checking the flags of a run takes 30 ms
 NOT_SWEPT = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
 _LEGAL = "--sweep learning_rate=1e-5,2e-5 or --sweep seed=1..5"
 
@@ -30,15 +32,14 @@ def parse(words: Sequence[str]) -> dict[str, list[str]]:
         if name in NOT_SWEPT:
             raise UsageError("--sweep", f"{name} cannot be swept over", legal="each run gets a folder of its own")
         span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text)
-        values = [str(n) for n in range(int(span[1]), int(span[2]) + 1)] if span else text.split(",")
+        values = [str(n) for n in _range(int(span[1]), int(span[2]))] if span else text.split(",")
         if not all(values) or not values or len(set(values)) < len(values):
             raise UsageError(
                 "--sweep", f"{word!r} has {'no' if not values else 'an empty or a repeated'} value", legal=_LEGAL
             )
         axes[name] = values
+    _refuse_many(math.prod(map(len, axes.values())))
     names = [folder_name(settings) for settings in expand(axes)]
-    if len(names) > MOST_RUNS:
-        raise UsageError("--sweep", f"{len(names)} runs", legal=f"at most {MOST_RUNS}", todo="sweep in parts")
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise UsageError(
@@ -47,9 +48,32 @@ def parse(words: Sequence[str]) -> dict[str, list[str]]:
     return axes
 
 
+def _range(first: int, last: int) -> range:
+    _refuse_many(last - first + 1)
+    return range(first, last + 1)
+
+
+def _refuse_many(num_runs: int) -> None:
+    if num_runs > MOST_RUNS:
+        raise UsageError("--sweep", f"{num_runs} runs", legal=f"at most {MOST_RUNS}", todo="sweep in parts")
+
+
 def expand(axes: Axes) -> list[dict[str, str]]:
     """Return the settings of every run, the last axis fastest; one run without settings if no axis. **Pure.**"""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def to_check(axes: Axes) -> list[dict[str, str]]:
+    """Return the settings whose flags are checked before a sweep is submitted. **Pure.**
+
+    All of them; of more than MOST_CHECKED, each value (of an axis as many) with the first of the other axes.
+    """
+    everything = expand(axes)
+    if len(everything) <= MOST_CHECKED:
+        return everything
+    first = everything[0]
+    others = [(name, value) for name, values in axes.items() for value in (*values[1:MOST_CHECKED], values[-1])]
+    return [first, *({**first, name: value} for name, value in others)]
 
 
 def folder_name(settings: Mapping[str, str]) -> str:

@@ -164,7 +164,7 @@ TRAIN = ("--", "--model_name_or_path", "m", "--train_file", "f.csv")
         (("script", "--sweep", "seed=1,x", *TRAIN), "seed"),
         (("script", "--sweep", "seed=1,1", *TRAIN), "an empty or a repeated value"),
         (("script", "--sweep", "output_dir=a,b", *TRAIN), "output_dir cannot be swept over"),
-        (("script", "--sweep", "seed=1..5000", *TRAIN), "5000 runs; at most 1000"),
+        (("script", "--sweep", "seed=1..50000", *TRAIN), "50000 runs; at most 10000"),
         (("script", "--profile", "/no/such", *TRAIN), "--profile /no/such: No such file or directory"),
         (("script", *TRAIN, "--lerning_rate", "1"), "nearest is learning_rate"),
         (("script", *TRAIN, "--learning_rate", "-1"), "--learning_rate: -1.0 is not positive"),

@@ -19,6 +19,20 @@ def test_a_sweep_is_every_combination_in_a_folder_of_its_own():
     assert sweep.expand({}) == [{}] and sweep.folder_name({}) == ""
 
 
+def test_many_runs_are_refused_before_they_are_counted_out():
+    for words in (["seed=1..100000000000000"], [f"{name}=1..9999" for name in ("seed", "save_steps", "max_steps")]):
+        with pytest.raises(UsageError, match=r"\d{9,} runs; at most 10000"):
+            sweep.parse(words)
+
+
+def test_of_many_runs_each_value_is_checked():
+    axes = {"a": ["1", "2"], "b": [str(number) for number in range(5000)]}
+    found = sweep.to_check(axes)
+    assert found[:3] == [{"a": "1", "b": "0"}, {"a": "2", "b": "0"}, {"a": "2", "b": "0"}]
+    assert found[-1] == {"a": "1", "b": "4999"} and len(found) < 300
+    assert len(sweep.to_check({"a": ["1", "2"], "b": ["1", "2", "3"]})) == 6
+
+
 def test_two_values_that_would_share_a_folder_are_refused():
     with pytest.raises(UsageError, match="would share the folder"):
         sweep.parse(["train_file=a/b,a_b"])
