@@ -17,7 +17,8 @@ stages=("${@:-}")
 mkdir -p "$out/results" "$out/log"
 out=$(cd "$out" && pwd)
 python="$out/venv/bin/python"
-PYTHON=$(command -v "${PYTHON:-python3}")  # the machine's, found before the PATH begins with this one's
+# The machine's, found before the PATH begins with this one's.
+PYTHON=$(command -v "${PYTHON:-python3}") || { echo "gpu.sh: there is no ${PYTHON:-python3}; set PYTHON" >&2; exit 2; }
 export PATH="$out/venv/bin:$PATH" RINGTUNE_CACHE="$out/cache" HF_HUB_OFFLINE=1
 # No index: what is not in the folder is not needed, or is named as missing.
 export PIP_NO_INDEX=1 PIP_FIND_LINKS="$here/horovod" PIP_CONFIG_FILE=/dev/null PIP_DISABLE_PIP_VERSION_CHECK=1

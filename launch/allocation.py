@@ -26,7 +26,7 @@ class Allocation:
     source: str  # where they come from, for people
     in_slurm: bool = False
     is_counted: bool = False  # the ranks of a SLURM job by its GPUs or nodes, since it asked for no tasks
-    step_gres: str = ""  # as of JobNodes
+    job: slurm_job.JobNodes | None = None  # of SLURM
 
     @property
     def num_slots(self) -> int:
@@ -72,7 +72,7 @@ def _find(hosts: str | None, hostfile: Path | None, num_proc: int | None, enviro
     if slurm_job.is_in_job(environ):
         nodes = slurm_job.job_nodes(environ)
         source = f"SLURM job {environ.get('SLURM_JOB_ID', '?')}" + (f" ({nodes.how})" if nodes.how else "")
-        return Allocation(tuple(nodes.hosts), source, True, bool(nodes.how), nodes.step_gres)
+        return Allocation(tuple(nodes.hosts), source, True, bool(nodes.how), nodes)
     given = hostfiles(environ)
     if given:
         return Allocation(tuple(read_hostfile(given[0][1])), f"{given[0][0]} {given[0][1]}")

@@ -52,7 +52,7 @@ class LaunchPlan:
     ring_rules: str = ""  # Open MPI's file of algorithms by message size
     srun_mpi: str = "none"  # plugin that starts MPI under srun
     srun_options: tuple[str, ...] = ()  # more arguments of srun
-    step_gres: str = ""  # what a step of the job has to ask for to get the GPUs of whole nodes
+    step_gres: str = ""  # what a step asks SLURM for: GPUs of a node that the job has and did not ask for
     as_root: bool = False
 
     @property

@@ -129,9 +129,16 @@ def make_plan(request: LaunchRequest, environ: Mapping[str, str]) -> LaunchPlan:
         ring_rules=_ring_rules(len(used_hosts(slots))) if request.ring else "",
         srun_mpi=request.srun_mpi or ("pmix" if controller == "mpi" else "none"),
         srun_options=request.srun_options,
-        step_gres=found.step_gres,
+        step_gres=_step_gres(found, slots, launcher),
         as_root=os.geteuid() == 0,
     )
+
+
+def _step_gres(found: allocation.Allocation, slots: Sequence[RankSlot], launcher: str) -> str:
+    """Return what the steps of this launch ask SLURM for; horovodrun starts its ranks by ssh. Raises UsageError."""
+    if found.job is None or launcher == "horovodrun":
+        return ""
+    return slurm_job.step_gres(found.job, [host.name for host in used_hosts(slots)])
 
 
 def _ring_rules(num_hosts: int) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ringtune.launch.hosts import MOST_HOSTS_OF_A_RANGE, Host, expand, split_outside_brackets
 from ringtune.train.contract import UsageError
 
 ANSWER_LIMIT_S = 60
 CONTROLLER_PATIENCE_S = 300  # for slurmctld to be there again, as srun itself waits for it
+#: What SLURM's commands say of a controller that is away, or too busy to answer.
+AWAY = re.compile(r"Unable to contact|Connection refused|timed out")
 #: Set where the job's tasks were asked for. Without them SLURM counts a task for every CPU of a whole node.
 TASK_REQUESTS = (
     "SLURM_NTASKS",
@@ -30,7 +33,8 @@ class JobNodes:
 
     hosts: list[Host]
     how: str = ""  # the ranks were counted, where no tasks were asked for
-    step_gres: str = ""  # what a step has to ask for to get the GPUs that came with whole nodes, such as gpu:4
+    unasked_gpus: Mapping[str, int] = field(default_factory=dict)  # by node, where they came with whole nodes
+    other_gres: tuple[str, ...] = ()  # that the job did ask for, such as lscratch:200; where GPUs are unasked
 
 
 def is_in_job(environ: Mapping[str, str]) -> bool:
@@ -53,18 +57,28 @@ def job_nodes(environ: Mapping[str, str], ask: Callable[[str], str] | None = Non
     gpus = gpus_by_node(answer)
     if gpus:
         hosts = [Host(name, gpus.get(name, 0) or 1) for name in names]
-        return JobNodes(hosts, "a rank for each GPU", _step_gres(answer, gpus, names))
+        how = "a rank for each GPU"
+        if re.search(r"TresPer\w+=\S*gpu", answer):
+            return JobNodes(hosts, how)
+        return JobNodes(hosts, how, gpus, _gres_per_node(answer))
     how = "a rank for each node; --ntasks-per-node or --ranks-per-node sets more"
     return JobNodes([Host(name, 1) for name in names], how)
 
 
-def _step_gres(answer: str, gpus: Mapping[str, int], names: list[str]) -> str:
-    """Return the GPUs of a node that a step has to ask for: it gets those of the job, but for those that nobody asked
-    for since they came with whole nodes (srun(1), --gres). **Pure.** Raises UsageError where nodes differ in them.
+def _gres_per_node(answer: str) -> tuple[str, ...]:
+    match = re.search(r"TresPerNode=(\S+)", answer)
+    return tuple(re.sub(r"^gres[:/]", "", each) for each in match[1].split(",")) if match else ()
+
+
+def step_gres(nodes: JobNodes, names: Sequence[str]) -> str:
+    """Return what a step on some nodes has to ask for to get the GPUs that came with them, "" for nothing. **Pure.**
+
+    A step gets what its job asked for, and of what came with whole nodes only what it asks for itself (srun(1),
+    --gres), by node. Raises UsageError where the nodes differ in their GPUs.
     """
-    if "TresPer" in answer:
+    counts = {nodes.unasked_gpus.get(name, 0) for name in names}
+    if not nodes.unasked_gpus:
         return ""
-    counts = {gpus.get(name, 0) for name in names}
     if len(counts) > 1:
         raise UsageError(
             "SLURM job",
@@ -73,7 +87,8 @@ def _step_gres(answer: str, gpus: Mapping[str, int], names: list[str]) -> str:
             legal="nodes with as many GPUs each",
             todo="ask for GPUs with --gpus-per-node or --gpus",
         )
-    return f"gpu:{counts.pop()}"
+    number = counts.pop()
+    return ",".join([*nodes.other_gres, *([f"gpu:{number}"] if number else [])])
 
 
 def _own_id(environ: Mapping[str, str]) -> str:
@@ -148,19 +163,25 @@ def show(job_id: str) -> str:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=False, stdin=subprocess.DEVNULL
             )
-            words, is_away = done.stderr, "Unable to contact" in done.stderr
-        except (OSError, subprocess.SubprocessError) as error:
-            done, words, is_away = None, str(error), isinstance(error, subprocess.TimeoutExpired)
-        if done is not None and done.returncode == 0:
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise _not_known(job_id, str(error)) from None
+        if done.returncode == 0:
             return done.stdout
-        if not is_away or time.monotonic() > deadline:
-            raise UsageError(
-                f"SLURM job {job_id}",
-                f"which nodes have its GPUs is not known: {' '.join(words.split())}",
-                legal="a job whose tasks are given",
-                todo="ask for tasks with --ntasks-per-node",
-            )
-        time.sleep(2.0)
+        if not AWAY.search(done.stderr) or time.monotonic() > deadline:
+            raise _not_known(job_id, done.stderr)
+        print(
+            f"SLURM does not answer; asking again for {deadline - time.monotonic():.0f} s", file=sys.stderr, flush=True
+        )
+        time.sleep(5.0)
+
+
+def _not_known(job_id: str, words: str) -> UsageError:
+    return UsageError(
+        f"SLURM job {job_id}",
+        f"which nodes have its GPUs is not known: {' '.join(words.split())}",
+        legal="a job whose tasks are given",
+        todo="ask for tasks with --ntasks-per-node",
+    )
 
 
 def expand_nodelist(text: str) -> list[str]:

@@ -136,8 +136,8 @@ def survey(
     found = allocation.find(launch.hosts, launch.hostfile, launch.num_proc or 1, environ, launch.ranks_per_node)
     is_here = found.source == "this machine"
     hosts = (Host(allocation.LOCAL, launch.num_proc or gpus or cores),) if is_here else found.hosts
-    if found.is_counted and launch.ranks_per_node is None:  # nobody has said how many ranks a node takes
-        hosts = tuple(Host(host.name, gpus or cores) for host in hosts)
+    if found.is_counted and not gpus and launch.ranks_per_node is None and launch.num_proc is None:
+        hosts = tuple(Host(host.name, cores) for host in hosts)  # one for each node, which nobody has asked for
     fixed = {"fusion_mb": "HOROVOD_FUSION_THRESHOLD", "cycle_ms": "HOROVOD_CYCLE_TIME"}
     return Space(
         hosts,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 
-from ringtune.slurm.queue import QueuedJob, SlurmError, run
+from ringtune.slurm.queue import NotHere, QueuedJob, SlurmError, run
 
 ANSWER_LIMIT_S = 15  # a database may be slow; what the run directories record is there at once
 _NONE = "Slurm accounting storage is disabled"
 
 
 class Silent(SlurmError):
-    """The accounting was asked and did not answer; the text is its own words."""
+    """The accounting was asked and gave no answer; the text is its own words."""
 
 
 def ended(ids: Iterable[str]) -> dict[str, QueuedJob]:
@@ -26,12 +27,14 @@ def ended(ids: Iterable[str]) -> dict[str, QueuedJob]:
         return {}
     # Tasks that never started have one line for them all, which sacct gives where the array itself is asked for.
     arrays = sorted({each.partition("_")[0] for each in wanted})
-    command = ["sacct", "-n", "-X", "-P", "-j", ",".join(arrays), "-o", "JobID,State,Start,NodeList"]
+    clusters = os.environ.get("SLURM_CLUSTERS")  # which squeue follows, and sacct does not
+    where = ["-M", clusters] if clusters else []
+    command = ["sacct", *where, "-n", "-X", "-P", "-j", ",".join(arrays), "-o", "JobID,State,Start,NodeList"]
     try:
         # Lists of an array's tasks are cut off after 64 letters where nothing else is said.
         answer = run(command, patience_s=0, limit_s=ANSWER_LIMIT_S, environment={"SLURM_BITSTR_LEN": "0"})
     except SlurmError as error:
-        if _NONE in str(error) or "is not on this machine" in str(error):
+        if _NONE in str(error) or isinstance(error, NotHere):
             return {}
         raise Silent(str(error)) from None
     return {job.job_id: job for job in parse(answer) if job.job_id in wanted and not job.is_active}

@@ -41,7 +41,6 @@ from ringtune.train.contract import (
 #: What doctor may find that no run survives; the rest (a slow link, a clock that is off) is only reported.
 FATAL_CHECKS = ("reachable", "software", "GPUs", "shared")
 LOCK_PATIENCE_S = 60  # for the last of an earlier start, on a node that SLURM gave up, to be gone
-CONTROLLER_PATIENCE_S = 300  # for slurmctld to be there again
 REMIND_EVERY_S = 5.0  # how often the ranks are asked again to stop
 
 
@@ -100,7 +99,7 @@ class BatchStep:
         try:
             end = self._examine() or self._train()
         except UsageError as error:  # of the job itself: it is recorded like every other end
-            end = JobEnd(EXIT_USAGE, str(error))
+            end = JobEnd(EXIT_REQUEUE if self.asked else EXIT_USAGE, str(error))
         decision = self._decide(end)
         self._record_end(end, decision)
         if decision.what == REQUEUE:
@@ -265,7 +264,7 @@ class BatchStep:
 
     def _own_job(self) -> queue.QueuedJob | None:
         """Return this job as SLURM sees it; waits for a controller that is away for a while."""
-        deadline = time.monotonic() + CONTROLLER_PATIENCE_S
+        deadline = time.monotonic() + slurm_job.CONTROLLER_PATIENCE_S
         while True:
             try:
                 return queue.jobs([self.job_id]).get(self.job_id)

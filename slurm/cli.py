@@ -155,8 +155,9 @@ def _cancel(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     from ringtune.slurm import submit
+    from ringtune.slurm.record import unfinished
 
-    runs = submit.unfinished(_runs([options.target]))
+    runs = unfinished(_runs([options.target]))
     if not runs:
         print(f"{options.target}: finished already", file=sys.stderr)
         return EXIT_FINISHED

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ringtune.launch.slurm_job import AWAY
 from ringtune.train.contract import UsageError
 
 ANSWER_LIMIT_S = 60
@@ -59,6 +60,10 @@ class SlurmError(Exception):
 
 class NoAnswer(SlurmError):
     """SLURM cannot be asked now: no client here, or no controller that answers."""
+
+
+class NotHere(NoAnswer):
+    """The command is not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -217,13 +222,13 @@ def run(
                 env={**outside_a_job(os.environ), **(environment or {})},
             )
         except FileNotFoundError:
-            raise NoAnswer(f"{command[0]} is not on this machine") from None
+            raise NotHere(f"{command[0]} is not on this machine") from None
         except subprocess.TimeoutExpired:
             raise NoAnswer(f"{command[0]} did not answer in {limit_s:g} s") from None
         if done.returncode == 0:
             return done.stdout
         words = " ".join(done.stderr.split())
-        if not re.search(r"Unable to contact|Connection refused|timed out", words):
+        if not AWAY.search(words):
             raise SlurmError(words)
         if time.monotonic() >= deadline:
             raise NoAnswer(words)

@@ -136,7 +136,11 @@ class History:
     def of(cls, events: Sequence[Event]) -> History:
         """Return the history that the latest submission began. **Pure.**"""
         starts = [index for index, each in enumerate(events) if each["event"] == SUBMITTED]
-        return cls(events[starts[-1] :] if starts else events)
+        mine = events[starts[-1] :] if starts else events
+        # Of a large sweep, jobs may start, and end, before it is written down that they are queued.
+        started = {each["job_id"] for each in mine if each["event"] == STARTED}
+        late = [each for each in mine if each["event"] == QUEUED and each["job_id"] in started]
+        return cls([*mine[:1], *late, *(each for each in mine[1:] if each not in late)] if late else mine)
 
     def last(self, *kinds: str) -> Event | None:
         """Return the latest event of these kinds."""
@@ -165,6 +169,11 @@ class History:
                 break
             count += 1
         return count
+
+
+def unfinished(runs: Sequence[Path]) -> list[Path]:
+    """Return the runs that have not finished."""
+    return [run for run in runs if Record(run).finished() is None]
 
 
 def runs_below(folder: Path) -> list[Path]:

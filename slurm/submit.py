@@ -20,7 +20,7 @@ from typing import Any
 from ringtune.slurm import index, options, queue, script, sweep
 from ringtune.slurm import record as records
 from ringtune.slurm.profile import Profile
-from ringtune.slurm.record import History, Record
+from ringtune.slurm.record import History, Record, unfinished
 from ringtune.slurm.script import BatchJob, RetryLimits
 from ringtune.train.contract import CONFIG_FILE, UsageError, holds_run
 
@@ -44,7 +44,7 @@ class Submission:
 def make_job(request: Submission) -> BatchJob:
     """Return the job that a request means. Raises UsageError for everything that can be seen to be wrong now.
 
-    The training flags are checked as ringtune-train checks them, each combination of a sweep too.
+    The training flags are checked as ringtune-train checks them, those of a sweep as `sweep.to_check` has it.
     """
     from ringtune.train import config as training
 
@@ -105,7 +105,7 @@ def after(targets: Sequence[str], sbatch: Mapping[str, str | None]) -> list[str]
     """Return the words of sbatch by which a job waits until others have finished.
 
     targets: run directories, or ids of any jobs. sbatch: the job's own options, whose dependency holds too. Raises
-    UsageError for a run that has no job.
+    UsageError for a run that has no job, or none that may still finish, and where SLURM does not answer.
     """
     if not targets:
         return []
@@ -127,7 +127,7 @@ def _job_ids(target: str) -> list[str]:
         raise UsageError(f"--after {target}", "it has no job yet", legal="a run that was submitted, or a job's id")
     alive = _alive(runs)
     for run in runs:
-        if run not in alive:
+        if run not in alive and Record(run).finished() is None:  # nor has it finished meanwhile
             raise UsageError(
                 f"--after {target}",
                 f"{run} is over and has not finished: a job behind it would wait for ever",
@@ -150,8 +150,9 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
     _refuse(_alive(runs))
     text = script.text(job)
     kept = Record(folder).folder
-    if len(runs) > 500:  # it takes seconds
+    if len(runs) > 500:  # it takes a minute for 5,000
         print(f"writing the records of {len(runs)} runs", file=sys.stderr, flush=True)
+    provenance = _provenance(argv)
     with _writing(kept):
         kept.mkdir(parents=True, exist_ok=True)
         path = kept / records.SCRIPT_FILE
@@ -163,7 +164,7 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
         for task, run in enumerate(runs):
             record = Record(run)
             record.folder.mkdir(parents=True, exist_ok=True)
-            facts = {**_provenance(argv), "script": str(path), "task": task if job.axes else None}
+            facts = {**provenance, "script": str(path), "task": task if job.axes else None}
             (record.folder / records.SUBMISSION_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     tasks = range(len(runs)) if job.axes else None
     return _send(path, runs, tasks=tasks, log=script.log_pattern(job), words=words, tested=tested)
@@ -185,7 +186,7 @@ def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -
     submissions = [Record(run).submission() for run in runs]
     path = Path(submissions[0]["script"])
     tasks = None if submissions[0]["task"] is None else [each["task"] for each in submissions]
-    array = [] if tasks is None else [f"--array={','.join(map(str, tasks))}"]
+    array = [] if tasks is None else [f"--array={sweep.spans(tasks)}"]
     name = "%j" if tasks is None else "%A_%a"
     return _send(path, runs, tasks=tasks, log=str(path.with_name(f"{name}.log")), words=[*array, *words], tested=tested)
 
@@ -290,8 +291,3 @@ def _writing(folder: Path) -> Iterator[None]:
         raise UsageError(
             str(folder), str(error.strerror), legal="a folder one may write to", todo="choose another --output_dir"
         ) from None
-
-
-def unfinished(runs: Sequence[Path]) -> list[Path]:
-    """Return the runs that have not finished."""
-    return [run for run in runs if Record(run).finished() is None]

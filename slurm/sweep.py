@@ -66,14 +66,25 @@ def expand(axes: Axes) -> list[dict[str, str]]:
 def to_check(axes: Axes) -> list[dict[str, str]]:
     """Return the settings whose flags are checked before a sweep is submitted. **Pure.**
 
-    All of them; of more than MOST_CHECKED, each value (of an axis as many) with the first of the other axes.
+    Up to MOST_CHECKED runs: all of them. Of more: each value once, together with the first values of the other axes;
+    of an axis with more values than MOST_CHECKED, the first and the last.
     """
     everything = expand(axes)
     if len(everything) <= MOST_CHECKED:
         return everything
-    first = everything[0]
-    others = [(name, value) for name, values in axes.items() for value in (*values[1:MOST_CHECKED], values[-1])]
-    return [first, *({**first, name: value} for name, value in others)]
+    chosen = {name: [*values[1:MOST_CHECKED], *values[MOST_CHECKED:][-1:]] for name, values in axes.items()}
+    return [everything[0], *({**everything[0], name: value} for name, values in chosen.items() for value in values)]
+
+
+def spans(tasks: Sequence[int]) -> str:
+    """Return numbers as sbatch's --array takes them: ``0-2,5`` for 0, 1, 2 and 5. **Pure.**"""
+    result: list[list[int]] = []
+    for task in sorted(tasks):
+        if result and task == result[-1][-1] + 1:
+            result[-1][1:] = [task]
+        else:
+            result.append([task])
+    return ",".join("-".join(map(str, each)) for each in result)
 
 
 def folder_name(settings: Mapping[str, str]) -> str:

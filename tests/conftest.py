@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -242,7 +243,12 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
 @pytest.fixture
 def make_slurm(tmp_path: Path) -> Iterator[Callable[..., Slurm]]:
     """Return a function that starts a SLURM with the named nodes; ``tmp_path`` is the folder that all hosts share."""
-    if missing_packages() and not os.environ.get("CI"):
-        pytest.skip(f"needs {', '.join(missing_packages())}")
     with ExitStack() as stack:
-        yield lambda *nodes, **options: stack.enter_context(Slurm(*nodes, shared=tmp_path, **options))
+
+        def make(*nodes: str, accounted: bool = False, **options: Any) -> Slurm:
+            absent = missing_packages(accounted=accounted)
+            if absent and not os.environ.get("CI"):
+                pytest.skip(f"needs {', '.join(absent)}")
+            return stack.enter_context(Slurm(*nodes, shared=tmp_path, accounted=accounted, **options))
+
+        yield make

@@ -21,7 +21,6 @@ NEEDED = {
     "slurmd": "slurmd",
     "srun": "slurm-client",
     "munged": "munge",
-    **accounting.NEEDED,
 }
 STARTING_LIMIT_S = 30
 LOGIN = "login"
@@ -64,10 +63,11 @@ PartitionName=urgent Nodes={nodes} MaxTime=INFINITE State=UP OverSubscribe=NO Pr
 """
 
 
-def missing_packages() -> list[str]:
-    """Return the Debian packages that are needed and absent."""
+def missing_packages(*, accounted: bool = False) -> list[str]:
+    """Return the Debian packages that are needed and absent; accounted: with the accounting."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return sorted({*missing(), *(package for name, package in NEEDED.items() if not shutil.which(name, path=path))})
+    needed = NEEDED | (accounting.NEEDED if accounted else {})
+    return sorted({*missing(), *(package for name, package in needed.items() if not shutil.which(name, path=path))})
 
 
 class Slurm:

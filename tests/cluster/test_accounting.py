@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from cluster.desk import Desk
 from cluster.waiting import settled
@@ -16,10 +18,19 @@ def mine(desk) -> Desk:
 
 def accounted(mine: Desk, job: str) -> tuple[str, str]:
     """Return state and nodes of a job by sacct, once slurmctld has forgotten it."""
-    forgotten = lambda: job not in mine.sh("squeue", "-h", "-t", "all", "-o", "%A").output.split()  # noqa: E731
-    assert settled(forgotten, 90, every_s=1.0), mine.sh("squeue", "-t", "all").output
+
+    def is_forgotten() -> bool:
+        done = mine.sh("squeue", "-h", "-t", "all", "-o", "%A")
+        return done.returncode == 0 and job not in done.output.split()
+
+    assert settled(is_forgotten, 90, every_s=1.0), mine.sh("squeue", "-t", "all").output
+    return by_sacct(mine, job)
+
+
+def by_sacct(mine: Desk, job: str) -> tuple[str, str]:
+    """Return state and nodes of a job, "" where the accounting does not know it."""
     words = mine.sh("sacct", "-n", "-X", "-P", "-j", job, "-o", "State,NodeList").output.strip().split("|")
-    return words[0].split()[0], words[1].replace("None assigned", "")
+    return words[0].partition(" ")[0], words[-1].replace("None assigned", "")
 
 
 def test_status_agrees_with_sacct_whatever_became_of_a_job(mine):
@@ -55,14 +66,16 @@ def test_an_accounting_that_is_away_or_slow_or_purged_or_wrong_is_lived_without(
     job = mine.submit("--ntasks=1", "--hold", max_steps=2)
     assert mine.sh("scancel", job).returncode == 0
     assert accounted(mine, job)[0] == mine.status()["state"] == "CANCELLED"
-    login = mine.slurm.cluster
-    mine.slurm.accounting.sql("update test_job_table set state = 1, time_end = 0")  # as where a record was lost
-    assert accounted(mine, job)[0] == "RUNNING"
-    assert mine.status()["state"] == "LOST"
-    mine.slurm.accounting.sql("delete from test_job_table")  # as slurmdbd's PurgeJobAfter does
+    # As where the record of the end was lost: slurmctld does not know the job, so it runs no more.
+    assert mine.slurm.accounting.sql("update test_job_table set state = 1, time_end = 0").returncode == 0
+    assert by_sacct(mine, job)[0] == "RUNNING" and mine.status()["state"] == "LOST"
+    # As slurmdbd's PurgeJobAfter does.
+    assert mine.slurm.accounting.sql("delete from test_job_table").returncode == 0
+    assert by_sacct(mine, job) == ("", "")
     found = mine.status()
     assert (found["state"], found["reason"]) == ("LOST", ""), found
-    login.kill_on("login", "slurmdbd", 19)  # SIGSTOP: it answers nobody
+    login = mine.slurm.cluster
+    login.kill_on("login", "slurmdbd", signal.SIGSTOP)  # it answers nobody
     done = mine.sh("ringtune-slurm", "status", mine.folder / "run", limit_s=60)
     assert "LOST" in done.output and "the accounting does not answer" in done.output, done.output
     login.kill_on("login", "slurmdbd")
@@ -70,4 +83,4 @@ def test_an_accounting_that_is_away_or_slow_or_purged_or_wrong_is_lived_without(
     assert found["state"] == "LOST" and "the accounting does not answer" in found["reason"], found
     assert "Connection refused" in found["reason"] and "\n" not in found["reason"], found
     mine.slurm.accounting.start_slurmdbd()
-    assert mine.status()["reason"] == ""
+    assert settled(lambda: mine.status()["reason"] == "", 30, every_s=0.5), mine.status()

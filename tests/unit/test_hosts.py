@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -206,7 +207,7 @@ def test_without_tasks_a_job_of_slurm_has_a_rank_for_each_gpu_or_node_and_says_s
 
     found = slurm_job.job_nodes(job, details)
     assert ([each.slots for each in found.hosts], found.how) == ([4, 4, 3], "a rank for each GPU")
-    assert found.step_gres == ""
+    assert found.unasked_gpus == {}
 
 
 def test_a_step_asks_for_the_gpus_that_came_with_whole_nodes():
@@ -215,11 +216,43 @@ def test_a_step_asks_for_the_gpus_that_came_with_whole_nodes():
     job["SLURM_JOB_CPUS_PER_NODE"] = "64(x2)"
     even = "JOB_GRES=gpu:8\n     Nodes=n[1-2] CPU_IDs=0-63 Mem=0 GRES=gpu:a100:4(IDX:0-3)\n"
     found = slurm_job.job_nodes(job, lambda job_id: even)
-    assert (found.step_gres, [each.slots for each in found.hosts]) == ("gpu:4", [4, 4])
+    assert (slurm_job.step_gres(found, ["n1", "n2"]), [each.slots for each in found.hosts]) == ("gpu:4", [4, 4])
+    for more, gres in (("TresPerTask=cpu=8", "gpu:4"), ("TresPerNode=gres/lscratch:200", "lscratch:200,gpu:4")):
+        found = slurm_job.job_nodes(job, lambda job_id, more=more: f"{even}   {more}\n")
+        assert slurm_job.step_gres(found, ["n1", "n2"]) == gres
     uneven = even.replace("n[1-2]", "n1") + "     Nodes=n2 CPU_IDs=0-63 Mem=0 GRES=gpu:2(IDX:0-1)\n"
+    found = slurm_job.job_nodes(job, lambda job_id: uneven)
     with pytest.raises(UsageError, match="its nodes have 2 and 4 GPUs, which came with the nodes"):
-        slurm_job.job_nodes(job, lambda job_id: uneven)
-    assert slurm_job.job_nodes(job, lambda job_id: uneven + "   TresPerJob=gres:gpu:6\n").step_gres == ""
+        slurm_job.step_gres(found, ["n1", "n2"])
+    assert slurm_job.step_gres(found, ["n2"]) == "gpu:2"
+    for asked in ("TresPerJob=gres:gpu:6", "TresPerNode=gres/gpu:a100:2,gres/lscratch:1"):
+        assert not slurm_job.job_nodes(job, lambda job_id, asked=asked: f"{uneven}   {asked}\n").unasked_gpus
+
+
+def fake(folder, monkeypatch, name, script):
+    """Put a command that is not SLURM's before all others."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_controller_that_is_away_or_busy_is_asked_again(tmp_path, monkeypatch, capsys):
+    """By a stand-in for scontrol, since a controller cannot be made busy at will."""
+    monkeypatch.setattr(slurm_job.time, "sleep", lambda seconds: None)
+    words = f"cd {tmp_path}; echo x >> asked; if [ $(wc -l < asked) -ge 3 ]; then echo JobId=7; exit; fi"
+    words += "; echo $WORDS >&2; exit 1"
+    fake(tmp_path, monkeypatch, "scontrol", words)
+    for away in ("Unable to contact slurm controller", "Socket timed out on send/recv operation"):
+        monkeypatch.setenv("WORDS", away)
+        (tmp_path / "asked").unlink(missing_ok=True)
+        assert slurm_job.show("7") == "JobId=7\n"
+        assert capsys.readouterr().err.count("SLURM does not answer; asking again for 300 s") == 2
+    monkeypatch.setenv("WORDS", "Invalid job id specified")
+    (tmp_path / "asked").unlink()
+    with pytest.raises(UsageError, match="which nodes have its GPUs is not known: Invalid job id"):
+        slurm_job.show("7")
+    assert len((tmp_path / "asked").read_text()) == 2
 
 
 def test_a_job_of_several_components_is_refused_by_name():

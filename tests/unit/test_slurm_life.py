@@ -131,9 +131,50 @@ def test_slurm_is_asked_without_the_variables_of_the_job_that_asks():
     assert queue.outside_a_job({**job, **own}) == own
 
 
-def test_the_tasks_of_a_large_array_are_asked_for_as_one():
+def test_the_tasks_of_a_large_array_are_asked_for_as_one(monkeypatch):
+    asked = []
+
+    def answer(command, **options):
+        asked.append(command)
+        if command[0] == "squeue":
+            return f"{'7_3':40}{'RUNNING':20}\n{'7_999':40}{'PENDING':20}\n"
+        ended = "7_[4-6]|CANCELLED by 0|Unknown|None assigned\n9_1|FAILED|Unknown|n1\n9_2|FAILED||\n"
+        return f"{ended}8|RUNNING|Unknown|n1\n"
+
+    monkeypatch.setattr(queue, "run", answer)
+    monkeypatch.setattr(accounting, "run", answer)
     ids = [f"7_{task}" for task in range(900)]
-    assert queue._asked_for([*ids, "8", "9_1"]) == ["7", "8", "9_1"]
+    assert list(queue.jobs([*ids, "8", "9_1"])) == ["7_3"]
+    # 8 has left the queue: whatever the accounting says, it does not run any more.
+    assert sorted(accounting.ended([*ids, "8", "9_1"])) == ["7_4", "7_5", "7_6", "9_1"]
+    assert [next(word for word in command if "7" in word) for command in asked] == ["--jobs=7,8,9_1", "7,8,9"]
+
+
+@pytest.mark.parametrize(
+    ("error", "silent"),
+    [
+        (queue.SlurmError("Slurm accounting storage is disabled"), False),
+        (queue.NotHere("sacct is not on this machine"), False),
+        (queue.NoAnswer("sacct did not answer in 15 s"), True),
+        (queue.SlurmError("Access denied"), True),
+    ],
+)
+def test_no_accounting_is_told_from_one_that_gives_no_answer(monkeypatch, error, silent):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(accounting, "run", refuse)
+    if silent:
+        with pytest.raises(accounting.Silent, match=str(error)):
+            accounting.ended(["7"])
+    else:
+        assert accounting.ended(["7"]) == {}
+
+
+def test_a_job_that_has_ended_before_it_was_noted_as_queued_has_failed():
+    ended = {"event": "ended", "job_id": "7", "decision": "stop"}
+    history = History.of([SENT, {"event": "started", "job_id": "7"}, ended, QUEUED])
+    assert status.judge(history, None, slurm_answers=True, finished=False, idle_s=0, stalled_after_s=9) == "FAILED"
 
 
 def test_the_lines_of_sacct_are_read():

@@ -25,12 +25,19 @@ def test_many_runs_are_refused_before_they_are_counted_out():
             sweep.parse(words)
 
 
-def test_of_many_runs_each_value_is_checked():
+def test_of_many_runs_values_are_checked_one_by_one():
     axes = {"a": ["1", "2"], "b": [str(number) for number in range(5000)]}
     found = sweep.to_check(axes)
-    assert found[:3] == [{"a": "1", "b": "0"}, {"a": "2", "b": "0"}, {"a": "2", "b": "0"}]
-    assert found[-1] == {"a": "1", "b": "4999"} and len(found) < 300
+    assert found[:3] == [{"a": "1", "b": "0"}, {"a": "2", "b": "0"}, {"a": "1", "b": "1"}]
+    assert found[-1] == {"a": "1", "b": "4999"} and len(found) == 2 + 199 + 1
     assert len(sweep.to_check({"a": ["1", "2"], "b": ["1", "2", "3"]})) == 6
+    large = {"a": ["1", "2"], "b": [str(number) for number in range(150)]}
+    assert len(sweep.to_check(large)) == 2 + 149
+
+
+def test_tasks_of_an_array_are_written_as_spans():
+    assert sweep.spans(range(10_000)) == "0-9999"
+    assert sweep.spans([5, 0, 1, 2, 7, 8]) == "0-2,5,7-8"
 
 
 def test_two_values_that_would_share_a_folder_are_refused():
