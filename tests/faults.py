@@ -19,7 +19,7 @@ import warnings
 from contextlib import suppress
 
 import torch
-from ringtune.train import cli, comm, embedding, loop, model, step
+from ringtune.train import cli, comm, embedding, loop, model, optimizer, step
 from ringtune.train.contract import promised_rank
 from ringtune.train.task.classification import Classification
 
@@ -34,7 +34,7 @@ original_collate, original_losses = Classification.collate, Classification.losse
 def take(self, plan, stop_requested, upcoming=None):
     is_here = here[0] = len(words) == 3 and (plan.step, self.comm.rank) == (int(words[1]), int(words[2]))
     if fault in ("digests", "overflow"):
-        moments = model.optimizer_tensors(self.model, self.optimizer)
+        moments = optimizer.optimizer_tensors(self.model, self.optimizer)
         digests = [model.state_digest(each) for each in (self.model.state_dict(), moments)]
         print(f"rank {self.comm.rank} before step {plan.step}: {' '.join(digests)}", flush=True)
     if fault == "raise" and is_here:

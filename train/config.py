@@ -12,11 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringtune.train import csv_rule, decay, flags, huggingface, implied, interval, wire
-from ringtune.train.contract import UsageError
+from ringtune.train import checks, flags, huggingface, implied
 from ringtune.train.flags import free
-
-MOST_THREADS = 1024  # OpenMP dies of many more
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,16 @@ class TrainConfig:
     """CPU threads per rank; default: OMP_NUM_THREADS or a fair share of the cores; in exact mode 1."""
 
     learning_rate: float = 5e-5
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
+    layerwise_lr_decay: float = 1.0
+    """What the learning rate of a layer is of the one above it, the head's being whole; such as 0.9."""
+    freeze: str | None = None
+    """Parameters to leave as they are: patterns of their names, joined by commas, such as 'bert.embeddings.*'."""
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "lamb", "sgd"] = "adamw_torch_fused"
+    """Optimizer; the first two are one. adafactor: as transformers' Trainer sets it. lamb: for large
+    batches."""
+    sgd_momentum: float = 0.9
+    """Momentum of sgd."""
     num_train_epochs: float = free(3.0)
     """Epochs to train."""
     max_steps: int = free(-1)
@@ -110,6 +116,7 @@ class TrainConfig:
         "cosine_with_min_lr",
         "cosine_warmup_with_min_lr",
         "warmup_stable_decay",
+        "one_cycle",
     ] = "linear"
     """How the learning rate falls behind the warm-up; constant has no warm-up either."""
     lr_scheduler_kwargs: dict[str, Any] | None = None
@@ -117,11 +124,11 @@ class TrainConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay, not on biases and norms."""
     adam_beta1: float = 0.9
-    """Decay of AdamW's first moment."""
+    """Decay of AdamW's and LAMB's first moment."""
     adam_beta2: float = 0.999
-    """Decay of AdamW's second moment."""
+    """Decay of AdamW's and LAMB's second moment."""
     adam_epsilon: float = 1e-8
-    """Term added to AdamW's denominator."""
+    """Term added to their denominator."""
     max_grad_norm: float = 1.0
     """Clip the gradient to this norm, after the reduction; 0 for never."""
     label_smoothing_factor: float = 0.0
@@ -187,6 +194,11 @@ class TrainConfig:
     """No progress bar."""
 
     @property
+    def frozen(self) -> list[str]:
+        """Patterns of the names of parameters that are not trained."""
+        return [each.strip() for each in (self.freeze or "").split(",") if each.strip()]
+
+    @property
     def row_tokens(self) -> int:
         """Tokens per row at most, of a configuration whose model is known."""
         assert self.max_seq_length is not None
@@ -223,68 +235,8 @@ def parse(
     note: as `flags.parse` has it. Raises UsageError for everything wrong with them.
     """
     config, dry_run = flags.parse(COMMAND, sys.argv[1:] if argv is None else argv, note)
-    check(config)
+    checks.check(config)
     return config, dry_run
-
-
-def check(config: TrainConfig) -> None:
-    """Raise UsageError for a value that cannot work, before anything is read or written."""
-    flags.require_positive(config, ("max_seq_length", "learning_rate", "per_device_eval_batch_size", "adam_epsilon"))
-    flags.require_counts(
-        config,
-        (
-            "save_total_limit",
-            "num_threads",
-            "max_train_samples",
-            "max_eval_samples",
-            "early_stopping_patience",
-            "compression_rank",
-        ),
-    )
-    _check_cadence(config)
-    interval.steps(config.profile_steps, "--profile_steps")
-    csv_rule.require_delimiter(config.csv_delimiter)
-    decay.check_settings(config.lr_scheduler_type, config.lr_scheduler_kwargs or {}, config.learning_rate)
-    fractions = ("warmup_ratio", "label_smoothing_factor", "dropout", "adam_beta1", "adam_beta2")
-    for name in fractions:
-        value = getattr(config, name)
-        if value is not None and not 0 <= value < 1:
-            raise UsageError(f"--{name}", f"{value} is out of range", legal="0 <= value < 1")
-    for name in ("weight_decay", "max_grad_norm", "warmup_steps", "seed", "early_stopping_threshold"):
-        if getattr(config, name) < 0:
-            raise UsageError(f"--{name}", f"{getattr(config, name)} is negative", legal="a number from 0")
-    for name, most in (("seed", (1 << 63) - 1), ("num_threads", MOST_THREADS)):
-        if (getattr(config, name) or 0) > most:
-            raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", legal=f"at most {most}")
-    if config.max_steps <= 0 and config.num_train_epochs <= 0:
-        raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", legal="above 0")
-    if config.bf16 and config.fp16:
-        raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
-    wire.check(config)
-    _check_source(config)
-    if not config.do_train:
-        raise UsageError(
-            "--do_train", "false leaves nothing to do", legal="true", todo="ringtune-predict evaluates and predicts"
-        )
-    if config.load_best_model_at_end and not config.do_eval:
-        raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
-
-
-def _check_cadence(config: TrainConfig) -> None:
-    for name in ("eval_steps", "save_steps", "logging_steps"):
-        value = getattr(config, name)
-        if value is not None and (value <= 0 or (value > 1 and value != int(value))):
-            raise UsageError(
-                f"--{name}", f"{value} is no number of steps", legal="from 1, or their part of all below 1"
-            )
-
-
-def _check_source(config: TrainConfig) -> None:
-    sources = [name for name in ("task_name", "dataset_name", "train_file") if getattr(config, name)]
-    if not sources:
-        raise UsageError("data", "nothing to train on", legal="--train_file, --task_name or --dataset_name")
-    if "train_file" in sources and len(sources) > 1 and not (sources == ["task_name", "train_file"]):
-        raise UsageError("data", f"both --{sources[0]} and --{sources[1]} are given", legal="one source of rows")
 
 
 def to_yaml(config: TrainConfig) -> str:

@@ -1,7 +1,7 @@
-"""How the learning rate rises and falls: transformers' schedules by name, each a pure function of the step.
+"""How the learning rate rises and falls: schedules by name, each a pure function of the step.
 
-The formulas are those of transformers' ``optimization.py``; a test compares every one with its ``get_scheduler``. Not
-here are ``reduce_lr_on_plateau`` and ``greedy``, which follow scores: a step would depend on more than its number.
+The formulas are those of transformers' ``optimization.py``, but for one_cycle, which is torch's; a test compares each.
+Not here are ``reduce_lr_on_plateau`` and ``greedy``, which follow scores: a step would depend on more than its number.
 """
 
 from __future__ import annotations
@@ -97,6 +97,21 @@ def _cosine_warmup_with_min_lr(
     return _raised(_wave(num_cycles, progress), _least(at, min_lr, min_lr_rate))
 
 
+def _one_cycle(
+    at: Place, *, pct_start: float | None = None, div_factor: float = 25.0, final_div_factor: float = 1e4
+) -> float:
+    """Smith & Topin 2018, "Super-Convergence", as torch's OneCycleLR has it; rises over the warm-up by default."""
+    first = 1.0 / div_factor
+    top = (at.warmup if pct_start is None else pct_start * at.total) - 1
+    if at.step <= top:
+        return _eased(first, 1.0, at.step / top if top > 0 else 1.0)
+    return _eased(1.0, first / final_div_factor, (at.step - top) / (at.total - 1 - top))
+
+
+def _eased(start: float, end: float, done: float) -> float:
+    return end + (start - end) / 2.0 * (math.cos(math.pi * done) + 1.0)
+
+
 _SHAPES: Mapping[str, Callable[[float], float]] = {
     "linear": lambda done: done,
     "cosine": lambda done: 0.5 * (1.0 - math.cos(math.pi * done)),
@@ -141,9 +156,10 @@ SCHEDULES: Mapping[str, Callable[..., float]] = {
     "cosine_with_min_lr": _cosine_with_min_lr,
     "cosine_warmup_with_min_lr": _cosine_warmup_with_min_lr,
     "warmup_stable_decay": _warmup_stable_decay,
+    "one_cycle": _one_cycle,
 }
 _MOST = 10**9  # of a number in --lr_scheduler_kwargs
-_OWN_WARMUP = ("cosine_warmup_with_min_lr", "warmup_stable_decay")
+_OWN_WARMUP = ("cosine_warmup_with_min_lr", "warmup_stable_decay", "one_cycle")
 
 
 def factor(name: str, at: Place, settings: Mapping[str, Any] | None = None) -> float:
@@ -172,8 +188,11 @@ def check_settings(name: str, settings: Mapping[str, Any], peak: float) -> None:
                 raise UsageError(where, f"{key} is {value!r}", legal=", ".join(_SHAPES))
         elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
             raise UsageError(where, f"{key} is {value!r}", legal=f"a number from 0 to {_MOST}")
-    if settings.get("timescale") == 0:
-        raise UsageError(where, "timescale is 0", legal="a number above 0")
+    for key in ("timescale", "div_factor", "final_div_factor"):
+        if settings.get(key) == 0:
+            raise UsageError(where, f"{key} is 0", legal="a number above 0")
+    if settings.get("pct_start", 0) >= 1:
+        raise UsageError(where, f"pct_start is {settings['pct_start']}", legal="a part of all steps, below 1")
     if "min_lr" in legal and ("min_lr" in settings) == ("min_lr_rate" in settings):
         raise UsageError(
             where, f"{name} needs min_lr or min_lr_rate, not both", todo='for example {"min_lr_rate": 0.1}'

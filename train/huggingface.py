@@ -162,14 +162,12 @@ TRAIN: Mapping[str, Flag] = {
     "lr_scheduler_kwargs": taken("JSON of what the schedule takes"),
     "warmup_steps": taken("below 1 a share of all steps; wins over warmup_ratio unless it is 0"),
     "warmup_ratio": taken("a share of all steps"),
-    "optim": refused(
-        "the optimizer is AdamW",
-        "leave it out, or tune --adam_beta1, --adam_beta2, --adam_epsilon, --weight_decay",
-        "adamw_torch",
-        "adamw_torch_fused",
+    "optim": taken("adamw_torch is the fused one, too"),
+    **each(
+        "optim_args optim_target_modules",
+        refused("an optimizer has its own flags", "--adam_beta1, --sgd_momentum and the like"),
     ),
-    **each("optim_args optim_target_modules", refused("AdamW has its own flags", "--adam_beta1 and the like")),
-    "adafactor": refused("the optimizer is AdamW", "leave it out"),
+    "adafactor": refused("it is an optimizer by name", "--optim adafactor"),
     "average_tokens_across_devices": unused("the loss of a step is divided by the rows of all ranks, always", *ON),
     **each("bf16_full_eval fp16_full_eval", refused("evaluation computes as training does", "--bf16 or --fp16")),
     **each(

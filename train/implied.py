@@ -22,6 +22,8 @@ def imply(settings: dict[str, Value]) -> dict[str, Value]:
     for what in ("eval", "save"):
         if _is_set(settings, f"{what}_steps"):
             result.setdefault(f"{what}_strategy", "steps")
+    if settings.get("optim") == "adamw_torch":  # the same updates
+        result["optim"] = "adamw_torch_fused"
     return result | _warmup(settings) | wire.imply(settings)
 
 

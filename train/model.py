@@ -1,4 +1,4 @@
-"""The model, its tokenizer and its optimizer, the same on every rank without a broadcast."""
+"""The model, the same on every rank without a broadcast."""
 
 from __future__ import annotations
 
@@ -195,66 +195,6 @@ def refuse_other_tokens(model: nn.Module, task: Task, several: Sequence[Features
             f"the model takes no row of {longest.lengths.max()} tokens: {type(error).__name__}: {str(error)[:200]}",
             legal=f"a model that {task.auto_class} of transformers runs, with its own tokenizer",
         ) from None
-
-
-def freeze_unused(model: nn.Module, task: Task, features: Features) -> list[str]:
-    """Freeze the parameters that the loss does not reach and return their names.
-
-    One rank alone leaves their gradient unset and AdamW skips them; with several ranks the reduction would set zeros
-    and AdamW would decay them, so that N ranks would differ from one.
-    """
-    with torch.enable_grad():
-        task.outputs(model(**task.inputs(task.collate(features, [0], seed=0)))).sum().backward()
-    unused = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
-    for name, each in model.named_parameters():
-        each.grad = None
-        if name in unused:
-            each.requires_grad_(False)
-    return unused
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that are trained, by name, in the model's order; a tied one once."""
-    return {name: each for name, each in model.named_parameters() if each.requires_grad}
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter 2019) with bias correction; matrices decay, biases and norms do not."""
-    parameters = trainable(model).values()
-    groups = [
-        {"params": [each for each in parameters if each.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=0.0, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon, fused=True
-    )
-
-
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Return the optimizer's state as tensors named ``<parameter>/<exp_avg | exp_avg_sq | step>``."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in trainable(model).items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], where: str
-) -> None:
-    """Put saved state back; every rank does so from the same file. Raises UsageError if it is another model's."""
-    parameters = trainable(model)
-    for full_name, tensor in tensors.items():
-        name, _, key = full_name.rpartition("/")
-        if name not in parameters or (key != "step" and tensor.shape != parameters[name].shape):
-            raise UsageError(
-                where,
-                f"its optimizer state {full_name} {list(tensor.shape)} does not fit this model",
-                legal="a checkpoint of the same model",
-                todo="check --model_name_or_path",
-            )
-        # The step count stays where fused AdamW keeps it: beside its parameter.
-        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device).clone()
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:

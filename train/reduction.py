@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from ringtune.train import model, rank_state
+from ringtune.train import rank_state
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -14,6 +14,7 @@ from ringtune.train.embedding import EmbeddingReducer, OrderFreeEmbeddingReducer
 from ringtune.train.gradient import OrderFreeReducer, OverlappedReducer, Reducer
 from ringtune.train.half import BfloatReducer, HalfReducer
 from ringtune.train.lowrank import LowRankReducer
+from ringtune.train.trainable import trainable
 from torch import nn
 
 
@@ -25,11 +26,11 @@ def choose_reducer(
     report: takes a line that says what is sent, if that is not the gradients as they are.
     """
     if config.compression == "acp":  # of the word embeddings, too: their factors are smaller than their rows
-        low_rank = LowRankReducer(model.trainable(network), comm, rank=config.compression_rank, seed=config.seed)
+        low_rank = LowRankReducer(trainable(network), comm, rank=config.compression_rank, seed=config.seed)
         report(low_rank.describe())
         return low_rank
     words = word_embeddings(network)
-    others = {name: each for name, each in model.trainable(network).items() if each is not words}
+    others = {name: each for name, each in trainable(network).items() if each is not words}
     if config.mode == "exact":
         exact = OrderFreeReducer(others, comm, num_shards)
         return exact if words is None else OrderFreeEmbeddingReducer(exact, words, comm, num_shards)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import batching, checkpoint, interval, model, rundir, task
+from ringtune.train import batching, checkpoint, interval, model, rundir, task, trainable
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_FINISHED, TASK_FILE, UsageError
@@ -18,6 +18,7 @@ from ringtune.train.device import choose_kernels
 from ringtune.train.due import Schedule
 from ringtune.train.loop import Loop
 from ringtune.train.opening import Opening, open_run, sign
+from ringtune.train.optimizer import make_optimizer, restore_optimizer
 from ringtune.train.order import DataOrder
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.precision import autocast_format, report_slow_format
@@ -171,21 +172,20 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
     )
     splits = [tables.train, *tables.validation.values(), *([tables.test] if tables.test is not None else [])]
     model.refuse_other_tokens(network, tables.task, splits)
-    unused = model.freeze_unused(network, tables.task, tables.train)
-    if unused and comm.rank == 0:
-        print(f"{len(unused)} parameters do not reach the loss and stay as they are: {', '.join(unused)}")
+    for line in trainable.choose(network, tables.task, tables.train, config):
+        report(line)
     snapshot = None
     if found is not None:
         snapshot = checkpoint.load_checkpoint(found)
         _refuse_other_data(snapshot.state, inputs, str(found))
         model.restore_model(network, snapshot.model, str(found))
     network.to(device)
-    optimizer = model.make_optimizer(network, config)
+    updates = make_optimizer(network, config)
     if snapshot is not None:
-        model.restore_optimizer(network, optimizer, snapshot.optimizer, str(found))
+        restore_optimizer(network, updates, snapshot.optimizer, str(found))
     stepper = Stepper(
         network,
-        optimizer,
+        updates,
         choose_reducer(config, network, comm, inputs.batching.num_shards, report),
         comm,
         tables.task,

@@ -13,6 +13,7 @@ import torch
 from ringtune.train import checkpoint, final, model, publish, rank_state
 from ringtune.train.checkpoint import RunState, Snapshot
 from ringtune.train.contract import CHECKPOINT_PREFIX, SET_ASIDE_PREFIX
+from ringtune.train.optimizer import optimizer_tensors
 from ringtune.train.reduction import own_state
 from ringtune.train.step import Stepper
 from ringtune.train.stop import StopFlag
@@ -48,7 +49,7 @@ class Saver:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all that training changes: parameters, buffers and moments, by name."""
-        moments = model.optimizer_tensors(self.network, self.optimizer)
+        moments = optimizer_tensors(self.network, self.optimizer)
         return {**self.network.state_dict(), **{f"optimizer/{name}": each for name, each in moments.items()}}
 
     def save(self, state: RunState) -> None:
@@ -60,7 +61,7 @@ class Saver:
         snapshot = Snapshot(
             state=state,
             model=self.model_file.fill(self.network.state_dict()),
-            optimizer=self.optimizer_file.fill(model.optimizer_tensors(self.network, self.optimizer)),
+            optimizer=self.optimizer_file.fill(optimizer_tensors(self.network, self.optimizer)),
             files=self.files,
             parts=parts,
         )

@@ -15,6 +15,7 @@ from ringtune.train.comm import Comm
 from ringtune.train.device import name_out_of_memory, peak_memory
 from ringtune.train.embedding import EmbeddingReducer, word_matrix
 from ringtune.train.gradient import Reducer
+from ringtune.train.optimizer import set_learning_rate
 from ringtune.train.order import derive_seed
 from ringtune.train.row_update import RowUpdate
 from ringtune.train.shards import deal, deal_packed, padded_tokens
@@ -243,8 +244,7 @@ class Stepper:
 
     def _update(self, plan: StepPlan, norm: float) -> None:
         """Apply the gradient, unless loss scaling met an overflow. It is the same on all ranks, and so is this."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = plan.learning_rate
+        set_learning_rate(self.optimizer, plan.learning_rate)
         with self.row_update.after_a_step(self._filled() if np.isfinite(norm) else None):
             self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -38,6 +38,26 @@ def test_exact_parameters_and_moments_are_bitwise_those_of_one_rank(reference, s
     assert digests(one, 20) == digests(many, 20)
 
 
+WAYS = {
+    "adafactor": {"optim": "adafactor"},
+    "lamb": {"optim": "lamb", "learning_rate": 1e-3},
+    "sgd": {"optim": "sgd", "learning_rate": 1e-2},
+    "layers": {"layerwise_lr_decay": 0.8, "lr_scheduler_type": "one_cycle"},
+    "frozen": {"freeze": "bert.embeddings.*,bert.encoder.layer.0.*"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_update_is_exact_at_two_ranks_and_after_a_kill(workshop, reference, tmp_path, way):
+    settings = {"mode": "exact", "max_steps": 10, **WAYS[way]}
+    one = reference(1, **settings)
+    assert digests(one, 10) == digests(reference(2, **settings), 10)
+    assert digests(one, 10) != digests(reference(1, mode="exact", max_steps=10), 10)
+    assert workshop.train(2, tmp_path / "run", kill_at=6, save_steps=2, **settings).returncode != 0
+    assert workshop.train(1, tmp_path / "run", save_steps=2, **settings).returncode == 0
+    assert digests(tmp_path / "run", 10) == digests(one, 10)
+
+
 def test_in_fast_mode_the_number_of_ranks_shows_in_the_bits(reference):
     """The same shards, summed in another order. So it is exact mode that makes the bits equal, not the test."""
     one, many = digests(reference(1, num_shards=6), 12), digests(reference(2, num_shards=6), 12)

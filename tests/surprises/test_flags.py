@@ -167,7 +167,11 @@ def test_a_value_of_hugging_face_means_the_same(words, expected):
         ("--eval_strategy never", "--eval_strategy: never is not taken; no, steps, epoch"),
         ("--lr_scheduler_type reduce_lr_on_plateau", "--early_stopping_patience"),
         ("--report_to tensorboard wandb", "--report_to: wandb is not taken: curves go to"),
-        ("--optim adafactor", "--optim: adafactor is refused: the optimizer is AdamW"),
+        (
+            "--optim adamw_8bit",
+            "--optim: adamw_8bit is not taken; adamw_torch, adamw_torch_fused,",
+        ),
+        ("--adafactor true", "--adafactor: true is refused: it is an optimizer by name; --optim adafactor"),
         ("--logging_strategy epoch", "--logging_steps N"),
         ("--tokenizer_name other", "--tokenizer_name: other is refused"),
         ("--data_seed 7", "--data_seed: 7 is refused: one seed draws everything; --seed"),

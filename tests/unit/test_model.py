@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ringtune.train import config, model, tokens
+from ringtune.train import optimizer as optimizers
 from ringtune.train import task as tasks
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
@@ -96,10 +97,10 @@ def test_weights_and_moments_of_another_model_are_refused(workshop):
     for other in ({**own, first: own[first][:1]}, {**own, "more": own[first]}, dict(list(own.items())[1:])):
         with pytest.raises(UsageError, match="c: it is a checkpoint of another model: .*check --model_name_or_path"):
             model.restore_model(net, other, "c")
-    optimizer = model.make_optimizer(net, settings(workshop.model))
+    optimizer = optimizers.make_optimizer(net, settings(workshop.model))
     for name in (f"{first}/exp_avg", "more/exp_avg"):
         with pytest.raises(UsageError, match="c: its optimizer state .* does not fit this model"):
-            model.restore_optimizer(net, optimizer, {name: torch.zeros(1)}, "c")
+            optimizers.restore_optimizer(net, optimizer, {name: torch.zeros(1)}, "c")
 
 
 @pytest.mark.parametrize("task", [TASK, Regression(Columns(("a", "b"), None)), Regression(None)])

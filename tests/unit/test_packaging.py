@@ -45,8 +45,8 @@ def test_the_launcher_imports_neither_torch_nor_horovod():
 
 def test_help_and_a_misspelt_flag_answer_without_torch():
     code = (
-        "import sys\nfrom ringtune.train import config\n"
-        "try: config.parse(['--sed', '1'])\nexcept config.UsageError as e: print(e)\nprint('torch' in sys.modules)"
+        "import sys\nfrom ringtune.train import config, contract\n"
+        "try: config.parse(['--sed', '1'])\nexcept contract.UsageError as e: print(e)\nprint('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "nearest is seed" in done.stdout and done.stdout.endswith("False\n")

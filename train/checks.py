@@ -1,0 +1,75 @@
+"""What of a configuration cannot work, found before anything is read or written.
+
+``config`` is a `ringtune.train.config.TrainConfig`, whose module imports this one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringtune.train import csv_rule, decay, flags, interval, wire
+from ringtune.train.contract import UsageError
+
+MOST_THREADS = 1024  # OpenMP dies of many more
+
+
+def check(config: Any) -> None:
+    """Raise UsageError for a value that cannot work, before anything is read or written."""
+    flags.require_positive(config, ("max_seq_length", "learning_rate", "per_device_eval_batch_size", "adam_epsilon"))
+    flags.require_counts(
+        config,
+        (
+            "save_total_limit",
+            "num_threads",
+            "max_train_samples",
+            "max_eval_samples",
+            "early_stopping_patience",
+            "compression_rank",
+        ),
+    )
+    _check_cadence(config)
+    interval.steps(config.profile_steps, "--profile_steps")
+    csv_rule.require_delimiter(config.csv_delimiter)
+    decay.check_settings(config.lr_scheduler_type, config.lr_scheduler_kwargs or {}, config.learning_rate)
+    fractions = ("warmup_ratio", "label_smoothing_factor", "dropout", "adam_beta1", "adam_beta2", "sgd_momentum")
+    for name in fractions:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < 1:
+            raise UsageError(f"--{name}", f"{value} is out of range", legal="0 <= value < 1")
+    for name in ("weight_decay", "max_grad_norm", "warmup_steps", "seed", "early_stopping_threshold"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"--{name}", f"{getattr(config, name)} is negative", legal="a number from 0")
+    for name, most in (("seed", (1 << 63) - 1), ("num_threads", MOST_THREADS)):
+        if (getattr(config, name) or 0) > most:
+            raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", legal=f"at most {most}")
+    if not 0 < config.layerwise_lr_decay <= 1:
+        raise UsageError("--layerwise_lr_decay", f"{config.layerwise_lr_decay} is out of range", legal="0 < value <= 1")
+    if config.max_steps <= 0 and config.num_train_epochs <= 0:
+        raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", legal="above 0")
+    if config.bf16 and config.fp16:
+        raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
+    wire.check(config)
+    _check_source(config)
+    if not config.do_train:
+        raise UsageError(
+            "--do_train", "false leaves nothing to do", legal="true", todo="ringtune-predict evaluates and predicts"
+        )
+    if config.load_best_model_at_end and not config.do_eval:
+        raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
+
+
+def _check_cadence(config: Any) -> None:
+    for name in ("eval_steps", "save_steps", "logging_steps"):
+        value = getattr(config, name)
+        if value is not None and (value <= 0 or (value > 1 and value != int(value))):
+            raise UsageError(
+                f"--{name}", f"{value} is no number of steps", legal="from 1, or their part of all below 1"
+            )
+
+
+def _check_source(config: Any) -> None:
+    sources = [name for name in ("task_name", "dataset_name", "train_file") if getattr(config, name)]
+    if not sources:
+        raise UsageError("data", "nothing to train on", legal="--train_file, --task_name or --dataset_name")
+    if "train_file" in sources and len(sources) > 1 and not (sources == ["task_name", "train_file"]):
+        raise UsageError("data", f"both --{sources[0]} and --{sources[1]} are given", legal="one source of rows")
