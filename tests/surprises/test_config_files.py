@@ -123,4 +123,4 @@ def test_a_real_run_takes_a_json_file_of_run_glue_and_reports_once_what_it_does_
     assert [each["learning_rate"] for each in records(tmp_path / "run", "train")] == [1e-3] * 4
     assert len(records(tmp_path / "run", "eval")) == 1  # at the end
     again = ranks(2, *CLI, str(tmp_path / "args.json"), "--optim", "lion")
-    assert "--optim: lion is refused: the optimizer is AdamW" in usage_error(again)
+    assert "--optim: lion is not taken; adamw_torch, adamw_torch_fused, adafactor" in usage_error(again)
