@@ -36,7 +36,7 @@ def check(config: Any) -> None:
         value = getattr(config, name)
         if value is not None and not 0 <= value < 1:
             raise UsageError(f"--{name}", f"{value} is out of range", legal="0 <= value < 1")
-    for name in ("weight_decay", "max_grad_norm", "warmup_steps", "seed", "early_stopping_threshold"):
+    for name in ("weight_decay", "focal_gamma", "max_grad_norm", "warmup_steps", "seed", "early_stopping_threshold"):
         if getattr(config, name) < 0:
             raise UsageError(f"--{name}", f"{getattr(config, name)} is negative", legal="a number from 0")
     for name, most in (("seed", (1 << 63) - 1), ("num_threads", MOST_THREADS)):
@@ -44,6 +44,7 @@ def check(config: Any) -> None:
             raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", legal=f"at most {most}")
     if not 0 < config.layerwise_lr_decay <= 1:
         raise UsageError("--layerwise_lr_decay", f"{config.layerwise_lr_decay} is out of range", legal="0 < value <= 1")
+    _check_loss(config)
     if config.max_steps <= 0 and config.num_train_epochs <= 0:
         raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", legal="above 0")
     if config.bf16 and config.fp16:
@@ -56,6 +57,15 @@ def check(config: Any) -> None:
         )
     if config.load_best_model_at_end and not config.do_eval:
         raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
+
+
+def _check_loss(config: Any) -> None:
+    if config.focal_gamma and config.label_smoothing_factor:
+        raise UsageError(
+            "--focal_gamma --label_smoothing_factor",
+            "both are set: a smoothed loss is not that of the row's own class alone",
+            legal="one of them",
+        )
 
 
 def _check_cadence(config: Any) -> None:

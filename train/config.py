@@ -133,6 +133,13 @@ class TrainConfig:
     """Clip the gradient to this norm, after the reduction; 0 for never."""
     label_smoothing_factor: float = 0.0
     """Share of the target spread over all classes."""
+    class_weights: str | None = None
+    """What a row of each class counts in training: auto (all classes the same), numbers in the order of the classes, or
+    by name, such as spam=5,ham=1."""
+    focal_gamma: float = 0.0
+    """Count rows less that are right already: the loss times (1 - probability) to this power (focal loss)."""
+    balanced_sampling: bool = False
+    """Draw each class equally often: rows of rare classes several times in an epoch, of frequent ones not all."""
     dropout: float | None = None
     """Dropout of hidden layers and attention; default: the model's own."""
     bf16: bool = False

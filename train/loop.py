@@ -121,7 +121,7 @@ class Loop:
             step=step + 1,
             epoch=self.order.place(step)[0],
             num_features=len(chosen),
-            num_terms=int(features.num_terms[chosen].sum()),
+            total_weight=self.stepper.objective.total_weight(features, chosen),
             shards=[shards[number] for number in mine],
             first_shard=mine.start,
             learning_rate=learning_rate(self.config, step, self.schedule_steps),

@@ -1,13 +1,14 @@
 """Which rows make up a step: a pure function that does not know the world size.
 
-The global batch of step ``t`` depends on ``(seed, epoch, t, number of rows)`` and on nothing else. The position in the
-data is therefore one integer, the step, and a resumed run finds its place without replaying anything.
+The global batch of step ``t`` depends on ``(seed, epoch, t, number of rows)``, with balanced sampling also on the rows'
+classes, and on nothing else. The position in the data is therefore one integer, the step, and a resumed run finds its
+place without replaying anything.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -31,6 +32,25 @@ def epoch_order(seed: int, epoch: int, num_rows: int) -> np.ndarray:
     return order
 
 
+def balanced_order(seed: int, epoch: int, labels: np.ndarray) -> np.ndarray:
+    """Return as many row numbers as there are labels, of each class as many as of any other, or one more. **Pure.**
+
+    labels: int [num_rows], the class of each row. int64 [num_rows] in a drawn order. Each row of a class comes as often
+    as any other of it, or once more: some classes' rows several times, those of the largest not all.
+    """
+    generator = np.random.Generator(np.random.Philox(derive_seed("balanced", seed, epoch)))
+    classes = np.unique(labels)
+    # Which classes get the rows that cannot be divided: others in each epoch.
+    quotas = np.full(len(classes), len(labels) // len(classes))
+    quotas[generator.permutation(len(classes))[: len(labels) % len(classes)]] += 1
+    parts = []
+    for label, quota in zip(classes.tolist(), quotas.tolist(), strict=True):
+        rows = np.flatnonzero(labels == label)
+        rounds = [generator.permutation(rows) for _ in range(-(-quota // len(rows)))]
+        parts.append(np.concatenate([*rounds, rows[:0]])[:quota])
+    return generator.permutation(np.concatenate(parts))
+
+
 @dataclass(frozen=True)
 class DataOrder:
     """The order of the training rows over the whole run."""
@@ -38,6 +58,8 @@ class DataOrder:
     seed: int
     num_rows: int
     global_batch_size: int  # rows per step, over all ranks
+    labels: np.ndarray | None = field(default=None, compare=False)  # of the rows, to draw each class as often
+    _balanced: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)  # by epoch, the latest
 
     @property
     def steps_per_epoch(self) -> int:
@@ -52,4 +74,12 @@ class DataOrder:
     def rows(self, step: int) -> np.ndarray:
         """Return the row numbers of 0-based ``step``, int64 [<= global_batch_size]. O(1) at any step of an epoch."""
         epoch, position = self.place(step)
-        return epoch_order(self.seed, epoch, self.num_rows)[position : position + self.global_batch_size]
+        return self._order(epoch)[position : position + self.global_batch_size]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self.labels is None:
+            return epoch_order(self.seed, epoch, self.num_rows)
+        if epoch not in self._balanced:
+            self._balanced.clear()
+            self._balanced[epoch] = balanced_order(self.seed, epoch, self.labels)
+        return self._balanced[epoch]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import batching, checkpoint, interval, model, rundir, task, trainable
+from ringtune.train import batching, checkpoint, interval, model, objective, rundir, task, trainable
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_FINISHED, TASK_FILE, UsageError
@@ -29,6 +29,7 @@ from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.step import Precision, Stepper
 from ringtune.train.stop import StopFlag
 from ringtune.train.tables import Tables, prepare
+from ringtune.train.task.sequence import LABELS
 from ringtune.train.tokenizer import Fitted, open_tokenizer
 from ringtune.train.tokens import tokenizer_digest
 
@@ -120,7 +121,8 @@ def _prepare(opening: Opening, tokenizer: Any, comm: Comm, stop: StopFlag) -> In
     """Read and tokenise the rows, and count the steps. **Collective.**"""
     config = opening.config
     tables = prepare(config, tokenizer, comm, stop)
-    order = DataOrder(config.seed, tables.train.num_features, opening.batching.global_batch_size)
+    labels = tables.train.feature_columns[LABELS] if config.balanced_sampling else None
+    order = DataOrder(config.seed, tables.train.num_features, opening.batching.global_batch_size, labels)
     total_steps = config.max_steps
     if total_steps <= 0:
         total_steps = math.ceil(config.num_train_epochs * order.steps_per_epoch)
@@ -193,7 +195,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         Precision(device, autocast_format(config)),
         seed=config.seed,
         max_grad_norm=config.max_grad_norm,
-        label_smoothing=config.label_smoothing_factor,
+        objective=objective.choose(config, tables.task, tables.train, device, report),
     )
     if snapshot is not None and found is not None:
         restore_reducer(stepper.reducer, found, snapshot.state.step, comm, report)

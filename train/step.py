@@ -15,6 +15,7 @@ from ringtune.train.comm import Comm
 from ringtune.train.device import name_out_of_memory, peak_memory
 from ringtune.train.embedding import EmbeddingReducer, word_matrix
 from ringtune.train.gradient import Reducer
+from ringtune.train.objective import Objective
 from ringtune.train.optimizer import set_learning_rate
 from ringtune.train.order import derive_seed
 from ringtune.train.row_update import RowUpdate
@@ -56,7 +57,7 @@ class StepPlan:
     step: int  # 1-based number of the update
     epoch: int
     num_features: int  # of the step over all ranks
-    num_terms: int  # of the loss over all ranks: what every loss is divided by
+    total_weight: float  # of the terms of the loss over all ranks: what every loss is divided by
     shards: Sequence[np.ndarray]  # this rank's shards, each an array of feature numbers
     first_shard: int  # number of shards[0] among all shards of the step
     learning_rate: float
@@ -96,11 +97,11 @@ class Stepper:
         *,
         seed: int,
         max_grad_norm: float,
-        label_smoothing: float,
+        objective: Objective,
     ) -> None:
         self.model, self.optimizer, self.reducer, self.comm = model, optimizer, reducer, comm
         self.task, self.features, self.precision = task, features, precision
-        self.seed, self.max_grad_norm, self.label_smoothing = seed, max_grad_norm, label_smoothing
+        self.seed, self.max_grad_norm, self.objective = seed, max_grad_norm, objective
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
         self.packer = packer_of(model, precision.device, precision.autocast)  # None: rows are padded
         self.words = word_matrix(model)
@@ -179,7 +180,7 @@ class Stepper:
                 batch = self.batches.get(plan.step, shard, plan.shards[index])
             with span("forward"), self.precision.context():
                 output = self.model(**self.task.inputs(batch))
-            loss = self.task.losses(output, batch, self.label_smoothing).sum() / plan.num_terms
+            loss = self.objective.losses(self.task, output, batch).sum() / plan.total_weight
             with span("backward"):
                 self.reducer.backward(self.scaler.scale(loss), last=index == filled[-1])
             losses[index] = loss.detach().float()

@@ -44,6 +44,8 @@ WAYS = {
     "sgd": {"optim": "sgd", "learning_rate": 1e-2},
     "layers": {"layerwise_lr_decay": 0.8, "lr_scheduler_type": "one_cycle"},
     "frozen": {"freeze": "bert.embeddings.*,bert.encoder.layer.0.*"},
+    "weighted": {"class_weights": "auto", "focal_gamma": 2.0},
+    "balanced": {"balanced_sampling": "true"},
 }
 
 
@@ -56,6 +58,17 @@ def test_every_way_to_update_is_exact_at_two_ranks_and_after_a_kill(workshop, re
     assert workshop.train(2, tmp_path / "run", kill_at=6, save_steps=2, **settings).returncode != 0
     assert workshop.train(1, tmp_path / "run", save_steps=2, **settings).returncode == 0
     assert digests(tmp_path / "run", 10) == digests(one, 10)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_weights_of_classes_are_exact_over_ranks_and_accumulation(reference, size):
+    settings = {"class_weights": "3,0.5", "dropout": 0.0}
+    one = reference(1, **settings)
+    many = reference(size, gradient_accumulation_steps=2, **settings)
+    losses = [[each["loss"] for each in records(folder, "train")] for folder in (one, many)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    unweighted = [each["loss"] for each in records(reference(1, dropout=0.0), "train")]
+    assert losses[0] != pytest.approx(unweighted, abs=1e-3)
 
 
 def test_in_fast_mode_the_number_of_ranks_shows_in_the_bits(reference):

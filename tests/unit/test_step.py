@@ -10,6 +10,7 @@ import pytest
 import torch
 from reads import Reads
 from ringtune.train import batches, comm, gradient, half, step
+from ringtune.train.objective import Objective
 from test_first_token import IDS, MASK, classifier
 from test_packing import packed
 
@@ -129,7 +130,7 @@ def make_stepper(model, optimizer, reducer, script) -> step.Stepper:
         step.Precision(torch.device("cpu"), None),
         seed=1,
         max_grad_norm=1.0,
-        label_smoothing=0.0,
+        objective=Objective(),
     )
 
 

@@ -1,0 +1,113 @@
+"""What a step minimises: the losses of its terms, shaped and weighted, over the sum of all weights of the step.
+
+The sum is of the whole global batch, so that uneven shards, ranks and gradient accumulation change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from ringtune.train.columns import shown_name
+from ringtune.train.config import TrainConfig
+from ringtune.train.contract import UsageError, nearest
+from ringtune.train.task import Task
+from ringtune.train.task.sequence import LABELS
+from ringtune.train.tokens import Features
+
+AUTO = "auto"
+SMALLEST = 1e-12
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How the losses of terms make the loss of a step."""
+
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+    class_weights: torch.Tensor | None = None  # float32 [C], on the device; None: every term counts the same
+
+    def total_weight(self, features: Features, chosen: np.ndarray) -> float:
+        """Return the sum of the weights of the terms of some features, the same on every rank. **Pure.**"""
+        if self.class_weights is None:
+            return int(features.num_terms[chosen].sum())
+        return math.fsum(self._on_host[features.feature_columns[LABELS][chosen]])
+
+    @cached_property
+    def _on_host(self) -> np.ndarray:
+        """The weights, float64 [C], read from the device once: a step must not wait for it."""
+        assert self.class_weights is not None
+        return self.class_weights.cpu().numpy().astype(np.float64)
+
+    def losses(self, task: Task, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the weighted loss of each term of a batch, fp32. output: the model's."""
+        losses = task.losses(output, batch, self.label_smoothing)
+        if self.focal_gamma:
+            # Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4. A row's loss is -log(probability). A
+            # power below 1 has no slope at 0.
+            losses = (-torch.expm1(-losses)).clamp(min=SMALLEST) ** self.focal_gamma * losses
+        return losses if self.class_weights is None else losses * self.class_weights[batch[LABELS]]
+
+
+def choose(
+    config: TrainConfig, task: Task, features: Features, device: torch.device, report: Callable[[str], None]
+) -> Objective:
+    """Return the objective that the configuration asks for. features: of the training rows.
+
+    report: takes a line about weights. Raises UsageError for classes that the task does not have.
+    """
+    counts = task.count_labels(features)
+    for name in ("class_weights", "focal_gamma", "balanced_sampling"):
+        if getattr(config, name) and not counts:
+            raise UsageError(f"--{name}", f"the rows have {task.label_note()}, and no classes", todo="leave it out")
+    weights = None
+    if config.class_weights:
+        by_class = balanced(counts) if config.class_weights == AUTO else parse(config.class_weights, list(counts))
+        report("class weights: " + ", ".join(f"{shown_name(name)} {each:.4g}" for name, each in by_class.items()))
+        weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=device)
+    return Objective(config.label_smoothing_factor, config.focal_gamma, weights)
+
+
+def balanced(counts: Mapping[str, int]) -> dict[str, float]:
+    """Return weights by which all classes count the same: rows / (classes x rows of the class). **Pure.**
+
+    As scikit-learn's ``class_weight="balanced"``; a class without rows has 0.
+    """
+    total = sum(counts.values())
+    return {name: total / (len(counts) * count) if count else 0.0 for name, count in counts.items()}
+
+
+def parse(text: str, classes: list[str]) -> dict[str, float]:
+    """Return the weights of ``1,2.5``, in the order of the classes, or of ``up=2.5,down=1``. **Pure.**
+
+    Raises UsageError for anything else.
+    """
+    where, legal = "--class_weights", f"auto, or a number above 0 for each of {len(classes)} classes"
+    parts = [each.strip() for each in text.split(",")]
+    named = [each.rpartition("=") for each in parts]
+    if all(name for name, _, _ in named):
+        for name, _, _ in named:
+            if name not in classes:
+                raise UsageError(where, f"there is no class {shown_name(name)}", todo=nearest(name, classes))
+        found = {name: number for name, _, number in named}
+        parts = [found[each] for each in classes if each in found]
+        if len(named) != len(found):
+            raise UsageError(where, f"{text} names a class twice", legal=legal)
+    if len(parts) != len(classes):
+        raise UsageError(where, f"{text} has {len(parts)} for {len(classes)} classes", legal=legal)
+    return {name: _weight(part, where, legal) for name, part in zip(classes, parts, strict=True)}
+
+
+def _weight(text: str, where: str, legal: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UsageError(where, f"{text!r} is no weight", legal=legal)
+    return value
