@@ -53,7 +53,7 @@ def job_nodes(environ: Mapping[str, str], ask: Callable[[str], str] | None = Non
         return JobNodes([Host(name, 1) for name in names])
     if any(each in environ for each in TASK_REQUESTS) or "SLURM_JOB_CPUS_PER_NODE" not in environ:
         return JobNodes([Host(name, number) for name, number in zip(names, tasks, strict=True)])
-    answer = (ask or show)(_own_id(environ))
+    answer = (ask or show)(own_id(environ))
     gpus = gpus_by_node(answer)
     if gpus:
         hosts = [Host(name, gpus.get(name, 0) or 1) for name in names]
@@ -91,8 +91,11 @@ def step_gres(nodes: JobNodes, names: Sequence[str]) -> str:
     return ",".join([*nodes.other_gres, *([f"gpu:{number}"] if number else [])])
 
 
-def _own_id(environ: Mapping[str, str]) -> str:
-    """Return the id by which SLURM knows this job alone: that of an array's first task is the whole array's, too."""
+def own_id(environ: Mapping[str, str]) -> str:
+    """Return the id by which SLURM knows this job alone: that of an array's first task is the whole array's, too.
+
+    **Pure.**
+    """
     if "SLURM_ARRAY_JOB_ID" in environ:
         return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
     return environ["SLURM_JOB_ID"]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ringtune.launch.slurm_job import AWAY
+from ringtune.launch import slurm_job
 from ringtune.train.contract import UsageError
 
 ANSWER_LIMIT_S = 60
@@ -193,9 +193,7 @@ def own_id(environ: Mapping[str, str] = os.environ) -> str:
             legal="sbatch SCRIPT",
             todo="submit the script; see ringtune-slurm --help",
         )
-    if "SLURM_ARRAY_JOB_ID" in environ:
-        return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
-    return environ["SLURM_JOB_ID"]
+    return slurm_job.own_id(environ)
 
 
 def run(
@@ -228,7 +226,7 @@ def run(
         if done.returncode == 0:
             return done.stdout
         words = " ".join(done.stderr.split())
-        if not AWAY.search(words):
+        if not slurm_job.AWAY.search(words):
             raise SlurmError(words)
         if time.monotonic() >= deadline:
             raise NoAnswer(words)
