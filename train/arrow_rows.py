@@ -11,7 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
-from ringtune.train.source import ROWS_AT_ONCE, Place, Source, clean, label_text, row_columns, what_is_wrong
+from ringtune.train.source import (
+    ROWS_AT_ONCE,
+    Place,
+    Source,
+    clean,
+    label_text,
+    row_columns,
+    slice_values,
+    what_is_wrong,
+)
 
 Batches = Callable[[Columns], Iterator[pa.RecordBatch]]
 
@@ -24,7 +33,8 @@ def open_table(path: Path, kind: str, where: str, digest: str) -> Source:
         raise _unreadable(where, kind, error) from None
 
     def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
-        wanted = list(dict.fromkeys((*columns.text, *([columns.label] if columns.label else []), *columns.kept)))
+        label = [columns.label] if columns.label else []
+        wanted = list(dict.fromkeys((*columns.text, *label, *columns.kept, *columns.sliced)))
         try:
             if kind == "parquet":
                 with pq.ParquetFile(path) as file:
@@ -120,6 +130,9 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
                 class_names[each] if each is not None and 0 <= each < len(class_names) else None for each in labels
             ]
         arrays["label"] = pa.array([label_text(each) for each in labels], pa.string())
+    for name in columns.sliced:
+        column = batch.column(name)
+        arrays[f"slice/{name}"] = slice_values(_texts(column) if _is_text(column.type) else column.to_pylist())
     for name in columns.kept:
         arrays[f"kept/{name}"] = _kept(batch.column(name))
     return pa.RecordBatch.from_pydict(arrays)

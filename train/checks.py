@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringtune.train import csv_rule, decay, flags, interval, wire
+from ringtune.train import csv_rule, decay, flags, gap, interval, wire
 from ringtune.train.contract import UsageError
 
 MOST_THREADS = 1024  # OpenMP dies of many more
@@ -45,6 +45,8 @@ def check(config: Any) -> None:
     if not 0 < config.layerwise_lr_decay <= 1:
         raise UsageError("--layerwise_lr_decay", f"{config.layerwise_lr_decay} is out of range", legal="0 < value <= 1")
     _check_loss(config)
+    if gap.bounds(config.max_gap) and not config.slice_by:
+        raise UsageError("--max_gap", "there are no slices to compare", legal="needs --slice_by")
     if config.max_steps <= 0 and config.num_train_epochs <= 0:
         raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", legal="above 0")
     if config.bf16 and config.fp16:

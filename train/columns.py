@@ -47,6 +47,7 @@ class Columns:
     text: tuple[str, ...]  # one, or two for pairs
     label: str | None  # None: the rows have no labels
     kept: tuple[str, ...] = ()  # written beside the predictions
+    sliced: tuple[str, ...] = ()  # by whose values the rows are scored, too
 
     def describe(self, names: Sequence[str], label_note: str = "") -> str:
         """Return the columns in one line for the user. **Pure.**
@@ -59,7 +60,9 @@ class Columns:
         parts.append(f"label: column {shown_name(self.label)}{note}" if self.label else "no label")
         if self.kept:
             parts.append(f"kept: {shown_names(self.kept)}")
-        unread = [name for name in names if name not in (*self.text, self.label, *self.kept)]
+        if self.sliced:
+            parts.append(f"scored by: {shown_names(self.sliced)}")
+        unread = [name for name in names if name not in (*self.text, self.label, *self.kept, *self.sliced)]
         if unread:
             parts.append(f"not read: {shown_names(unread)}")
         return "; ".join(parts)
@@ -144,8 +147,13 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     return next(iter(same or difflib.get_close_matches(name, names, n=1)), None)
 
 
-def require_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
-    """Raise UsageError for the first wanted column that a table lacks, or has twice. **Pure.**"""
+def require_columns(
+    names: Sequence[str], wanted: Sequence[str], where: str, flags: str = "--text_column_names and --label_column_name"
+) -> None:
+    """Raise UsageError for the first wanted column that a table lacks, or has twice. **Pure.**
+
+    flags: those that name the columns.
+    """
     for name in wanted:
         if name not in names:
             near = nearest(name, names)
@@ -153,8 +161,7 @@ def require_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> 
                 where,
                 f"there is no column {name[:_LONGEST]!r}",
                 legal=f"it has {shown_names(names)}",
-                todo=(f"the nearest is {shown_name(near)}; " if near else "")
-                + "see --text_column_names and --label_column_name",
+                todo=(f"the nearest is {shown_name(near)}; " if near else "") + f"see {flags}",
             )
         if names.count(name) > 1:
             raise UsageError(f"{where}: the header", f"it has {name[:_LONGEST]!r} twice", legal="each name once")

@@ -179,6 +179,13 @@ class TrainConfig:
     """Leave the best model as the final one, not the last."""
     metric_for_best_model: str | None = None
     """Metric that decides; default: the task's own (accuracy, or spearmanr for regression)."""
+    metrics: str | None = free(None)
+    """More scores: names of scikit-learn, such as f1_macro,roc_auc, or functions of your own, such as mine.py:cost."""
+    slice_by: str | None = free(None)
+    """Columns of the validation rows, joined by commas: each score also for the rows of each value, and its largest
+    gap."""
+    max_gap: str | None = free(None)
+    """Gaps between slices above which the run fails when it is done, such as accuracy=0.1,f1=0.2."""
     greater_is_better: bool | None = None
     """Direction of that metric; default: yes unless it is a loss or an error."""
     early_stopping_patience: int | None = free(None)

@@ -71,11 +71,15 @@ def choose_columns(config: TrainConfig, sources: Mapping[str, Source]) -> dict[s
         train.names, train.where, asked=config.text_column_names, label=label, task_name=config.task_name
     )
     found = Columns(text, label)
+    sliced = columns.split_names(config.slice_by)
     chosen = {}
     for name, source in sources.items():
         is_labelled = name != TEST or label in source.names
         columns.require_columns(source.names, (*text, label) if is_labelled else text, source.where)
         chosen[name] = found if is_labelled else replace(found, label=None)
+        if name.startswith(VALIDATION) and sliced:
+            columns.require_columns(source.names, sliced, source.where, "--slice_by")
+            chosen[name] = replace(found, sliced=sliced)
     return chosen
 
 

@@ -7,19 +7,20 @@ their own order. ``ringtune-predict`` plans and computes with the same functions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ringtune.train import chunks
+from ringtune.train import chunks, measures
 from ringtune.train.attention import packer_of
 from ringtune.train.batches import on_device
 from ringtune.train.comm import Comm
 from ringtune.train.contract import StopRequested
 from ringtune.train.device import name_out_of_memory
+from ringtune.train.measures import Measure
 from ringtune.train.step import Precision
 from ringtune.train.task import Task
 from ringtune.train.task.sequence import LABELS
@@ -90,12 +91,22 @@ class Predictions:
     outputs: np.ndarray  # float32 [num_features, W]
     labels: np.ndarray | None  # [num_features]; None for rows without labels
 
-    def scores(self, task: Task) -> dict[str, float]:
-        """Return the scores against the labels, and the number of rows."""
+    row_of: np.ndarray  # int64 [num_features]: the row of each
+
+    def scores(self, task: Task, named: Mapping[str, Measure], rows: np.ndarray | None = None) -> dict[str, float]:
+        """Return the scores against the labels, and the number of rows; nothing if there is none.
+
+        named: of `measures.choose`. rows: numbers of the rows that count; None: all.
+        """
         assert self.labels is not None
-        found = task.scores([(self.outputs, self.labels)])
-        assert found is not None
-        return {**found.values, "num_rows": found.num_rows}
+        outputs, labels = self.outputs, self.labels
+        if rows is not None:
+            chosen = np.isin(self.row_of, rows)
+            outputs, labels = outputs[chosen], labels[chosen]
+        found = task.scores([(outputs, labels)])
+        if found is None:
+            return {}
+        return {**found.values, **measures.values(named, outputs, labels), "num_rows": found.num_rows}
 
 
 def predict_features(
@@ -130,4 +141,4 @@ def predict_features(
     numbers = np.concatenate([np.empty(0, dtype=np.int64), *mine])
     all_numbers = comm.gather(torch.from_numpy(numbers), "evaluate/features").numpy()
     all_outputs = comm.gather(torch.cat(outputs), "evaluate/outputs").numpy()
-    return Predictions(all_outputs[np.argsort(all_numbers)], features.feature_columns.get(LABELS))
+    return Predictions(all_outputs[np.argsort(all_numbers)], features.feature_columns.get(LABELS), features.row_of)

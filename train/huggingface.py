@@ -137,7 +137,7 @@ TRAIN: Mapping[str, Flag] = {
     "remove_columns": unused(_ROWS),
     "remove_unused_columns": unused(_ROWS, *ON),
     "remove_splits": refused(_SPLITS, "--do_eval false leaves out validation; test is read with --do_predict only"),
-    "metric_name": refused("all scores of the task are computed", "--metric_for_best_model names the one that decides"),
+    "metric_name": refused("all scores of the task are computed", "--metrics adds others, --metric_for_best_model decides"),
     "train_split_name": refused(_SPLITS, "write the split to a --train_file", *OFF, "train"),
     "validation_split_name": refused(_SPLITS, "write the split to a --validation_file", *OFF, "validation"),
     "test_split_name": refused(_SPLITS, "write the split to a --test_file", *OFF, "test"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, TENSORBOARD_DIR
 from ringtune.train.device import GIB
 from ringtune.train.metrics import MetricsFile
 from ringtune.train.progress import Progress
+from ringtune.train.slices import ColumnScores, defined_only
 from ringtune.train.step import StepPlan, StepResult
 
 PREDICTIONS_FILE = "predict_results.txt"
@@ -81,8 +82,15 @@ class Journal:
 
     def record_scores(self, step: int, scores: Mapping[str, float], best: float | None) -> None:
         """Write and print the scores of an evaluation. best: the best so far of the score that decides."""
-        self._record("eval", step, {**scores, "best": best})
+        self._record("eval", step, {**defined_only(scores), "best": best})
         self.report(f"step {step}: " + ", ".join(f"{name} {short(each)}" for name, each in scores.items()))
+
+    def record_slices(self, step: int, found: Sequence[ColumnScores], score: str) -> None:
+        """Write the scores of an evaluation by slice, and print those of the score that decides."""
+        for each in found:
+            gaps = {f"{name}_gap_by_{each.column}": gap for name, gap in each.gaps().items()}
+            self._record("slices", step, {**each.as_json(), **gaps})
+            self.report(f"step {step}: eval_{each.line(score)}")
 
     def _record(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         if not self.writes:
@@ -113,6 +121,8 @@ class Journal:
 
 def short(value: float | None) -> str:
     """Return a score as a person reads it. **Pure.**"""
+    if value != value:
+        return "not defined"
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

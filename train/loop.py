@@ -8,22 +8,28 @@ cut back to the checkpoint's step first.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from ringtune.train import slices
 from ringtune.train.checkpoint import Best, RunState
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested
+from ringtune.train.contract import EXIT_REQUEUE, StopRequested
 from ringtune.train.due import Schedule
 from ringtune.train.evaluate import Predictions, predict_features
 from ringtune.train.journal import Journal, closing_message, write_predictions
+from ringtune.train.measures import Measure
 from ringtune.train.order import DataOrder
 from ringtune.train.profiler import Profiler
 from ringtune.train.saver import Saver, versions
 from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import is_better
 from ringtune.train.shards import shards_of_rank
+from ringtune.train.slices import ColumnScores
 from ringtune.train.span import span
 from ringtune.train.step import Stepper, StepPlan, StepResult
 from ringtune.train.stop import StopFlag
@@ -44,6 +50,7 @@ class Loop:
     stepper: Stepper
     saver: Saver
     stop: StopFlag
+    named_scores: Mapping[str, Measure]  # beside those of the task
     score: str  # name of the score that decides which model is best
     greater_is_better: bool
     resumed: RunState | None  # the state of the checkpoint to go on from
@@ -167,11 +174,7 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Score the validation rows on all ranks and keep the best model; rank 0's scores decide. **Collective.**"""
-        scores: dict[str, float] = {}
-        for suffix, features in self.tables.validation.items():
-            found = self._predict(features, "evaluating").scores(self.tables.task)
-            scores |= {f"eval_{name}{'_' + suffix if suffix else ''}": value for name, value in found.items()}
-        scores = self.comm.share(scores, "loop/scores")
+        scores, sliced = self._score_validation()
         value = scores[f"eval_{self.score}"]
         threshold = self.config.early_stopping_threshold
         if is_better(value, self.best.score, greater_is_better=self.greater_is_better, threshold=threshold):
@@ -180,6 +183,18 @@ class Loop:
         else:
             self.best = Best(self.best.score, self.best.step, self.best.num_worse + 1)
         self.journal.record_scores(self.step, scores, self.best.score)
+        self.journal.record_slices(self.step, sliced, self.score)
+
+    def _score_validation(self) -> tuple[dict[str, float], list[ColumnScores]]:
+        """Return rank 0's scores of the validation rows, as a whole and by slice. **Collective.**"""
+        scores: dict[str, float] = {}
+        sliced: list[ColumnScores] = []
+        for suffix, features in self.tables.validation.items():
+            score = partial(self._predict(features, "evaluating").scores, self.tables.task, self.named_scores)
+            end = f"_{suffix}" if suffix else ""
+            scores |= {f"eval_{name}{end}": value for name, value in score().items()}
+            sliced += slices.by_column(self.tables.slices[suffix], score, end)
+        return self.comm.share((scores, sliced), "loop/scores")
 
     def _predict(self, features: Features, what: str) -> Predictions:
         bar = self.journal.rows_bar(features.num_features, what)
@@ -209,8 +224,10 @@ class Loop:
             predictions = self._predict(self.tables.test, "predicting")
             if self.comm.rank == 0:
                 write_predictions(self.folder, self.tables.task.predictions(predictions.outputs))
+        sliced = self._score_validation()[1] if self.config.max_gap else []  # of the model that is left
         # A run that early stopping ended is finished at whatever step.
-        facts = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
-        self.saver.write_final_model({**facts, "metrics": self.journal.metrics_entry()})
+        facts: dict[str, Any] = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
+        facts |= {"metrics": self.journal.metrics_entry(), "slices": [each.as_json() for each in sliced]}
+        self.saver.write_final_model(facts)
         self.journal.report(closing_message(self.config, self.score, self.best, self.peak_memory))
-        return EXIT_FINISHED
+        return slices.judge(sliced, self.config.max_gap, self.journal.report)

@@ -53,4 +53,4 @@ def difference(path: Path, expected: Mapping[str, Any] | None) -> str:
 
 def _stays(record: Mapping[str, Any], step: int) -> bool:
     here = record.get("step", 0)
-    return bool(here < step or (here == step and record.get("event") != "eval"))
+    return bool(here < step or (here == step and record.get("event") not in ("eval", "slices")))

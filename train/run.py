@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import batching, checkpoint, interval, model, objective, rundir, task, trainable
+from ringtune.train import (
+    batching,
+    checkpoint,
+    gap,
+    interval,
+    measures,
+    model,
+    objective,
+    rundir,
+    slices,
+    task,
+    trainable,
+)
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_FINISHED, TASK_FILE, UsageError
 from ringtune.train.device import choose_kernels
 from ringtune.train.due import Schedule
 from ringtune.train.loop import Loop
+from ringtune.train.measures import Measure
 from ringtune.train.opening import Opening, open_run, sign
 from ringtune.train.optimizer import make_optimizer, restore_optimizer
 from ringtune.train.order import DataOrder
@@ -44,6 +57,7 @@ class Inputs:
     tokenizer: Any
     order: DataOrder
     total_steps: int
+    named_scores: Mapping[str, Measure]  # of --metrics
 
 
 def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = False) -> int:
@@ -63,7 +77,8 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
         _require_splits(inputs, report)
         if opening.finished_step == inputs.total_steps or opening.done > inputs.total_steps:
             _report_nothing_to_do(config, opening, inputs.total_steps, report)
-            return EXIT_FINISHED
+            folder = Path(config.output_dir)
+            return comm.on_rank_0(lambda: slices.judge_finished(folder, config.max_gap, report), stop, "run/finished")
         if opening.checkpoint is not None:
             report(f"going on from {opening.checkpoint}")
         if dry_run:
@@ -127,7 +142,9 @@ def _prepare(opening: Opening, tokenizer: Any, comm: Comm, stop: StopFlag) -> In
     if total_steps <= 0:
         total_steps = math.ceil(config.num_train_epochs * order.steps_per_epoch)
     interval.require_within(config.profile_steps, "--profile_steps", total_steps)
-    return Inputs(config, opening.batching, tables, tokenizer, order, total_steps)
+    named = measures.choose(config.metrics, tables.task, config.metric_for_best_model)
+    gap.require_known(gap.bounds(config.max_gap), (*tables.task.score_names, *named))
+    return Inputs(config, opening.batching, tables, tokenizer, order, total_steps, named)
 
 
 def _report_plan(inputs: Inputs, world_size: int, report: Callable[..., None]) -> None:
@@ -236,7 +253,8 @@ def _loop(
         **model.pretrained_files(stepper.model, inputs.tokenizer),
         TASK_FILE: task.to_bytes(tables.task, config.row_tokens),
     }
-    score = deciding_score(tables.task, config.task_name, config.metric_for_best_model)
+    named = inputs.named_scores
+    score = deciding_score(tables.task, config.task_name, config.metric_for_best_model, named)
     greater = config.greater_is_better if config.greater_is_better is not None else score not in LOWER_IS_BETTER
     evaluates = config.do_eval and bool(tables.validation)
     return Loop(
@@ -249,6 +267,7 @@ def _loop(
         stepper=stepper,
         saver=Saver(Path(config.output_dir), stepper, files, keep=config.save_total_limit),
         stop=stop,
+        named_scores=named,
         score=score,
         greater_is_better=greater,
         resumed=resumed,

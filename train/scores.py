@@ -13,6 +13,15 @@ from ringtune.train.contract import UsageError
 Scored = tuple[np.ndarray, np.ndarray]
 """Outputs of the model [N, W] and labels [N] of some rows, each with a label."""
 
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to N rows, as scores by name take it."""
+
+    predictions: np.ndarray  # [N]: class numbers, or numbers
+    probabilities: np.ndarray | None = None  # float64 [N, C], of each class
+
+
 #: The score by which each GLUE task is ranked (Wang et al. 2019); the rest are ranked by accuracy or Spearman.
 GLUE_MAIN_SCORE = {"cola": "matthews_correlation", "stsb": "spearmanr", "mrpc": "f1", "qqp": "f1"}
 LOWER_IS_BETTER = ("loss", "mse", "mae")
@@ -30,7 +39,8 @@ class Scores:
 
     def as_json(self) -> dict[str, Any]:
         """Return the scores for a report."""
-        return {**self.values, "num_rows": self.num_rows, **self.details}
+        values = {name: None if value != value else value for name, value in self.values.items()}  # JSON has no NaN
+        return {**values, "num_rows": self.num_rows, **self.details}
 
 
 def total_cross_entropy(parts: Iterable[Scored]) -> float:
@@ -102,15 +112,19 @@ def confusion_table(classes: Sequence[str], confusion: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-def deciding_score(task: Any, task_name: str | None, asked: str | None) -> str:
+def deciding_score(task: Any, task_name: str | None, asked: str | None, named: Iterable[str] = ()) -> str:
     """Return the name of the score that decides which model is best. Raises UsageError for an unknown one. **Pure.**
 
-    task: a `ringtune.train.task.Task`. asked: ``--metric_for_best_model``.
+    task: a `ringtune.train.task.Task`. asked: ``--metric_for_best_model``. named: scores of ``--metrics``.
     """
     name = (asked or task.default_score(task_name)).removeprefix("eval_")
-    if name not in task.score_names:
+    legal = (*task.score_names, *named)
+    if name not in legal:
         raise UsageError(
-            "--metric_for_best_model", f"{name} is no score of {task.kind}", legal=", ".join(task.score_names)
+            "--metric_for_best_model",
+            f"{name} is no score of {task.kind}",
+            legal=", ".join(legal),
+            todo="--metrics takes more",
         )
     return name
 

@@ -2,7 +2,8 @@
 
 What comes out is the same for every format: the columns ``file`` (int32: which of the source's files, from 0), ``line``
 (int64: where in it the row begins, from 1), ``error`` (null for a usable row), ``text/0`` and perhaps ``text/1``,
-``label`` (as text, null if the row has none) if the labels are asked for, and ``kept/NAME`` for each column to keep.
+``label`` (as text, null if the row has none) if the labels are asked for, ``kept/NAME`` for each column to keep, and
+``slice/NAME`` (as text, null for none) for each whose values part the rows for their scores.
 Nothing is ever read as a whole.
 """
 
@@ -89,6 +90,8 @@ def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa
         arrays[f"text/{number}"] = pa.array(texts, pa.string())
     if columns.label is not None:
         arrays["label"] = pa.array([label_text(values.get(columns.label)) for _, values, _ in rows], pa.string())
+    for name in columns.sliced:
+        arrays[f"slice/{name}"] = slice_values([values.get(name) for _, values, _ in rows])
     for name in columns.kept:
         kept = [values.get(name) for _, values, _ in rows]
         if holds_json:
@@ -134,6 +137,12 @@ def label_text(value: Any) -> str | None:
     if value is None or isinstance(value, (dict, list, bytes)) or (isinstance(value, float) and math.isnan(value)):
         return None
     return re.sub("[\ud800-\udfff]", NO_CHARACTER, str(value))
+
+
+def slice_values(values: Iterable[Any]) -> pa.Array:
+    """Return the values of a column as texts, null for what `label_text` takes for none and for blanks. **Pure.**"""
+    texts = ((label_text(each) or "").strip() or None for each in values)
+    return pa.array(texts, pa.string())
 
 
 def clean(text: str) -> str:

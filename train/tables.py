@@ -10,15 +10,15 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ringtune.train import data, findings, publish, several, table, task
-from ringtune.train.columns import Columns
+from ringtune.train import data, findings, publish, several, slices, table, task
+from ringtune.train.columns import Columns, shown_names
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested, UsageError, cache_folder
@@ -26,6 +26,7 @@ from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_
 from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
 from ringtune.train.rows import RowFile, sample, texts_of, write_rows
+from ringtune.train.slices import SliceColumn
 from ringtune.train.source import Source, no_rows, refuse_errors
 from ringtune.train.stop import StopFlag
 from ringtune.train.table import TableWriter, open_table
@@ -46,6 +47,7 @@ class Tables:
     train: Features
     validation: Mapping[str, Features]  # by the suffix of its scores: "" or, for MNLI, "" and "mm"
     test: Features | None
+    slices: Mapping[str, Sequence[SliceColumn]]  # of the rows of each of `validation`
     digest: str  # of the rows as read
     report: tuple[str, ...]  # what is read, learnt, cut and not used, a line each
 
@@ -87,7 +89,15 @@ def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopFlag) -> 
     validation = {
         split.removeprefix(data.VALIDATION): each for split, each in opened.items() if split.startswith(data.VALIDATION)
     }
-    return Tables(first.task, opened[data.TRAIN], validation, opened.get(data.TEST), first.digest, first.report)
+    sliced = {
+        suffix: slices.from_bytes((folder / _slices_file(data.VALIDATION + suffix)).read_bytes())
+        for suffix in validation
+    }
+    return Tables(first.task, opened[data.TRAIN], validation, opened.get(data.TEST), sliced, first.digest, first.report)
+
+
+def _slices_file(split: str) -> str:
+    return f"{split}.slices.json"
 
 
 def _folder(config: TrainConfig, key: str) -> Path:
@@ -99,7 +109,7 @@ def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool
     columns = data.choose_columns(config, sources)
     digest = data.digest(config, sources)
     has_types = TYPES in tokenizer.model_input_names
-    parts = [table.LAYOUT, digest, tokenizer_digest(tokenizer), config.row_tokens, has_types]
+    parts = [table.LAYOUT, digest, tokenizer_digest(tokenizer), config.row_tokens, has_types, config.slice_by]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     folder = _folder(config, key)
     damage = publish.verify_folder(folder, (TASK_FILE, FINDINGS_FILE))
@@ -135,6 +145,8 @@ def _report(
     for split, source in sources.items():
         read = several.describe(source.files, splits[split].rows_of_files)
         found_out = splits[split].lines(config.row_tokens)
+        if columns[split].sliced:
+            lines.append(f"{source.where}: scored as a whole and by {shown_names(columns[split].sliced)}")
         lines += [f"{source.where}: {line}" for line in (*read, *source.notes, *found_out)]
     return lines
 
@@ -182,6 +194,8 @@ class _Tokenising:
         splits = {}
         for split, file in files.items():
             splits[split] = self._tokenise(split, found, file, TableWriter(new, split), known)
+            if split.startswith(data.VALIDATION):
+                new.write(_slices_file(split), slices.to_bytes(self._slices(split, file)))
         new.write(TASK_FILE, task.to_bytes(found, self.config.row_tokens))
         new.write(FINDINGS_FILE, findings.to_bytes(splits, labels.note()))
         shutil.rmtree(rows)
@@ -235,6 +249,15 @@ class _Tokenising:
         writer.close()
         bar.close()
         return result
+
+    def _slices(self, split: str, rows: RowFile) -> list[SliceColumn]:
+        """Return the slice columns of the rows of a split that are used."""
+        if not self.columns[split].sliced:
+            return []
+        limit = data.row_limit(self.config, split)
+        total = sum(rows.count_files(len(self.sources[split].files)))
+        used = sample(rows, total, limit, derive_seed("sample", self.config.seed, split))
+        return slices.columns_of(used, self.sources[split].where)
 
     def _note(self, result: SplitFindings, found: Task, features: Features, batch: Any) -> None:
         """Add what is found out about a batch."""

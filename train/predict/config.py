@@ -74,6 +74,11 @@ class PredictConfig:
     num_threads: int | None = free(None)
     """CPU threads per rank, a chunk of rows each; default: OMP_NUM_THREADS or a fair share of the cores."""
 
+    metrics: str | None = free(None)
+    """More scores of rows with a label: names of scikit-learn, such as f1_macro,roc_auc, or functions of your own, such
+    as mine.py:cost."""
+    slice_by: str | None = None
+    """Columns, joined by commas: each score also for the rows of each value, and its largest gap."""
     report: str | None = free(None)
     """JSON file for the scores, the confusion matrix, and where the time went."""
     overwrite_output: bool = free(False)

@@ -94,9 +94,11 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     else:
         text = columns.choose_text_columns(source.names, source.where, asked=config.text_column_names, label=label)
     kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
-    asked_label = (label,) if config.label_column_name else ()
+    asked_label = (label,) if config.label_column_name or config.slice_by else ()
     columns.require_columns(source.names, (*text, *kept, *asked_label), source.where)
-    return Columns(text, label if label in source.names and label not in text else None, kept)
+    sliced = columns.split_names(config.slice_by)
+    columns.require_columns(source.names, sliced, source.where, "--slice_by")
+    return Columns(text, label if label in source.names and label not in text else None, kept, sliced)
 
 
 def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

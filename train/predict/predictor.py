@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ringtune.train import tokens
+from ringtune.train import slices, tokens
 from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested
 from ringtune.train.device import name_out_of_memory
@@ -114,11 +114,13 @@ class Predictor:
         return {name: pc.if_else(mask, each, pa.scalar(None, each.type)) for name, each in columns.items()}
 
     def _scored(self, chunk: pa.RecordBatch, outputs: np.ndarray) -> dict[str, pa.Array]:
-        """Return labels and outputs of the rows, if they have a label column."""
+        """Return labels and outputs of the rows, and what slices they are in, if they have a label column."""
         if "label" not in chunk.schema.names:
             return {}
         labels = self.task.labels(chunk.column("label").to_pylist())
+        sliced = {f"score/{name}": chunk.column(name) for name in chunk.schema.names if name.startswith(slices.PREFIX)}
         return {
+            **sliced,
             SCORE_LABEL: pa.array(labels),
             SCORE_OUTPUTS: pa.FixedSizeListArray.from_arrays(pa.array(outputs.reshape(-1)), outputs.shape[1]),
         }
@@ -148,13 +150,24 @@ def kept_names(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
     return shown
 
 
+def scored_slices(part: pa.RecordBatch, task: Task) -> pa.RecordBatch:
+    """Return the slice columns of the rows of a part that can be scored, under the reader's names. **Pure.**"""
+    start = f"score/{slices.PREFIX}"
+    columns = {name.removeprefix("score/"): part.column(name) for name in part.schema.names if name.startswith(start)}
+    return pa.RecordBatch.from_pydict(columns).filter(pa.array(_scored_rows(part, task)[2]))
+
+
 def scored_rows(part: pa.RecordBatch, task: Task) -> Scored:
     """Return outputs [N, W] and labels [N] of the rows of a part that can be scored. **Pure.**"""
+    outputs, labels, scored = _scored_rows(part, task)
+    return outputs[scored], labels[scored]
+
+
+def _scored_rows(part: pa.RecordBatch, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = part.column(SCORE_LABEL).to_numpy(zero_copy_only=False)
     lists = part.column(SCORE_OUTPUTS)
     outputs = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(labels), -1)
-    scored = task.has_label(labels) & np.isfinite(outputs).all(axis=1)
-    return outputs[scored], labels[scored]
+    return outputs, labels, task.has_label(labels) & np.isfinite(outputs).all(axis=1)
 
 
 def shown_columns(part: pa.RecordBatch) -> pa.RecordBatch:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import disk
+import numpy as np
+from ringtune.train import disk, measures, slices
+from ringtune.train.measures import Measure
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.parts import Spool, error_rows, read_part
-from ringtune.train.predict.predictor import SCORE_LABEL, scored_rows
+from ringtune.train.predict.predictor import SCORE_LABEL, scored_rows, scored_slices
 from ringtune.train.predict.workers import WorkerStats
 from ringtune.train.scores import Scored, Scores
+from ringtune.train.slices import ColumnScores
 from ringtune.train.source import Place
 from ringtune.train.task import Task
 
@@ -27,9 +30,33 @@ class Parts:
     files: Sequence[Place]  # of the input, for messages
     num_rows: int
 
-    def scores(self, task: Task) -> Scores | None:
-        """Return the scores of the rows with a label, None if there are none."""
-        return task.scores(_ScoredParts(self.paths, task)) if self.has_labels else None
+    def scores(self, task: Task, named: Mapping[str, Measure]) -> Scores | None:
+        """Return the scores of the rows with a label, None if there are none. named: of `measures.choose`."""
+        if not self.has_labels:
+            return None
+        found = task.scores(_ScoredParts(self.paths, task))
+        if found is None or not named:
+            return found
+        return replace(found, values={**found.values, **measures.values(named, *self._scored(task))})
+
+    def by_slice(self, task: Task, named: Mapping[str, Measure]) -> list[ColumnScores]:
+        """Return the scores of the rows with a label by the values of each slice column."""
+        outputs, labels = self._scored(task)
+        columns = slices.columns_of([scored_slices(read_part(path), task) for path in self.paths], "the input")
+
+        def score(rows: np.ndarray) -> dict[str, float]:
+            found = task.scores([(outputs[rows], labels[rows])])
+            if found is None:
+                return {}
+            more = measures.values(named, outputs[rows], labels[rows])
+            return {**found.values, **more, "num_rows": found.num_rows}
+
+        return slices.by_column(columns, score)
+
+    def _scored(self, task: Task) -> Scored:
+        """Return outputs and labels of all rows that can be scored."""
+        outputs, labels = (np.concatenate(each) for each in zip(*_ScoredParts(self.paths, task), strict=True))
+        return outputs, labels
 
     @property
     def has_labels(self) -> bool:
@@ -58,8 +85,10 @@ class _ScoredParts:
         return (scored_rows(read_part(path), self.task) for path in self.paths)
 
 
-def report_scores(scores: Scores | None, num_rows: int, report: Callable[[str], None]) -> None:
-    """Report the scores, and how many rows do not count for them."""
+def report_scores(
+    scores: Scores | None, sliced: Sequence[ColumnScores], num_rows: int, report: Callable[[str], None]
+) -> None:
+    """Report the scores, as a whole and by slice, and how many rows do not count for them."""
     if scores is None:
         report("no row has a label that the model knows: no scores")
         return
@@ -67,12 +96,19 @@ def report_scores(scores: Scores | None, num_rows: int, report: Callable[[str], 
     without = f"; {unlabelled} rows without a label that the model knows, or with an error, do not count"
     values = ", ".join(f"{name} {value:.4f}" for name, value in scores.values.items())
     report(values + (without if unlabelled else ""))
+    for each in sliced:
+        for name in scores.values:
+            report(each.line(name))
     if scores.text:
         report(scores.text)
 
 
 def write_report(
-    config: PredictConfig, facts: dict[str, Any], scores: Scores | None, ranks: Sequence[WorkerStats]
+    config: PredictConfig,
+    facts: dict[str, Any],
+    scores: Scores | None,
+    sliced: Sequence[ColumnScores],
+    ranks: Sequence[WorkerStats],
 ) -> None:
     """Write the JSON file of ``--report``, if one is asked for."""
     if config.report is None:
@@ -83,6 +119,7 @@ def write_report(
         "output": config.output,
         **facts,
         "scores": scores.as_json() if scores is not None else None,
+        "slices": [each.as_json() for each in sliced],
         "ranks": [asdict(each) for each in ranks],
     }
     disk.replace_text(Path(config.report), json.dumps(content, indent=1, ensure_ascii=False) + "\n")

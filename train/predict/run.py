@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ringtune.train import chunks, several
+from ringtune.train import chunks, measures, several, slices
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
+from ringtune.train.measures import Measure
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.precision import autocast_format, report_slow_format
 from ringtune.train.predict.config import PredictConfig
@@ -58,6 +59,7 @@ def run(config: PredictConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fa
         report_slow_format(autocast_format(config), device, comm, report)
         predictor = comm.work_together(lambda: load_predictor(config, device, report), stop, "predict/model")
         digests = require_same_model(predictor, comm)
+        named = measures.choose(config.metrics, predictor.task)
         report(describe(config, predictor))
         if dry_run:
             comm.on_rank_0(lambda: _check_input(config, predictor, report), stop, "predict/check")
@@ -72,7 +74,7 @@ def run(config: PredictConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fa
         ranks = _predict(config, predictor, parts, prepared, num_threads, comm, stop)
 
         def finish() -> None:
-            _finish(config, prepared, parts, predictor, ranks, started, stop, report)
+            _finish(config, prepared, parts, predictor, named, ranks, started, stop, report)
 
         # With a flag of its own, that nobody sets: a stop ends the joining of parts, and nothing after it.
         comm.on_rank_0(finish, StopFlag(), "predict/finish")
@@ -140,6 +142,8 @@ def _prepare(
     if not goes_on:
         parts.sign(identity)
     spool = Spool(spool_path)
+    if config.slice_by:
+        slices.columns_of(spool, source.where)  # refuses one of too many values now, not when all is predicted
     todo = chunks.largest_first(parts.missing_chunks(spool.num_batches, report))
     rows_done = spool.num_rows - sum(spool.rows_of_chunk(chunk) for chunk in todo)
     for line in (*several.describe(source.files, spool.count_files(len(source.files))), *source.notes):
@@ -174,6 +178,7 @@ def _finish(
     prepared: Prepared,
     parts: PartsFolder,
     predictor: Predictor,
+    named: Mapping[str, Measure],
     ranks: Sequence[WorkerStats],
     started: float,
     stop: StopFlag,
@@ -187,9 +192,10 @@ def _finish(
     report(stats_table(ranks))
     joining_s = time.monotonic() - before
     num_errors = predicted.report_errors(report)
-    scores = predicted.scores(predictor.task)
+    scores = predicted.scores(predictor.task, named)
+    sliced = predicted.by_slice(predictor.task, named) if config.slice_by and scores is not None else []
     if predicted.has_labels:
-        report_scores(scores, prepared.num_rows, report)
+        report_scores(scores, sliced, prepared.num_rows, report)
     elapsed_s = time.monotonic() - started
     facts = {
         "num_rows": prepared.num_rows,
@@ -198,7 +204,7 @@ def _finish(
         "reading_input_s": prepared.reading_s,
         "joining_parts_s": joining_s,
     }
-    write_report(config, facts, scores, ranks)
+    write_report(config, facts, scores, sliced, ranks)
     speed = sum(each.num_rows for each in ranks) / elapsed_s
     report(f"rank 0 read the input in {prepared.reading_s:.1f} s and joined the parts in {joining_s:.1f} s")
     report(

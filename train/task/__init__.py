@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from ringtune.train.columns import Columns
 from ringtune.train.contract import TASK_FILE, UsageError
-from ringtune.train.scores import Scored, Scores
+from ringtune.train.scores import Answers, Scored, Scores
 from ringtune.train.task.classification import Classification
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.regression import Regression
@@ -96,6 +96,10 @@ class Task(Protocol):
 
     def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
         """Return the columns to write for outputs [N, W]; the first one is the prediction itself."""
+        ...
+
+    def answers(self, outputs: np.ndarray) -> Answers:
+        """Return what the outputs [N, W] answer, for scores by name."""
         ...
 
     def scores(self, parts: Iterable[Scored]) -> Scores | None:

@@ -14,7 +14,7 @@ from ringtune.train import scores
 from ringtune.train.columns import shown_names
 from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import shown
-from ringtune.train.scores import Scored, Scores
+from ringtune.train.scores import Answers, Scored, Scores
 from ringtune.train.task.labels import missing_label, without_decimals
 from ringtune.train.task.sequence import LABELS, SequenceTask
 from ringtune.train.tokens import Features
@@ -115,6 +115,10 @@ class Classification(SequenceTask):
             columns[f"probability{suffix}"] = pa.array(shares[np.arange(len(shares)), numbers])
         return columns
 
+    def answers(self, outputs: np.ndarray) -> Answers:
+        """Return the number of the best class, and the probability of each."""
+        return Answers(outputs.argmax(axis=1), softmax(outputs))
+
     def scores(self, parts: Iterable[Scored]) -> Scores | None:
         """Return loss, accuracy, F1 and Matthews correlation, holding one part at a time."""
         confusion = np.zeros((self.width, self.width), dtype=np.int64)
@@ -135,6 +139,11 @@ class Classification(SequenceTask):
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Return the softmax of each row, float32 [N, C], summed in float64. **Pure.**"""
+    return softmax(logits).astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax of each row, float64 [N, C]. **Pure.**"""
     exponents = logits.astype(np.float64)
     powers = np.exp(exponents - exponents.max(axis=1, keepdims=True))
-    return np.asarray((powers / powers.sum(axis=1, keepdims=True)).astype(np.float32))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from ringtune.train import scores
 from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import shown
-from ringtune.train.scores import Scored, Scores
+from ringtune.train.scores import Answers, Scored, Scores
 from ringtune.train.task.labels import is_number
 from ringtune.train.task.sequence import LABELS, SequenceTask
 
@@ -73,6 +73,10 @@ class Regression(SequenceTask):
     def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
         """Return the number; ``top_k`` does not apply."""
         return {"value": pa.array(outputs[:, 0])}
+
+    def answers(self, outputs: np.ndarray) -> Answers:
+        """Return the number, float32 [N]."""
+        return Answers(outputs[:, 0])
 
     def scores(self, parts: Iterable[Scored]) -> Scores | None:
         """Return errors and correlations. Holds two numbers a row, because ranks of all rows are compared."""

@@ -1,0 +1,144 @@
+"""Scores by name: those of scikit-learn are its own, and what cannot score a task is refused before anything runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ringtune.train import measures, scores
+from ringtune.train.contract import UsageError
+from ringtune.train.task.classification import Classification, probabilities
+from ringtune.train.task.regression import Regression
+from sklearn import metrics
+
+TWO, THREE, NUMBER = Classification(None, ("no", "yes")), Classification(None, ("a", "b", "c")), Regression(None)
+#: A few of scikit-learn's names, and its function of labels, predictions and probabilities of every class.
+OF_TWO = {
+    "balanced_accuracy": lambda y, guess, p: metrics.balanced_accuracy_score(y, guess),
+    "precision": lambda y, guess, p: metrics.precision_score(y, guess, zero_division=0),
+    "roc_auc": lambda y, guess, p: metrics.roc_auc_score(y, p[:, 1]),
+    "average_precision": lambda y, guess, p: metrics.average_precision_score(y, p[:, 1]),
+    "neg_log_loss": lambda y, guess, p: -metrics.log_loss(y, p),
+    "f1_macro": lambda y, guess, p: metrics.f1_score(y, guess, average="macro", zero_division=0),
+}
+OF_THREE = {
+    "f1_weighted": lambda y, guess, p: metrics.f1_score(y, guess, average="weighted", zero_division=0),
+    "roc_auc_ovr": lambda y, guess, p: metrics.roc_auc_score(y, p, multi_class="ovr"),
+    "recall_macro": lambda y, guess, p: metrics.recall_score(y, guess, average="macro", zero_division=0),
+}
+
+
+def rows_of(task, seed):
+    """Return outputs and labels of 40 rows, each class among them."""
+    draw = np.random.default_rng(seed)
+    return draw.normal(size=(40, task.width)).astype(np.float32), np.arange(40) % task.width
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("task", "known"), [(TWO, OF_TWO), (THREE, OF_THREE)])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_score_by_name_is_scikit_learns(task, known, seed):
+    outputs, labels = rows_of(task, seed)
+    found = measures.values(measures.choose(",".join(known), task), outputs, labels)
+    guesses = outputs.argmax(axis=1)
+    expected = {name: of(labels, guesses, probabilities(outputs)) for name, of in known.items()}
+    assert found == pytest.approx(expected, abs=1e-6)  # float32 probabilities there, float64 here
+
+
+def test_scores_of_a_number_are_scikit_learns():
+    outputs = np.array([[0.5], [2.0], [4.0]], dtype=np.float32)
+    labels = np.array([1.0, 2.0, 3.0], dtype=np.float32)
+    found = measures.values(measures.choose("r2,neg_max_error", NUMBER), outputs, labels)
+    assert found == {"r2": pytest.approx(metrics.r2_score(labels, outputs[:, 0])), "neg_max_error": -1.0}
+
+
+def test_the_tasks_own_scores_are_not_computed_twice_and_the_deciding_one_is_taken_along():
+    assert list(measures.choose("accuracy, f1", TWO)) == []
+    assert list(measures.choose(None, TWO, "eval_roc_auc")) == ["roc_auc"]
+    assert list(measures.choose("roc_auc", TWO, "roc_auc")) == ["roc_auc"]
+    assert list(measures.choose(None, TWO, "loss")) == []
+
+
+def test_a_score_that_rows_of_one_class_leave_undefined_is_nan():
+    outputs, labels = rows_of(TWO, 1)
+    found = measures.choose("roc_auc,neg_log_loss", TWO)
+    assert all(math.isnan(each) for each in measures.values(found, outputs, np.zeros_like(labels)).values())
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "reason"),
+    [
+        (TWO, "rocauc", "the nearest is roc_auc"),
+        (TWO, "r3", "scikit-learn has no score of that name"),
+        (THREE, "roc_auc", "it cannot score classes a, b, c"),
+        (THREE, "precision", "it cannot score classes a, b, c"),
+        (NUMBER, "f1_macro", "it cannot score a number"),
+        (TWO, "no_such_module:score", "no_such_module cannot be imported: ModuleNotFoundError"),
+        (TWO, "math:no_such_function", "there is no function 'no_such_function' in it"),
+        (TWO, "math:pi", "there is no function 'pi' in it"),
+        (TWO, "math:hypot", "it fails on made-up rows: TypeError"),
+    ],
+)
+def test_what_cannot_score_the_task_is_refused_by_name(task, name, reason):
+    with pytest.raises(UsageError) as caught:
+        measures.choose(name, task)
+    assert f"--metrics {name}" in str(caught.value) and reason in str(caught.value)
+
+
+OWN = """
+import numpy
+
+def cost(labels, predictions):
+    return -10.0 * numpy.mean((labels == 1) & (predictions == 0))
+
+def margin(labels, predictions, outputs):
+    return numpy.abs(outputs[:, 1] - outputs[:, 0]).mean()
+
+def words(labels, predictions):
+    return "good"
+
+def strict(labels, predictions):
+    if len(labels) > 10:
+        raise KeyError("more than ten")
+    return 1
+
+def accuracy(labels, predictions):
+    return 0.0
+"""
+
+
+@pytest.mark.parametrize("name", ["mine.py", "mine", "{}/mine.py"])
+def test_a_function_of_ones_own_is_found_in_a_file_or_in_the_working_folder(tmp_path, monkeypatch, name):
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    name = name.format(tmp_path)
+    outputs, labels = rows_of(TWO, 1)
+    found = measures.values(measures.choose(f"{name}:cost,{name}:margin", TWO), outputs, labels)
+    missed = np.mean((labels == 1) & (outputs.argmax(axis=1) == 0))
+    assert found == {"cost": -10.0 * missed, "margin": pytest.approx(np.abs(outputs[:, 1] - outputs[:, 0]).mean())}
+
+
+def test_a_function_of_ones_own_that_fails_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    mine = f"{tmp_path}/mine.py"
+    for name, reason in (
+        ("words", "it returns str, not a number"),
+        ("accuracy", "there are two scores named accuracy"),
+        ("cost,{0}:cost", "there are two scores named cost"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            measures.choose(f"{mine}:{name}".format(mine), TWO)
+    outputs, labels = rows_of(TWO, 1)
+    strict = measures.choose(f"{mine}:strict", TWO)["strict"]
+    assert strict(outputs[:4], labels[:4]) == 1.0
+    with pytest.raises(UsageError, match="it fails on 40 rows: KeyError: 'more than ten'"):
+        strict(outputs, labels)
+
+
+def test_the_deciding_score_may_be_one_by_name():
+    assert scores.deciding_score(TWO, None, "eval_roc_auc", ["roc_auc"]) == "roc_auc"
+    with pytest.raises(UsageError, match="roc_auc is no score of classification"):
+        scores.deciding_score(TWO, None, "roc_auc")

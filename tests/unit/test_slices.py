@@ -1,0 +1,100 @@
+"""Scores by slice: which rows make a slice, how far slices lie apart, and the bound on it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pyarrow as pa
+import pytest
+from ringtune.train import gap, slices
+from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, UsageError
+from ringtune.train.slices import ColumnScores
+from ringtune.train.source import slice_values
+
+FOUND = ColumnScores(
+    "language",
+    {
+        "de": {"accuracy": 0.5, "roc_auc": math.nan, "num_rows": 4},
+        "en": {"accuracy": 0.875, "roc_auc": 0.9, "num_rows": 8},
+        "fr": {"accuracy": 0.75, "roc_auc": math.nan, "num_rows": 2},
+    },
+)
+
+
+def columns_of(*values):
+    halves = [values[: len(values) // 2], values[len(values) // 2 :]]
+    batches = [
+        pa.RecordBatch.from_pydict({"slice/language": slice_values(half), "line": pa.array(range(len(half)))})
+        for half in halves
+    ]
+    return slices.columns_of(batches, "dev.csv")
+
+
+def test_rows_of_one_value_are_a_slice_in_whatever_batch_they_come():
+    (column,) = columns_of("en", " de ", None, "en", "", "de", 7, True)
+    assert column.values == ("7", "True", "de", "en", slices.NO_VALUE)
+    rows = {value: found.tolist() for value, found in column.rows().items()}
+    assert rows == {"7": [6], "True": [7], "de": [1, 5], "en": [0, 3], slices.NO_VALUE: [2, 4]}
+    (again,) = slices.from_bytes(slices.to_bytes([column]))
+    assert (again.name, again.values, again.codes.tolist()) == ("language", column.values, column.codes.tolist())
+
+
+def test_a_column_of_too_many_values_is_refused():
+    with pytest.raises(UsageError, match="it has 101 different values in dev.csv"):
+        columns_of(*range(101))
+    assert len(columns_of(*range(100))[0].values) == 100
+
+
+def test_the_gap_is_between_the_highest_and_the_lowest_score_that_is_defined():
+    assert FOUND.gaps() == {"accuracy": 0.375}  # one slice alone has a roc_auc: nothing to compare
+    expected = "accuracy by language: de 0.5000 (4 rows), fr 0.7500 (2 rows), en 0.8750 (8 rows); gap 0.3750"
+    assert FOUND.line("accuracy") == expected
+    assert FOUND.line("roc_auc") == "roc_auc by language: en 0.9000 (8 rows)"
+
+
+def test_scores_by_slice_survive_a_file():
+    content = json.loads(json.dumps(FOUND.as_json(), allow_nan=False))
+    again = ColumnScores.from_json(content)
+    assert again.gaps() == FOUND.gaps() and again.as_json() == FOUND.as_json()
+
+
+def test_slices_are_scored_by_the_rows_they_have():
+    column = columns_of("a", "b", "a", "a")[0]
+    found = slices.by_column([column], lambda rows: {"first": float(rows[0]), "num_rows": len(rows)}, "_mm")[0]
+    assert found.column == "language_mm"
+    assert found.scores == {"a": {"first": 0.0, "num_rows": 3}, "b": {"first": 1.0, "num_rows": 1}}
+    assert slices.by_column([column], lambda rows: {} if 0 in rows else {"x": 1.0})[0].scores == {"b": {"x": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("max_gap", "code"),
+    [(None, EXIT_FINISHED), ("accuracy=0.375", EXIT_FINISHED), ("accuracy=0.37", EXIT_FAILED), ("roc_auc=0", 0)],
+)
+def test_a_gap_above_its_bound_fails(max_gap, code, tmp_path):
+    lines: list[str] = []
+    assert slices.judge([FOUND], max_gap, lines.append) == code
+    assert bool(lines) == (code == EXIT_FAILED)
+    if lines:
+        assert lines[0].startswith("--max_gap accuracy=0.37 is exceeded: accuracy by language: de 0.5000")
+    (tmp_path / "finished.json").write_text(json.dumps({"slices": [FOUND.as_json()]}))
+    assert slices.judge_finished(tmp_path, max_gap, lines.append) == code
+
+
+def test_a_run_that_finished_without_a_bound_is_not_taken_for_one_within_it(tmp_path):
+    (tmp_path / "finished.json").write_text(json.dumps({"step": 3}))
+    assert slices.judge_finished(tmp_path, None, print) == EXIT_FINISHED
+    with pytest.raises(UsageError, match="finished without it"):
+        slices.judge_finished(tmp_path, "accuracy=0.1", print)
+
+
+@pytest.mark.parametrize("wrong", ["accuracy", "accuracy=", "accuracy=-1", "accuracy=nan", "=", "accuracy=x"])
+def test_what_is_no_bound_is_refused(wrong):
+    with pytest.raises(UsageError, match="it is no bound"):
+        gap.bounds(wrong)
+
+
+def test_a_bound_on_what_is_no_score_is_refused():
+    assert gap.bounds("accuracy=0.1, f1=0") == {"accuracy": 0.1, "f1": 0.0}
+    with pytest.raises(UsageError, match="there is no score f2"):
+        gap.require_known({"f2": 0.1}, ["f1"])

@@ -1,0 +1,205 @@
+"""Scores that a user names: those of scikit-learn, and functions of one's own.
+
+A name is one that scikit-learn's ``get_scorer`` knows, with its meaning there, so that more is always better
+(``neg_log_loss``), or ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``. Each is tried on made-up rows before anything is
+trained: what cannot score the task's answers is refused at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ringtune.train.columns import nearest, split_names
+from ringtune.train.contract import UsageError
+from ringtune.train.task import Task
+
+Measure = Callable[[np.ndarray, np.ndarray], float]
+"""From outputs of the model [N, W] and labels [N] to a score, NaN where these rows leave it undefined."""
+
+_FLAG = "--metrics"
+_MADE_UP_ROWS = 2  # of each class
+
+
+def choose(names: str | None, task: Task, best: str | None = None) -> dict[str, Measure]:
+    """Return the scores that a flag such as ``roc_auc,mine.py:cost`` names, without those the task has anyway.
+
+    best: ``--metric_for_best_model``, which may be a name of scikit-learn, too. A function's score has the function's
+    name. Raises UsageError for one that cannot score the task.
+    """
+    from sklearn.metrics import get_scorer_names
+
+    asked = list(split_names(names))
+    best = (best or "").removeprefix("eval_")
+    if best in get_scorer_names() and best not in asked:
+        asked.append(best)
+    chosen: dict[str, Measure] = {}
+    for name in asked:
+        if name in task.score_names:
+            continue
+        measure, shown = (_own(name, task) if ":" in name else _named(name, task)), name.rpartition(":")[2]
+        if shown in chosen or (":" in name and shown in task.score_names):
+            raise UsageError(f"{_FLAG} {name}", f"there are two scores named {shown}", legal="each name once")
+        chosen[shown] = measure
+    return chosen
+
+
+def values(measures: Mapping[str, Measure], outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the score of each measure."""
+    return {name: measure(outputs, labels) for name, measure in measures.items()}
+
+
+# Scores of scikit-learn
+
+
+def _named(name: str, task: Task) -> Measure:
+    from sklearn.metrics import get_scorer_names
+
+    if name not in get_scorer_names():
+        legal = [
+            *task.score_names,
+            *(each for each in get_scorer_names() if _failure(_scored(each, task), task) is None),
+        ]
+        near = nearest(name, legal)
+        raise UsageError(
+            f"{_FLAG} {name}",
+            "scikit-learn has no score of that name",
+            legal=f"MODULE:FUNCTION, or one of {', '.join(legal)}",
+            todo=f"the nearest is {near}" if near else "",
+        )
+    measure = _scored(name, task)
+    reason = _failure(measure, task)
+    if reason is not None:
+        raise UsageError(f"{_FLAG} {name}", f"it cannot score {task.describe()}: {reason}", legal="one that can")
+    return _nan_where_undefined(measure, name)
+
+
+def _scored(name: str, task: Task) -> Measure:
+    """Return a score of scikit-learn, which raises what scikit-learn raises."""
+    from sklearn.metrics import get_scorer
+
+    scorer, answers = get_scorer(name), _estimator(task)
+
+    def measure(outputs: np.ndarray, labels: np.ndarray) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes without rows: the score says it
+            return float(scorer(answers, outputs, labels))
+
+    return measure
+
+
+def _estimator(task: Task) -> Any:
+    """Return what scikit-learn takes for a fitted model: its rows are the outputs of ours."""
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+    class Classifier(ClassifierMixin, BaseEstimator):
+        classes_ = np.arange(task.width)
+
+        def predict(self, outputs: np.ndarray) -> np.ndarray:
+            return task.answers(outputs).predictions
+
+        def predict_proba(self, outputs: np.ndarray) -> np.ndarray:
+            probabilities = task.answers(outputs).probabilities
+            assert probabilities is not None
+            return probabilities
+
+    class Regressor(RegressorMixin, BaseEstimator):
+        fitted_ = True
+
+        def predict(self, outputs: np.ndarray) -> np.ndarray:
+            return task.answers(outputs).predictions
+
+    return Regressor() if task.kind == "regression" else Classifier()
+
+
+# Functions of one's own
+
+
+def _own(name: str, task: Task) -> Measure:
+    module_name, _, function_name = name.rpartition(":")
+    function = getattr(_module(module_name, name), function_name, None)
+    if not callable(function):
+        raise UsageError(
+            f"{_FLAG} {name}", f"there is no function {function_name!r} in it", legal="function(labels, predictions)"
+        )
+    takes_outputs = "outputs" in inspect.signature(function).parameters
+
+    def measure(outputs: np.ndarray, labels: np.ndarray) -> float:
+        more = {"outputs": outputs} if takes_outputs else {}
+        score = function(labels, task.answers(outputs).predictions, **more)
+        if not isinstance(score, Real):
+            raise TypeError(f"it returns {type(score).__name__}, not a number")
+        return float(score)
+
+    reason = _failure(measure, task)
+    if reason is not None:
+        raise UsageError(
+            f"{_FLAG} {name}",
+            f"it fails on made-up rows: {reason}",
+            legal="function(labels, predictions), with outputs as a third parameter if it needs them, giving a number",
+        )
+    return _nan_where_undefined(measure, name)
+
+
+def _module(name: str, asked: str) -> Any:
+    """Return a module of a file, or of that name: in the working folder first, which is not otherwise imported from."""
+    file = Path(name if name.endswith(".py") else name.replace(".", "/") + ".py").expanduser()
+    try:
+        if not file.is_file():
+            return importlib.import_module(name)
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    except Exception as error:  # whatever a user's module raises
+        raise UsageError(
+            f"{_FLAG} {asked}",
+            f"{name} cannot be imported: {_in_a_line(error)}",
+            legal="an installed module, or a file of the working folder",
+        ) from None
+
+
+# What may go wrong
+
+
+def _failure(measure: Measure, task: Task) -> str | None:
+    """Return why a score cannot be computed of made-up rows with every class, None if it can."""
+    labels = np.tile(np.arange(max(task.width, 2)), _MADE_UP_ROWS)
+    outputs = np.random.Generator(np.random.Philox(0)).normal(size=(len(labels), task.width)).astype(np.float32)
+    try:
+        measure(outputs, labels if task.kind != "regression" else labels.astype(np.float32) + np.float32(0.5))
+    except Exception as error:  # whatever scikit-learn or a user's function raises
+        return _in_a_line(error)
+    return None
+
+
+def _nan_where_undefined(measure: Measure, name: str) -> Measure:
+    """Return a score that is NaN where it is not defined: for rows of one class, perhaps, as a slice may have."""
+
+    def value(outputs: np.ndarray, labels: np.ndarray) -> float:
+        try:
+            return measure(outputs, labels)
+        except (ValueError, ZeroDivisionError):  # how scikit-learn and most functions say it
+            return math.nan
+        except Exception as error:  # whatever else a user's function raises
+            raise UsageError(
+                f"{_FLAG} {name}",
+                f"it fails on {len(labels)} rows: {_in_a_line(error)}",
+                legal="a function that gives a number, or raises ValueError where its score is not defined",
+                todo="correct it; the same command goes on from the last checkpoint",
+            ) from None
+
+    return value
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
