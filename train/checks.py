@@ -36,7 +36,15 @@ def check(config: Any) -> None:
         value = getattr(config, name)
         if value is not None and not 0 <= value < 1:
             raise UsageError(f"--{name}", f"{value} is out of range", legal="0 <= value < 1")
-    for name in ("weight_decay", "focal_gamma", "max_grad_norm", "warmup_steps", "seed", "early_stopping_threshold"):
+    for name in (
+        "weight_decay",
+        "focal_gamma",
+        "max_grad_norm",
+        "reinit_layers",
+        "warmup_steps",
+        "seed",
+        "early_stopping_threshold",
+    ):
         if getattr(config, name) < 0:
             raise UsageError(f"--{name}", f"{getattr(config, name)} is negative", legal="a number from 0")
     for name, most in (("seed", (1 << 63) - 1), ("num_threads", MOST_THREADS)):

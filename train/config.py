@@ -90,6 +90,10 @@ class TrainConfig:
     """Peak learning rate."""
     layerwise_lr_decay: float = 1.0
     """What the learning rate of a layer is of the one above it, the head's being whole; such as 0.9."""
+    reinit_layers: int = 0
+    """Last layers that start from random weights, with the pooler; steadier where rows are few."""
+    gradient_checkpointing: bool = free(False)
+    """Keep only the input of each layer and compute the layer again in backward: less memory, slower."""
     freeze: str | None = None
     """Parameters to leave as they are: patterns of their names, joined by commas, such as 'bert.embeddings.*'."""
     optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "lamb", "sgd"] = "adamw_torch_fused"

@@ -85,7 +85,7 @@ DEFAULTS = {
 _EVERY = "a number below 1 is a share of all steps"
 _NO_PUSH = unused("nothing is pushed to the hub; hf upload NAME OUTPUT_DIR does it")
 _COMPILE = unused("the model is not compiled: rows of many lengths would be compiled again and again")
-_RECOMPUTE = "activations are kept, not computed again"
+_RECOMPUTE = unused("every layer is computed again, by torch's way that is not reentrant")
 _LOADER = "rows are tokenised once, before the first step, and kept in memory maps; there is no loader"
 _DDP = unused("Horovod sums the gradients, not torch's DistributedDataParallel")
 _SPLITS = "the splits of a data set are found by their own names"
@@ -137,7 +137,9 @@ TRAIN: Mapping[str, Flag] = {
     "remove_columns": unused(_ROWS),
     "remove_unused_columns": unused(_ROWS, *ON),
     "remove_splits": refused(_SPLITS, "--do_eval false leaves out validation; test is read with --do_predict only"),
-    "metric_name": refused("all scores of the task are computed", "--metrics adds others, --metric_for_best_model decides"),
+    "metric_name": refused(
+        "all scores of the task are computed", "--metrics adds others, --metric_for_best_model decides"
+    ),
     "train_split_name": refused(_SPLITS, "write the split to a --train_file", *OFF, "train"),
     "validation_split_name": refused(_SPLITS, "write the split to a --validation_file", *OFF, "validation"),
     "test_split_name": refused(_SPLITS, "write the split to a --test_file", *OFF, "test"),
@@ -175,8 +177,9 @@ TRAIN: Mapping[str, Flag] = {
         refused("torch's autocast computes", "leave it out", *OFF, "auto", "amp", "cuda_amp", "cpu_amp"),
     ),
     "fp16_opt_level": unused("it is apex's; torch's autocast computes"),
-    **each("gradient_checkpointing activation_checkpointing", refused(_RECOMPUTE, _SHARE)),
-    **each("gradient_checkpointing_kwargs activation_checkpointing_kwargs", unused(_RECOMPUTE)),
+    "gradient_checkpointing": taken("layers are computed again in backward; no bit of the run changes"),
+    "activation_checkpointing": renamed("gradient_checkpointing"),
+    **each("gradient_checkpointing_kwargs activation_checkpointing_kwargs", _RECOMPUTE),
     **each("torch_compile torch_compile_backend torch_compile_mode torchdynamo jit_mode_eval use_ipex", _COMPILE),
     **each("use_liger_kernel liger_kernel_config", unused("its kernels are for language models")),
     "use_cache": unused("nothing is generated"),

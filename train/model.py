@@ -14,6 +14,8 @@ from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import leave_out_other_tokens
 from ringtune.train.pretrained import error_in_one_line, read_config, saved_config
+from ringtune.train.recompute import recompute_layers
+from ringtune.train.reinit import reinitialise
 from ringtune.train.task import Task, of_model
 from ringtune.train.task import read as read_task
 from ringtune.train.tokens import IDS, Features
@@ -69,6 +71,10 @@ def load_model(
     for line in filter(None, (*_changes(saved, task), settled, _compute_no_more(model, task))):
         report(f"model {name}: {line}")
     _fit_tokens(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
+    if config.reinit_layers:
+        report(f"model {name}: {reinitialise(model, config.reinit_layers, config.seed)}")
+    if config.gradient_checkpointing:
+        report(f"model {name}: {recompute_layers(model)}")
     return model
 
 

@@ -18,6 +18,7 @@ from ringtune.train import (
     measures,
     model,
     objective,
+    resumed,
     rundir,
     slices,
     task,
@@ -37,7 +38,6 @@ from ringtune.train.place import take_places, use_threads
 from ringtune.train.precision import autocast_format, report_slow_format
 from ringtune.train.reduction import choose_reducer, restore_reducer
 from ringtune.train.saver import Saver
-from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.step import Precision, Stepper
 from ringtune.train.stop import StopFlag
@@ -196,7 +196,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
     snapshot = None
     if found is not None:
         snapshot = checkpoint.load_checkpoint(found)
-        _refuse_other_data(snapshot.state, inputs, str(found))
+        resumed.refuse_other_data(snapshot.state, tables.digest, tokenizer_digest(inputs.tokenizer), str(found))
         model.restore_model(network, snapshot.model, str(found))
     network.to(device)
     updates = make_optimizer(network, config)
@@ -216,37 +216,13 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
     )
     if snapshot is not None and found is not None:
         restore_reducer(stepper.reducer, found, snapshot.state.step, comm, report)
-    resumed = _resumed(snapshot.state, opening, report) if snapshot is not None else None
-    return _loop(inputs, stepper, stop, resumed, _schedule_steps(resumed, inputs, report))
-
-
-def _resumed(state: checkpoint.RunState, opening: Opening, report: Callable[..., None]) -> checkpoint.RunState:
-    """Return the state to go on from, without a best model that is not there any more."""
-    if not opening.best_is_lost:
-        return state
-    report(f"the best model so far is lost ({opening.best_is_lost}): the best is chosen from the evaluations to come")
-    return dataclasses.replace(state, best=checkpoint.Best())
-
-
-def _schedule_steps(state: checkpoint.RunState | None, inputs: Inputs, report: Callable[..., None]) -> int:
-    """Return the steps that the learning rates are planned for; where they change, report the one before and after."""
-    total = inputs.total_steps
-    if state is None or state.steps_of_schedule == total:
-        return total
-    kept = state.steps_of_schedule
-    if inputs.config.keep_schedule:
-        report(f"the learning rates stay those planned for {kept} steps; after them the last one")
-        return kept
-    before, after = (learning_rate(inputs.config, state.step, steps) for steps in (kept, total))
-    report(
-        f"the schedule has {total} steps instead of {kept}: the learning rate of step {state.step + 1} is {after:.3g}, "
-        f"where the run before had {before:.3g} left; --keep_schedule true keeps it"
-    )
-    return total
+    state = resumed.without_lost_best(snapshot.state, opening.best_is_lost, report) if snapshot is not None else None
+    steps = resumed.schedule_steps(state, config, inputs.total_steps, report)
+    return _loop(inputs, stepper, stop, state, steps)
 
 
 def _loop(
-    inputs: Inputs, stepper: Stepper, stop: StopFlag, resumed: checkpoint.RunState | None, schedule_steps: int
+    inputs: Inputs, stepper: Stepper, stop: StopFlag, state: checkpoint.RunState | None, schedule_steps: int
 ) -> Loop:
     config, tables = inputs.config, inputs.tables
     files = {
@@ -270,22 +246,9 @@ def _loop(
         named_scores=named,
         score=score,
         greater_is_better=greater,
-        resumed=resumed,
+        resumed=state,
         schedule_steps=schedule_steps,
     )
-
-
-def _refuse_other_data(state: checkpoint.RunState, inputs: Inputs, where: str) -> None:
-    """Raise UsageError if rows or tokenizer are not what the run started with."""
-    now = {"data": inputs.tables.digest, "tokenizer": tokenizer_digest(inputs.tokenizer)}
-    for name, saved in (("data", state.data_digest), ("tokenizer", state.tokenizer_digest)):
-        if now[name] != saved:
-            raise UsageError(
-                where,
-                f"the {name} is not what it was when the run started",
-                legal=f"the same {name}, byte for byte",
-                todo="put it back, or start a new run with another --output_dir",
-            )
 
 
 def _refuse_unequal_replicas(loop: Loop, comm: Comm) -> None:

@@ -22,6 +22,12 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: each for name, each in model.named_parameters() if each.requires_grad}
 
 
+def layer_of(name: str) -> int | None:
+    """Return the layer that a parameter's name says it is of, None for none. **Pure.**"""
+    match = _LAYER.search(name)
+    return int(match[1]) if match else None
+
+
 def choose(model: nn.Module, task: Task, features: Features, config: TrainConfig) -> list[str]:
     """Freeze what is not to be trained, or cannot be; return lines about it. Raises UsageError."""
     lines = [freeze(model, config.frozen)] if config.frozen else []
@@ -87,7 +93,7 @@ def layer_rates(names: Sequence[str], body: str, decay: float) -> dict[str, floa
     is above all layers; what is named embeddings is below them. names: of parameters, with the prefix ``body`` where
     they are not the head's. **Pure.**
     """
-    layers = {name: int(match[1]) for name in names if (match := _LAYER.search(name))}
+    layers = {name: layer for name in names if (layer := layer_of(name)) is not None}
     num_layers = max(layers.values(), default=-1) + 1
 
     def height(name: str) -> int:

@@ -46,6 +46,7 @@ WAYS = {
     "frozen": {"freeze": "bert.embeddings.*,bert.encoder.layer.0.*"},
     "weighted": {"class_weights": "auto", "focal_gamma": 2.0},
     "balanced": {"balanced_sampling": "true"},
+    "random layers": {"reinit_layers": 1},
 }
 
 
@@ -58,6 +59,11 @@ def test_every_way_to_update_is_exact_at_two_ranks_and_after_a_kill(workshop, re
     assert workshop.train(2, tmp_path / "run", kill_at=6, save_steps=2, **settings).returncode != 0
     assert workshop.train(1, tmp_path / "run", save_steps=2, **settings).returncode == 0
     assert digests(tmp_path / "run", 10) == digests(one, 10)
+
+
+def test_gradient_checkpointing_changes_no_bit(reference):
+    settings = {"mode": "exact", "max_steps": 10}
+    assert digests(reference(2, **settings, gradient_checkpointing="true"), 10) == digests(reference(1, **settings), 10)
 
 
 @pytest.mark.parametrize("size", [2, 3])
