@@ -21,12 +21,13 @@ from typing import Any
 
 from ringtune.launch import doctor, findings, slurm_job
 from ringtune.launch.run import LaunchRequest
-from ringtune.slurm import index, queue, requeue, sweep
+from ringtune.slurm import index, queue, requeue
 from ringtune.slurm import record as records
 from ringtune.slurm.decide import REQUEUE, SLURM, STOP, Decision, JobEnd, decide, one_time_flags
 from ringtune.slurm.ranks import ranks_command
 from ringtune.slurm.record import History, Record
 from ringtune.slurm.script import RetryLimits
+from ringtune.train import sweep
 from ringtune.train.contract import (
     CONFIG_FILE,
     EXIT_FINISHED,

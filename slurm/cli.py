@@ -82,7 +82,8 @@ def _script(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from ringtune.slurm import script, submit, sweep
+    from ringtune.slurm import script, submit
+    from ringtune.train import sweep
 
     job = _job(options)
     words = submit.after(options.after, job.sbatch)
@@ -188,9 +189,10 @@ def _wait(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from ringtune.slurm import results
+    from ringtune.slurm.results import axes_of
+    from ringtune.train import results
 
-    rows = results.collect(options.folder)
+    rows = results.collect(options.folder, axes_of(options.folder))
     print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else results.results_table(rows))
     return EXIT_FINISHED
 

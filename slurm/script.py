@@ -14,8 +14,8 @@ from pathlib import Path
 from ringtune.launch import commands
 from ringtune.slurm import options
 from ringtune.slurm.profile import Container
-from ringtune.slurm.sweep import Axes
 from ringtune.train.contract import SLURM_DIR, UsageError
+from ringtune.train.sweep import Axes
 
 END_OF_CONFIG = "RINGTUNE_CONFIG"  # a line of YAML never starts with it: keys are lower case, text is indented
 

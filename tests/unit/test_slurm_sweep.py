@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from ringtune.slurm import results, sweep
 from ringtune.slurm.record import SWEEP_FILE
+from ringtune.slurm.results import axes_of
+from ringtune.train import results, sweep
 from ringtune.train.contract import FINISHED_FILE, METRICS_FILE, SLURM_DIR, UsageError
 
 
@@ -72,7 +73,7 @@ def test_a_run_that_has_no_scores_is_finished_when_it_has_finished(tmp_path):
             (run / METRICS_FILE).write_text("".join(f"{json.dumps(each)}\n" for each in events[: int(lr)]))
             if seed != "3":
                 (run / FINISHED_FILE).write_text("{}")
-    rows = results.collect(tmp_path)
+    rows = results.collect(tmp_path, axes_of(tmp_path))
     assert [(row.settings["lr"], row.num_finished, row.num_runs) for row in rows] == [("1", 2, 3), ("2", 2, 3)]
     assert rows[0].scores == {} and rows[1].scores["loss"][0] == 1.5
     assert [line.split() for line in results.results_table(rows).splitlines()][:2] == [
@@ -82,5 +83,7 @@ def test_a_run_that_has_no_scores_is_finished_when_it_has_finished(tmp_path):
 
 
 def test_scores_that_only_some_runs_have_are_those_of_these():
-    rows = results.group([({"seed": "1"}, {}), ({"seed": "2"}, {"eval_f1": 0.5}), ({"seed": "3"}, {"eval_loss": 2.0})])
+    rows = results.group(
+        [({"seed": "1"}, {}), ({"seed": "2"}, {"eval_f1": 0.5}), ({"seed": "3"}, {"eval_loss": 2.0, "eval_r2": None})]
+    )
     assert (rows[0].num_finished, dict(rows[0].scores)) == (3, {"f1": (0.5, 0.0), "loss": (2.0, 0.0)})

@@ -20,7 +20,8 @@ CONTRACT = "ringtune.train.contract"
 LAYERS = {
     "train": ["ringtune.train"],
     "launch": ["ringtune.launch", CONTRACT],
-    "slurm": ["ringtune.slurm", "ringtune.launch", CONTRACT],
+    # A sweep is a set of flags of ringtune-train; what it brought is read from run directories.
+    "slurm": ["ringtune.slurm", "ringtune.launch", CONTRACT, "ringtune.train.sweep", "ringtune.train.results"],
 }
 EXCEPTIONS = {
     # A job whose flags are wrong is refused before it is queued, not when it starts hours later.

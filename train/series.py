@@ -1,0 +1,116 @@
+"""Runs one after the other on this machine: ``ringtune-train sweep``.
+
+Each run is a command of its own, which goes on where it stopped and does nothing when it has finished: so does the
+whole series, started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ringtune.train import config, results, sweep
+from ringtune.train.contract import (
+    EXIT_FAILED,
+    EXIT_FINISHED,
+    EXIT_REQUEUE,
+    EXIT_USAGE,
+    UsageError,
+    promised_size,
+)
+
+NAME = "sweep"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``ringtune-train sweep`` and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog=f"ringtune-train {NAME}",
+        usage=f"ringtune-train {NAME} --sweep NAME=VALUES [--sweep ...] [--num_proc N] FLAGS OF ringtune-train",
+        description="Train a run for every combination of the values, one after the other on this machine, and compare "
+        "them: mean and deviation over seeds. Started again, it goes on with what has not finished.",
+        epilog="ringtune-slurm submit --sweep makes a job array of the same runs. exit codes: 0 all have finished, 75 "
+        "stopped on request (run again), 2 wrong usage, 1 a run failed",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--sweep", action="append", required=True, metavar="NAME=VALUES", help="learning_rate=1e-5,2e-5 or seed=1..5"
+    )
+    add_common(parser, "runs/sweep")
+    options, flags = parser.parse_known_args(argv)
+    try:
+        return train_all(sweep.parse(options.sweep), options, flags)
+    except UsageError as error:
+        print(f"ringtune-train {NAME}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def add_common(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Add the options of commands that train several runs. folder: for the runs, by default."""
+    parser.add_argument("--output_dir", type=Path, default=Path(folder), help=f"folder of the runs' folders ({folder})")
+    parser.add_argument("--num_proc", type=int, metavar="N", help="ranks of each run; default: one, without a launcher")
+    parser.add_argument("--dry_run", action="store_true", help="check the flags, print the commands, train nothing")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+
+
+def train_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str]) -> int:
+    """Train every run of a sweep and print the table of its scores; return the exit code.
+
+    flags: of ringtune-train, for all runs. Raises UsageError for wrong ones, before the first run starts.
+    """
+    code = run_all(axes, options, flags)
+    if not options.dry_run:
+        rows = results.collect(options.output_dir, axes)
+        print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else results.results_table(rows))
+    return code
+
+
+def run_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str]) -> int:
+    """Train every run of a sweep, as `train_all` does, without the table.
+
+    A run that fails does not keep the others from running; one that is stopped on request ends the series.
+    """
+    _refuse_ranks(options.num_proc)
+    runs = sweep.expand(axes)
+    commands = [_command(settings, options, flags) for settings in runs]
+    for settings in sweep.to_check(axes):
+        config.parse([*flags, *sweep.flags(settings)], lambda line: None)  # each run prints its own notes
+    failed = []
+    for number, (settings, command) in enumerate(zip(runs, commands, strict=True), start=1):
+        name = sweep.folder_name(settings)
+        if options.dry_run:
+            print(shlex.join(command))
+            continue
+        print(f"run {number} of {len(runs)}: {name}", file=sys.stderr, flush=True)
+        code = subprocess.run(command, check=False).returncode
+        if code in (EXIT_REQUEUE, EXIT_USAGE):
+            return code
+        if code != EXIT_FINISHED:
+            failed.append(name)
+            print(f"run {number} of {len(runs)}: {name}: it failed with exit code {code}", file=sys.stderr)
+    return EXIT_FAILED if failed else EXIT_FINISHED
+
+
+def _command(settings: dict[str, str], options: argparse.Namespace, flags: Sequence[str]) -> list[str]:
+    """Return the command of one run. ``-P``: modules are not taken from the working folder."""
+    python = [sys.executable, "-P", "-m"]
+    folder = options.output_dir / sweep.folder_name(settings)
+    train = [*python, "ringtune.train.cli", *flags, *sweep.flags(settings), f"--output_dir={folder}"]
+    if options.num_proc is None:
+        return train
+    return [*python, "ringtune.launch.cli", "run", "-np", str(options.num_proc), "--", *train]
+
+
+def _refuse_ranks(num_proc: int | None) -> None:
+    if promised_size() > 1:
+        raise UsageError(
+            "launcher", "it started several ranks of this command", legal="no launcher", todo="use --num_proc"
+        )
+    if num_proc is not None and num_proc < 1:
+        raise UsageError("--num_proc", f"{num_proc} is too few", legal="a number from 1")
