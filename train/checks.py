@@ -31,6 +31,25 @@ def check(config: Any) -> None:
     interval.steps(config.profile_steps, "--profile_steps")
     csv_rule.require_delimiter(config.csv_delimiter)
     decay.check_settings(config.lr_scheduler_type, config.lr_scheduler_kwargs or {}, config.learning_rate)
+    _check_ranges(config)
+    _check_loss(config)
+    if gap.bounds(config.max_gap) and not config.slice_by:
+        raise UsageError("--max_gap", "there are no slices to compare", legal="needs --slice_by")
+    if config.max_steps <= 0 and config.num_train_epochs <= 0:
+        raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", legal="above 0")
+    if config.bf16 and config.fp16:
+        raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
+    wire.check(config)
+    _check_source(config)
+    if not config.do_train:
+        raise UsageError(
+            "--do_train", "false leaves nothing to do", legal="true", todo="ringtune-predict evaluates and predicts"
+        )
+    if config.load_best_model_at_end and not config.do_eval:
+        raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
+
+
+def _check_ranges(config: Any) -> None:
     fractions = ("warmup_ratio", "label_smoothing_factor", "dropout", "adam_beta1", "adam_beta2", "sgd_momentum")
     for name in fractions:
         value = getattr(config, name)
@@ -52,21 +71,6 @@ def check(config: Any) -> None:
             raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", legal=f"at most {most}")
     if not 0 < config.layerwise_lr_decay <= 1:
         raise UsageError("--layerwise_lr_decay", f"{config.layerwise_lr_decay} is out of range", legal="0 < value <= 1")
-    _check_loss(config)
-    if gap.bounds(config.max_gap) and not config.slice_by:
-        raise UsageError("--max_gap", "there are no slices to compare", legal="needs --slice_by")
-    if config.max_steps <= 0 and config.num_train_epochs <= 0:
-        raise UsageError("--num_train_epochs", f"{config.num_train_epochs} trains nothing", legal="above 0")
-    if config.bf16 and config.fp16:
-        raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
-    wire.check(config)
-    _check_source(config)
-    if not config.do_train:
-        raise UsageError(
-            "--do_train", "false leaves nothing to do", legal="true", todo="ringtune-predict evaluates and predicts"
-        )
-    if config.load_best_model_at_end and not config.do_eval:
-        raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
 
 
 def _check_loss(config: Any) -> None:

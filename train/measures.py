@@ -130,7 +130,7 @@ def _own(name: str, task: Task) -> Measure:
         raise UsageError(
             f"{_FLAG} {name}", f"there is no function {function_name!r} in it", legal="function(labels, predictions)"
         )
-    takes_outputs = "outputs" in inspect.signature(function).parameters
+    takes_outputs = "outputs" in _parameters(function)
 
     def measure(outputs: np.ndarray, labels: np.ndarray) -> float:
         more = {"outputs": outputs} if takes_outputs else {}
@@ -147,6 +147,14 @@ def _own(name: str, task: Task) -> Measure:
             legal="function(labels, predictions), with outputs as a third parameter if it needs them, giving a number",
         )
     return _nan_where_undefined(measure, name)
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    """Return the names of a function's parameters; none of one that is not written in Python and does not say."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:
+        return []
 
 
 def _module(name: str, asked: str) -> Any:

@@ -71,11 +71,17 @@ def load_model(
     for line in filter(None, (*_changes(saved, task), settled, _compute_no_more(model, task))):
         report(f"model {name}: {line}")
     _fit_tokens(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
-    if config.reinit_layers:
-        report(f"model {name}: {reinitialise(model, config.reinit_layers, config.seed)}")
-    if config.gradient_checkpointing:
-        report(f"model {name}: {recompute_layers(model)}")
+    for line in _change_layers(model, config):
+        report(f"model {name}: {line}")
     return model
+
+
+def _change_layers(model: nn.Module, config: TrainConfig) -> Iterator[str]:
+    """Do with a model's layers what the settings ask for; give a line about each."""
+    if config.reinit_layers:
+        yield reinitialise(model, config.reinit_layers, config.seed)
+    if config.gradient_checkpointing:
+        yield recompute_layers(model)
 
 
 def _compute_no_more(model: nn.Module, task: Task) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -82,19 +83,40 @@ def run_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str])
     for settings in sweep.to_check(axes):
         config.parse([*flags, *sweep.flags(settings)], lambda line: None)  # each run prints its own notes
     failed = []
+    stop = _Stop()
     for number, (settings, command) in enumerate(zip(runs, commands, strict=True), start=1):
         name = sweep.folder_name(settings)
         if options.dry_run:
             print(shlex.join(command))
             continue
         print(f"run {number} of {len(runs)}: {name}", file=sys.stderr, flush=True)
-        code = subprocess.run(command, check=False).returncode
-        if code in (EXIT_REQUEUE, EXIT_USAGE):
-            return code
+        code = stop.wait(subprocess.Popen(command))
+        if stop.requested or code in (EXIT_REQUEUE, EXIT_USAGE):
+            return EXIT_REQUEUE if stop.requested else code
         if code != EXIT_FINISHED:
             failed.append(name)
             print(f"run {number} of {len(runs)}: {name}: it failed with exit code {code}", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_FINISHED
+
+
+class _Stop:
+    """Whether a stop was asked for. A terminal sends SIGINT to the run as well; SIGTERM is handed on to it."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.process: subprocess.Popen[bytes] | None = None
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.requested = True
+        if number == signal.SIGTERM and self.process is not None:
+            self.process.terminate()
+
+    def wait(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for a run and return its exit code."""
+        self.process = process
+        return process.wait()
 
 
 def _command(settings: dict[str, str], options: argparse.Namespace, flags: Sequence[str]) -> list[str]:

@@ -17,10 +17,20 @@ class StopFlag:
     def __init__(self) -> None:
         self.requested = False
 
-    def listen(self) -> None:
-        """Catch the signals from now on. A second signal changes nothing: it must not interrupt a save."""
+    def listen(self, *, terminal: bool = False) -> None:
+        """Catch the signals from now on. A second signal changes nothing: it must not interrupt a save.
+
+        terminal: take Ctrl-C, too; the second ends the process at once, which loses no checkpoint. Where there is a
+        launcher, what becomes of Ctrl-C is the launcher's to say.
+        """
         for number in STOP_SIGNALS:
             signal.signal(number, self._asked)
+        if terminal:
+            signal.signal(signal.SIGINT, self._interrupted)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self.requested = True
 
     def is_set(self) -> bool:
         """Return whether this rank knows of a request to stop."""

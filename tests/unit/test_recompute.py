@@ -74,13 +74,13 @@ def test_the_last_layers_start_from_random_weights_the_same_on_every_rank(family
         is_matrix = old.ndim > 1 and "norm" not in name.lower()
         if is_matrix:
             assert torch.equal(old, new) != is_drawn, name
-            assert new.std() == pytest.approx(0.02, rel=0.5)
+            assert new.detach().std().item() == pytest.approx(0.02, rel=0.5)
         elif not is_drawn:
             assert torch.equal(old, new), name
 
 
 def test_more_layers_than_there_are_and_shared_layers_are_refused():
-    with pytest.raises(UsageError, match="4 is more than the model has; legal: 1 to 3"):
+    with pytest.raises(UsageError, match="4 is more than the model has; 1 to 3"):
         reinitialise(network(), 4, seed=1)
     with pytest.raises(UsageError, match="a model whose layers have weights of their own"):
         reinitialise(network("albert"), 1, seed=1)

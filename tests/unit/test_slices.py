@@ -7,7 +7,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from ringtune.train import gap, slices
+from ringtune.train import config, gap, slices
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, UsageError
 from ringtune.train.slices import ColumnScores
 from ringtune.train.source import slice_values
@@ -92,6 +92,11 @@ def test_a_run_that_finished_without_a_bound_is_not_taken_for_one_within_it(tmp_
 def test_what_is_no_bound_is_refused(wrong):
     with pytest.raises(UsageError, match="it is no bound"):
         gap.bounds(wrong)
+
+
+def test_a_bound_without_slices_is_refused():
+    with pytest.raises(UsageError, match="there are no slices to compare"):
+        config.parse(["--model_name_or_path", "m", "--train_file", "x", "--max_gap", "accuracy=0.1"])
 
 
 def test_a_bound_on_what_is_no_score_is_refused():
