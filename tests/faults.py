@@ -19,7 +19,7 @@ import warnings
 from contextlib import suppress
 
 import torch
-from ringtune.train import cli, comm, embedding, loop, model, optimizer, step
+from ringtune.train import cli, comm, digest, embedding, loop, model, optimizer, step
 from ringtune.train.contract import promised_rank
 from ringtune.train.task.classification import Classification
 
@@ -35,7 +35,7 @@ def take(self, plan, stop_requested, upcoming=None):
     is_here = here[0] = len(words) == 3 and (plan.step, self.comm.rank) == (int(words[1]), int(words[2]))
     if fault in ("digests", "overflow"):
         moments = optimizer.optimizer_tensors(self.model, self.optimizer)
-        digests = [model.state_digest(each) for each in (self.model.state_dict(), moments)]
+        digests = [digest.state_digest(each) for each in (self.model.state_dict(), moments)]
         print(f"rank {self.comm.rank} before step {plan.step}: {' '.join(digests)}", flush=True)
     if fault == "raise" and is_here:
         raise RuntimeError("planted failure")
@@ -45,7 +45,7 @@ def take(self, plan, stop_requested, upcoming=None):
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "stop" and is_here:
         os.kill(os.getpid(), signal.SIGTERM)
-    before = model.state_digest(self.model.state_dict()) if fault in ("nan", "loud") else ""
+    before = digest.state_digest(self.model.state_dict()) if fault in ("nan", "loud") else ""
     if fault == "little" and plan.step == 3:
         fill_the_gpu()
     if fault == "syncs":
@@ -53,7 +53,7 @@ def take(self, plan, stop_requested, upcoming=None):
     try:
         return original_take(self, plan, stop_requested, upcoming)
     except step.NotFinite:
-        same = model.state_digest(self.model.state_dict()) == before
+        same = digest.state_digest(self.model.state_dict()) == before
         print(f"parameters of rank {self.comm.rank} {'as before' if same else 'changed'}", flush=True)
         raise
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -223,15 +222,6 @@ def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: 
             todo="check --model_name_or_path",
         )
     model.load_state_dict(tensors, strict=False)
-
-
-def state_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return one sha256 over names and exact bytes of the tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def pretrained_files(model: nn.Module, tokenizer: Any) -> dict[str, bytes]:

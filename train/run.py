@@ -28,6 +28,7 @@ from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_FINISHED, TASK_FILE, UsageError
 from ringtune.train.device import choose_kernels
+from ringtune.train.digest import state_digest
 from ringtune.train.due import Schedule
 from ringtune.train.loop import Loop
 from ringtune.train.measures import Measure
@@ -253,7 +254,7 @@ def _loop(
 
 def _refuse_unequal_replicas(loop: Loop, comm: Comm) -> None:
     """Compare the parameters of all ranks before the first step; what differs now would differ for ever."""
-    digests = comm.gather_values(model.state_digest(loop.saver.tensors()), "run/replicas") if comm.size > 1 else []
+    digests = comm.gather_values(state_digest(loop.saver.tensors()), "run/replicas") if comm.size > 1 else []
     odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if odd:
         raise UsageError(

@@ -7,7 +7,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from ringtune.train.comm import Comm
-from ringtune.train.model import state_digest
+from ringtune.train.digest import state_digest
 from words import NUM_TOKENS, Bag, reducer_of, same, train
 
 comm = Comm()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ranks, records, run_command, script
-from ringtune.train.model import state_digest
+from ringtune.train.digest import state_digest
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.parallel

@@ -13,6 +13,7 @@ from ringtune.train.checkpoint import SMALL_FILE
 from ringtune.train.comm import Comm
 from ringtune.train.contract import UsageError
 from ringtune.train.device import leave_out_cudnn_attention
+from ringtune.train.digest import state_digest
 from ringtune.train.precision import autocast_format
 from ringtune.train.predict import config as settings
 from ringtune.train.predict.config import PredictConfig
@@ -60,7 +61,7 @@ def load_predictor(
 def require_same_model(predictor: Predictor, comm: Comm) -> dict[str, str]:
     """Return the digests of what predicts. **Collective.** Raises UsageError, on every rank, if models differ."""
     mine = {
-        "model": model.state_digest(predictor.model.state_dict()) + repr(predictor.task.to_json()),
+        "model": state_digest(predictor.model.state_dict()) + repr(predictor.task.to_json()),
         "tokenizer": tokenizer_digest(predictor.tokenizer),
         "software": " ".join(f"{name} {metadata.version(name)}" for name in _SOFTWARE),
     }
