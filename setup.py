@@ -45,6 +45,8 @@ setup(
             "wheel",
             "setuptools",
         ],
+        # Adapters: --lora_r, --peft_config.
+        "peft": ["peft>=0.21,<0.22"],
         "test": [
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",
@@ -52,6 +54,7 @@ setup(
             "hypothesis>=6.170,<7",
             "psutil",
             "accelerate>=1.1,<2",
+            "peft>=0.21,<0.22",
         ],
         # What `make bench` compares with: transformers' Trainer needs accelerate; so do tests of its launcher.
         "bench": ["accelerate>=1.1,<2"],

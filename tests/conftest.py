@@ -182,9 +182,10 @@ def records(output_dir: Path, event: str) -> list[dict]:
 
 
 def digests(output_dir: Path, step: int) -> dict[str, str]:
-    """Return the sha256 of all parameters and of all moments in a checkpoint."""
+    """Return the sha256 of all parameters, or those of an adapter, and of all moments in a checkpoint."""
     manifest = json.loads((output_dir / f"checkpoint-{step}" / "manifest.json").read_text())
-    return {name: manifest[name]["sha256"] for name in ("model.safetensors", "optimizer.safetensors")}
+    names = ("model.safetensors", "adapter_model.safetensors", "optimizer.safetensors")
+    return {name: manifest[name]["sha256"] for name in names if name in manifest}
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,11 @@ from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE,
 from safetensors.torch import load as load_tensors
 
 MODEL_FILE = "model.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"  # instead of the model's, where only an adapter is trained
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 SMALL_FILE = 16 << 20  # bytes; read at every start, of every checkpoint
 FORMAT = 2  # of a checkpoint; raise it when a file changes its meaning
-_REQUIRED = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE)
 _NAME = re.compile(rf"{CHECKPOINT_PREFIX}(\d+)")
 
 
@@ -92,10 +92,11 @@ class Snapshot:
     """A run in host memory: nothing in it changes when training goes on."""
 
     state: RunState
-    model: memoryview  # content of model.safetensors
+    model: memoryview  # content of model.safetensors, or of the adapter's file
     optimizer: memoryview  # content of optimizer.safetensors
     files: Mapping[str, bytes]  # configuration, tokenizer and task, for from_pretrained and prediction
     parts: Sequence[rank_state.Part] = ()  # what ranks have of their own, on the disk already
+    weights_file: str = MODEL_FILE
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
                 new.take_over(part.path, part.name, part.entry)
             for name, content in snapshot.files.items():
                 new.write(name, content)
-            new.write(MODEL_FILE, snapshot.model)
+            new.write(snapshot.weights_file, snapshot.model)
             new.write(OPTIMIZER_FILE, snapshot.optimizer)
             new.write(STATE_FILE, json.dumps(snapshot.state.to_json(), indent=1).encode())
     except OSError as error:
@@ -152,10 +153,20 @@ def write_checkpoint(output_dir: Path, snapshot: Snapshot) -> Path:
 # Reading
 
 
+def weights_file(folder: Path) -> str:
+    """Return the name of the file that the weights of a checkpoint or final model are in, or should be."""
+    is_adapter = (folder / ADAPTER_FILE).exists() and not (folder / MODEL_FILE).exists()
+    return ADAPTER_FILE if is_adapter else MODEL_FILE
+
+
+def _required(path: Path) -> tuple[str, ...]:
+    return (weights_file(path), OPTIMIZER_FILE, STATE_FILE)
+
+
 def verify(path: Path, *, read_up_to: float = math.inf) -> str | None:
     """Return why a folder is not a whole checkpoint, None if it is. Reads every byte, but of files of more bytes than
     ``read_up_to`` the size alone."""
-    return publish.verify_folder(path, _REQUIRED, read_up_to=read_up_to)
+    return publish.verify_folder(path, _required(path), read_up_to=read_up_to)
 
 
 def list_checkpoints(output_dir: Path) -> list[tuple[int, Path]]:
@@ -198,14 +209,14 @@ def load_checkpoint(path: Path) -> Loaded:
     _require_whole(path, unread=rank_state.NAME)  # every rank would read what all ranks wrote
     return Loaded(
         state=read_state(path),
-        model=load_tensors((path / MODEL_FILE).read_bytes()),
+        model=load_tensors((path / weights_file(path)).read_bytes()),
         optimizer=load_tensors((path / OPTIMIZER_FILE).read_bytes()),
     )
 
 
 def _require_whole(path: Path, unread: re.Pattern[str] | None = None) -> None:
     is_there = path.exists()
-    reason = publish.verify_folder(path, _REQUIRED, unread=unread) if is_there else "there is no such folder"
+    reason = publish.verify_folder(path, _required(path), unread=unread) if is_there else "there is no such folder"
     if reason is not None:
         legal = [each.name for _, each in list_checkpoints(path.parent) if verify(each) is None]
         raise UsageError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringtune.train import csv_rule, decay, flags, gap, interval, wire
+from ringtune.train import adapter_settings, csv_rule, decay, flags, gap, interval, wire
 from ringtune.train.contract import UsageError
 
 MOST_THREADS = 1024  # OpenMP dies of many more
@@ -40,6 +40,7 @@ def check(config: Any) -> None:
     if config.bf16 and config.fp16:
         raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
     wire.check(config)
+    adapter_settings.check(config)
     _check_source(config)
     if not config.do_train:
         raise UsageError(

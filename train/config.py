@@ -96,6 +96,19 @@ class TrainConfig:
     """Keep only the input of each layer and compute the layer again in backward: less memory, slower."""
     freeze: str | None = None
     """Parameters to leave as they are: patterns of their names, joined by commas, such as 'bert.embeddings.*'."""
+    lora_r: int | None = None
+    """Train an adapter and leave the model as it is: LoRA of this rank (docs/few-parameters.md)."""
+    lora_alpha: float | None = None
+    """What LoRA gives is multiplied by lora_alpha / lora_r; default: twice lora_r."""
+    lora_dropout: float | None = None
+    """Dropout in front of LoRA; default 0.05."""
+    lora_target_modules: str | None = None
+    """Layers that get LoRA: ends of their names joined by commas, such as query,value, or all-linear; default: those of
+    attention that peft has for the architecture."""
+    peft_config: str | None = None
+    """JSON file of another adapter than LoRA, or of all its settings, as peft's adapter_config.json."""
+    save_merged_model: bool = free(False)
+    """Beside the adapter, write the model with it merged in, to output_dir/merged."""
     optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "lamb", "sgd"] = "adamw_torch_fused"
     """Optimizer; the first two are one. adafactor: as transformers' Trainer sets it. lamb: for large
     batches."""
@@ -236,9 +249,17 @@ COMMAND = flags.Command(
     "ringtune-train convert FOLDER writes model.safetensors beside a pytorch_model.bin.",
     epilog="exit codes: 0 finished, 75 stopped on request with a checkpoint (run again), 2 wrong usage, 1 failure",
     dry_run="Check everything, show the plan, train nothing.",
-    paths=("output_dir", "train_file", "validation_file", "test_file", "cache_dir", "resume_from_checkpoint"),
+    paths=(
+        "output_dir",
+        "train_file",
+        "validation_file",
+        "test_file",
+        "cache_dir",
+        "resume_from_checkpoint",
+        "peft_config",
+    ),
     foreign=huggingface.TRAIN,
-    lists=("train_file", "validation_file", "test_file"),
+    lists=("train_file", "validation_file", "test_file", "lora_target_modules"),
     imply=implied.imply,
     complete=implied.complete,
 )

@@ -11,23 +11,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import disk, publish
-from ringtune.train.checkpoint import MODEL_FILE, STATE_FILE
+from ringtune.train import disk, publish, weights
+from ringtune.train.checkpoint import ADAPTER_FILE, MODEL_FILE, STATE_FILE, weights_file
 from ringtune.train.contract import CONFIG_FILE, FINISHED_FILE, MANIFEST_FILE, TASK_FILE, UsageError
 
+MERGED_DIR = "merged"  # the whole model of a run that trained an adapter, if it is asked for
+#: What of a run's folder is of its final model, beside small files that the next one replaces. The settings of a model
+#: must not stay beside an adapter, nor those of an adapter beside a model: transformers takes the folder for the other.
+WEIGHTS = (MODEL_FILE, ADAPTER_FILE, MERGED_DIR, weights.ADAPTER, weights.BASE, "config.json")
 
-def write(folder: Path, model: memoryview, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+
+def write(
+    folder: Path,
+    model: memoryview,
+    files: Mapping[str, bytes],
+    facts: Mapping[str, Any],
+    *,
+    weights_file: str = MODEL_FILE,
+) -> None:
     """Write the model that ``from_pretrained`` loads, and that the run has finished. **Rank 0 only.**
 
-    model: content of ``model.safetensors``. files: configuration, tokenizer and task. facts: for ``finished.json``.
+    model: content of ``weights_file``. files: configuration, tokenizer and task. facts: for ``finished.json``.
     """
     withdraw(folder)
-    written: dict[str, bytes | memoryview] = {**files, MODEL_FILE: model, FINISHED_FILE: json.dumps(facts).encode()}
+    written: dict[str, bytes | memoryview] = {**files, weights_file: model, FINISHED_FILE: json.dumps(facts).encode()}
     for name, content in written.items():
         disk.replace_file(folder / name, content)
     contents = {**written, CONFIG_FILE: (folder / CONFIG_FILE).read_bytes()}
     entries = {name: publish.entry_of(content) for name, content in contents.items()}
     disk.replace_file(folder / MANIFEST_FILE, publish.manifest_bytes(entries))
+
+
+def write_merged(folder: Path, model: memoryview | None, files: Mapping[str, bytes]) -> None:
+    """Write the whole model of a run that trained an adapter to a folder of its own; None: remove an earlier one.
+    **Rank 0 only**, before `write`: killed in between, the run has not finished and does both again.
+
+    model: content of ``model.safetensors``. files: configuration, tokenizer and task.
+    """
+    publish.remove(folder / MERGED_DIR)
+    if model is not None:
+        contents: dict[str, bytes | memoryview] = {**files, MODEL_FILE: model}
+        with publish.new_folder(folder / MERGED_DIR) as new:
+            for name, content in contents.items():
+                new.write(name, content)
 
 
 def withdraw(folder: Path) -> None:
@@ -38,7 +64,7 @@ def withdraw(folder: Path) -> None:
 
 def verify(folder: Path) -> str | None:
     """Return why the final model of a run is not whole, None if it is. Reads every byte."""
-    return publish.verify_folder(folder, (MODEL_FILE, TASK_FILE, FINISHED_FILE, CONFIG_FILE))
+    return publish.verify_folder(folder, (weights_file(folder), TASK_FILE, FINISHED_FILE, CONFIG_FILE))
 
 
 def require_whole(name: str, *, read_up_to: float = math.inf) -> None:

@@ -67,7 +67,7 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
     names: the classes of the saved head in its order, None if they have no names.
     """
     classes = tuple(getattr(task, "classes", ()))
-    name, output = _output_layer(model, task.width)
+    name, output = output_layer(model, task.width)
     saved_shape = {key: shape for key, shape, _ in loaded["mismatched_keys"]}.get(f"{name}.weight")
     if saved_shape:
         what = shown_names(classes) if classes else f"{task.width} number(s)"
@@ -88,6 +88,30 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
     return f"its head {known}: a new one is drawn for {shown_names(classes)}"
 
 
+def settle_tensors(
+    tensors: Mapping[str, torch.Tensor], name: str, names: Sequence[str] | None, task: Task
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Return an adapter's tensors with its head as `settle_head` settles it, without one that is to be drawn; and what
+    to report. **Pure.**
+
+    name: of the head's last layer among the tensors. names: as there.
+    """
+    own = [each for each in tensors if each.startswith(f"{name}.")]
+    others = {each: tensor for each, tensor in tensors.items() if each not in own}
+    classes = tuple(getattr(task, "classes", ()))
+    what = shown_names(classes) if classes else f"{task.width} number(s)"
+    if any(len(tensors[each]) != task.width for each in own):
+        return others, f"its head has {len(tensors[own[0]])} output(s): a new one is drawn for {what}"
+    if not classes or tuple(names or map(str, range(len(classes)))) == classes:
+        return dict(tensors), f"its head is kept: {what}"
+    if names and set(names) == set(classes):
+        order = [list(names).index(each) for each in classes]
+        sorted_ones = {each: tensors[each][order] for each in own}
+        return {**others, **sorted_ones}, f"its head is kept by the names of its classes: {what}"
+    known = f"knows other classes ({shown_names(names)})" if names else "gives its classes no names"
+    return others, f"its head {known}: a new one is drawn for {what}"
+
+
 def saved_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return the classes that a model's saved configuration names, None if it names none. **Pure.**"""
     by_number = config.get("id2label") or {}
@@ -95,7 +119,7 @@ def saved_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None if not names or names == tuple(f"LABEL_{number}" for number in range(len(names))) else names
 
 
-def _output_layer(model: nn.Module, width: int) -> tuple[str, nn.Linear | None]:
+def output_layer(model: nn.Module, width: int) -> tuple[str, nn.Linear | None]:
     """Return the last layer of the head, with its name."""
     body = f"{model.base_model_prefix}."
     layers = [

@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 from ringtune.train import disk, publish
 from ringtune.train.board import Board
-from ringtune.train.checkpoint import Best
+from ringtune.train.checkpoint import MODEL_FILE, Best, weights_file
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, TENSORBOARD_DIR
 from ringtune.train.device import GIB
+from ringtune.train.final import MERGED_DIR
 from ringtune.train.metrics import MetricsFile
 from ringtune.train.progress import Progress
 from ringtune.train.slices import ColumnScores, defined_only
@@ -127,7 +128,7 @@ def short(value: float | None) -> str:
 
 
 def closing_message(config: TrainConfig, score: str, best: Best, peak_memory: int) -> str:
-    """Return what a finished run prints: its best score, its model, and commands to try next. **Pure.**
+    """Return what a finished run prints: its best score, its model, and commands to try next.
 
     peak_memory: bytes, of the rank that used most; 0 if no step was taken.
     """
@@ -143,9 +144,13 @@ def closing_message(config: TrainConfig, score: str, best: Best, peak_memory: in
         f"  tensorboard --logdir {folder / TENSORBOARD_DIR}",
         f"  ringtune-train --config {folder / CONFIG_FILE} {longer}",
         f"  ringtune-predict --model_name_or_path {folder} --input FILE --output predicted.jsonl",
-        '  python -c "from transformers import pipeline; '
-        f"print(pipeline('text-classification', '{folder}')('what a film'))\"",
     ]
+    whole = folder / MERGED_DIR if config.save_merged_model else folder
+    if weights_file(whole) == MODEL_FILE:
+        lines.append(
+            '  python -c "from transformers import pipeline; '
+            f"print(pipeline('text-classification', '{whole}')('what a film'))\""
+        )
     return "\n".join(lines)
 
 

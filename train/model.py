@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import attention, final, head, weights
+from ringtune.train import adapter, adapter_folder, adapter_settings, attention, final, head, weights
+from ringtune.train.adapter_folder import PREFIX, AdapterFolder
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import leave_out_other_tokens
-from ringtune.train.pretrained import error_in_one_line, read_config, saved_config
+from ringtune.train.pretrained import error_in_one_line, read_config, saved_config, set_dropout
 from ringtune.train.recompute import recompute_layers
 from ringtune.train.reinit import reinitialise
 from ringtune.train.task import Task, of_model
@@ -25,8 +26,15 @@ GROW = "--resize_token_embeddings true draws embeddings for the others"
 
 def require_readable(name: str, *, allow_pickle: bool) -> None:
     """Raise UsageError for a folder whose weights cannot be read, or that is not as ringtune wrote it."""
-    final.require_whole(name)
-    weights.loading_settings(name, allow_pickle=allow_pickle)
+    base = adapter_folder.base_of(name)
+    _require_whole(name, base)
+    weights.loading_settings(base, allow_pickle=allow_pickle)
+
+
+def _require_whole(*names: str) -> None:
+    """Raise UsageError for one of several models that is not as ringtune wrote it."""
+    for name in dict.fromkeys(names):
+        final.require_whole(name)
 
 
 def load_model(
@@ -47,14 +55,15 @@ def load_model(
     """
     import transformers
 
-    name = config.model_name_or_path
+    source = adapter_folder.find(config.model_name_or_path)
+    name = config.model_name_or_path if source is None else source.base
     reading = weights.loading_settings(name, allow_pickle=config.allow_pickle)
     auto_class = getattr(transformers, task.auto_class)
     padding = {} if pad_token_id is None else {"pad_token_id": pad_token_id}
     model_config = read_config(name, **task.model_settings(), **padding)
     with error_in_one_line(name):
         if config.dropout is not None:
-            _set_dropout(model_config, config.dropout)
+            set_dropout(model_config, config.dropout)
         torch.manual_seed(config.seed)
         model, loaded = auto_class.from_pretrained(
             name,
@@ -66,12 +75,12 @@ def load_model(
         )
     head.require_body(model, loaded, f"--model_name_or_path {name}")
     saved = saved_config(name)
-    settled = head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed)
-    for line in filter(None, (*_changes(saved, task), settled, _compute_no_more(model, task))):
-        report(f"model {name}: {line}")
+    settled = head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed) if source is None else ""
+    added = _add_adapter(model, loaded, source, task, config)
+    others = (_compute_no_more(model, task), *_change_layers(model, config))
+    for line in filter(None, (*_changes(saved, task), settled, *added, *others)):
+        report(f"model {config.model_name_or_path}: {line}")
     _fit_tokens(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
-    for line in _change_layers(model, config):
-        report(f"model {name}: {line}")
     return model
 
 
@@ -81,6 +90,42 @@ def _change_layers(model: nn.Module, config: TrainConfig) -> Iterator[str]:
         yield reinitialise(model, config.reinit_layers, config.seed)
     if config.gradient_checkpointing:
         yield recompute_layers(model)
+
+
+def _add_adapter(
+    model: nn.Module, loaded: Mapping[str, Any], source: AdapterFolder | None, task: Task, config: TrainConfig
+) -> list[str]:
+    """Put the adapter that a run asks for, or starts from, into its model; return what to report, nothing for none.
+
+    loaded: what transformers reports of loading. source: the adapter's folder to start from. Raises UsageError.
+    """
+    asked = adapter_settings.of_run(config)
+    where = adapter_settings.asked_by(config)
+    if source is not None and (asked is not None or config.resize_token_embeddings or config.reinit_layers):
+        raise UsageError(
+            where or "--resize_token_embeddings, --reinit_layers",
+            f"{source.path} is an adapter, which is trained on as it is",
+            legal="neither with an adapter",
+            todo="leave it out, or start from a whole model",
+        )
+    if source is None and asked is None:
+        if config.save_merged_model:
+            raise UsageError("--save_merged_model", "there is no adapter to merge", legal="with --lora_r")
+        return []
+    new = loaded["missing_keys"]
+    if source is None:
+        assert asked is not None
+        mine = adapter.add(model, asked, config.model_name_or_path, where, new=new, seed=config.seed)
+        return [mine.describe()]
+    name, _ = head.output_layer(model, task.width)
+    mine = adapter.add(model, source.settings, source.base, source.where, new=new, seed=config.seed)
+    mine.require_base(source.base_digest, source.where)
+    found = read_task(source.path)
+    classes = getattr(found[0], "classes", None) if found else None
+    tensors, settled = head.settle_tensors(source.tensors(), f"{PREFIX}{name}", classes, task)
+    fresh = [each for each in mine.tensors() if each.startswith(f"{PREFIX}{name}.") or ".pooler." in each]
+    mine.restore(tensors, source.where, fresh)
+    return [f"its base is {source.base}", settled, mine.describe()]
 
 
 def _compute_no_more(model: nn.Module, task: Task) -> str:
@@ -112,17 +157,26 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
     import transformers
 
     where = f"--model_name_or_path {name}"
-    final.require_whole(name)
-    reading = weights.loading_settings(name, allow_pickle=allow_pickle)
-    saved_config(name)
+    source = adapter_folder.find(name)
+    base = name if source is None else source.base
+    _require_whole(name, base)
+    reading = weights.loading_settings(base, allow_pickle=allow_pickle)
+    saved_config(base)
     found = read_task(Path(name).expanduser())
+    tensors = {} if source is None else source.tensors()
+    settings = {} if source is None else found[0].model_settings() if found else source.head_settings(tensors)
     auto_class = getattr(transformers, found[0].auto_class if found else "AutoModelForSequenceClassification")
-    with error_in_one_line(name):
+    with error_in_one_line(base):
         model, loaded = auto_class.from_pretrained(
-            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **reading
+            base, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **settings, **reading
         )
-    head.refuse_other_shapes(loaded["mismatched_keys"], where)
-    missing = sorted(loaded["missing_keys"])
+    if source is None:
+        head.refuse_other_shapes(loaded["mismatched_keys"], where)
+    else:
+        mine = adapter.add(model, source.settings, base, where)
+        mine.restore(tensors, where)
+        mine.require_base(source.base_digest, where)
+    missing = [each for each in sorted(loaded["missing_keys"]) if f"{PREFIX}{each}" not in tensors]
     if missing:
         raise UsageError(
             where,
@@ -141,22 +195,6 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
     return model, task, max_seq_length
 
 
-def _set_dropout(model_config: Any, rate: float) -> None:
-    """Set every dropout a BERT-family configuration knows: BERT's names, DistilBERT's and the classifier's."""
-    for name in (
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "classifier_dropout",
-        "dropout",
-        "attention_dropout",
-        "seq_classif_dropout",
-        "embedding_dropout",
-        "mlp_dropout",
-    ):
-        if hasattr(model_config, name):
-            setattr(model_config, name, rate)
-
-
 def _fit_tokens(model: nn.Module, num_tokens: int, *, resize: bool, seed: int) -> None:
     """Raise UsageError for a tokenizer with more tokens than the model has embeddings, or draw those that lack."""
     if not resize:
@@ -168,7 +206,7 @@ def _fit_tokens(model: nn.Module, num_tokens: int, *, resize: bool, seed: int) -
 
 def _num_embeddings(model: nn.Module) -> int:
     """Return how many tokens a model knows."""
-    return int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    return len(model.get_input_embeddings().weight)  # type: ignore[operator]
 
 
 def require_known_tokens(known: int, num_tokens: int, todo: str = "check the folder's tokenizer files") -> None:
@@ -210,6 +248,10 @@ def refuse_other_tokens(model: nn.Module, task: Task, several: Sequence[Features
 
 def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Put saved weights back. Raises UsageError if they are another model's."""
+    mine = adapter.of(model)
+    if mine is not None:
+        mine.restore(tensors, where)
+        return
     own = model.state_dict()
     wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
     tied = {each.data_ptr() for name, each in own.items() if name in tensors}
@@ -225,8 +267,21 @@ def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: 
 
 
 def pretrained_files(model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
-    """Return what ``from_pretrained`` needs beside the weights: the configuration's and the tokenizer's files."""
+    """Return what ``from_pretrained`` needs beside the weights: the files of the configuration, or of the adapter, and
+    the tokenizer's."""
+    mine = adapter.of(model)
+    files = config_files(model) if mine is None else mine.files()
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return files | _files_in(folder)
+
+
+def config_files(model: nn.Module) -> dict[str, bytes]:
+    """Return the files of a model's configuration."""
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
-        tokenizer.save_pretrained(folder)
-        return {each.name: each.read_bytes() for each in sorted(Path(folder).iterdir()) if each.is_file()}
+        return _files_in(folder)
+
+
+def _files_in(folder: str) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in sorted(Path(folder).iterdir()) if each.is_file()}

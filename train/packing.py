@@ -170,6 +170,7 @@ class Packer:
         config: Any = model.config
         body: Any = model.base_model
         table = getattr(body.embeddings, "position_embeddings", None)
+        table = getattr(table, "base_layer", table)  # of an adapter's layer
         takes_types = TYPES in inspect.signature(body.forward).parameters
         return cls(
             hidden_size=int(config.hidden_size),

@@ -70,6 +70,22 @@ def read_config(name: str, **settings: Any) -> Any:
     return config
 
 
+def set_dropout(model_config: Any, rate: float) -> None:
+    """Set every dropout a BERT-family configuration knows: BERT's names, DistilBERT's and the classifier's."""
+    for name in (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "classifier_dropout",
+        "dropout",
+        "attention_dropout",
+        "seq_classif_dropout",
+        "embedding_dropout",
+        "mlp_dropout",
+    ):
+        if hasattr(model_config, name):
+            setattr(model_config, name, rate)
+
+
 def _refuse_quantised(name: str, settings: Mapping[str, Any] | None) -> None:
     if settings:
         method = dict(settings).get("quant_method")

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from ringtune.train import (
+    adapter,
+    adapter_settings,
     batching,
     checkpoint,
     gap,
@@ -122,6 +124,7 @@ def _open_model(
     name = config.model_name_or_path
 
     def open_it() -> Fitted:
+        adapter_settings.require_usable(config)
         model.require_readable(name, allow_pickle=config.allow_pickle)
         fitted = open_tokenizer(name, report)
         if not config.resize_token_embeddings:
@@ -198,6 +201,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
     if found is not None:
         snapshot = checkpoint.load_checkpoint(found)
         resumed.refuse_other_data(snapshot.state, tables.digest, tokenizer_digest(inputs.tokenizer), str(found))
+        adapter.require_saved(network, found)
         model.restore_model(network, snapshot.model, str(found))
     network.to(device)
     updates = make_optimizer(network, config)
@@ -242,7 +246,9 @@ def _loop(
         num_shards=inputs.batching.num_shards,
         due=Schedule(config, inputs.total_steps, inputs.order.steps_per_epoch, evaluates),
         stepper=stepper,
-        saver=Saver(Path(config.output_dir), stepper, files, keep=config.save_total_limit),
+        saver=Saver(
+            Path(config.output_dir), stepper, files, keep=config.save_total_limit, merges=config.save_merged_model
+        ),
         stop=stop,
         named_scores=named,
         score=score,

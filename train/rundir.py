@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from ringtune.train import checkpoint, disk, publish
+from ringtune.train import checkpoint, disk, final, publish
 from ringtune.train.contract import (
     BEST_LINK,
     CHECKPOINT_PREFIX,
@@ -35,7 +35,7 @@ def clear(folder: Path) -> None:
     for _, path in checkpoint.list_checkpoints(folder):
         checkpoint.remove_at_once(path)
     publish.remove_left_behind(folder)
-    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, PROFILE_DIR, checkpoint.MODEL_FILE, TASK_FILE]
+    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, PROFILE_DIR, TASK_FILE, *final.WEIGHTS]
     for path in [*folder.glob(f"{SET_ASIDE_PREFIX}*"), *(folder / name for name in others)]:
         publish.remove(path)
 

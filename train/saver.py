@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import checkpoint, final, model, publish, rank_state
+from ringtune.train import adapter, checkpoint, final, model, publish, rank_state
 from ringtune.train.checkpoint import RunState, Snapshot
 from ringtune.train.contract import CHECKPOINT_PREFIX, SET_ASIDE_PREFIX
 from ringtune.train.optimizer import optimizer_tensors
@@ -23,11 +23,16 @@ from ringtune.train.tensor_file import TensorFile
 class Saver:
     """The checkpoints of one run. On all ranks but rank 0, what is not collective does nothing."""
 
-    def __init__(self, folder: Path, stepper: Stepper, files: Mapping[str, bytes], *, keep: int | None) -> None:
-        """files: configuration, tokenizer and task, written into every checkpoint. keep: how many of the newest."""
+    def __init__(
+        self, folder: Path, stepper: Stepper, files: Mapping[str, bytes], *, keep: int | None, merges: bool = False
+    ) -> None:
+        """files: configuration, tokenizer and task, written into every checkpoint. keep: how many of the newest.
+        merges: whether a model with an adapter is written merged, too, at the end."""
         self.folder, self.files, self.keep = folder, files, keep
         self.network, self.optimizer, self.comm = stepper.model, stepper.optimizer, stepper.comm
-        self.reducer = stepper.reducer
+        self.reducer, self.merges = stepper.reducer, merges
+        self.adapter = adapter.of(self.network)
+        self.weights_file = checkpoint.MODEL_FILE if self.adapter is None else checkpoint.ADAPTER_FILE
         self.writes = self.comm.rank == 0
         self.model_file, self.optimizer_file = TensorFile({"format": "pt"}), TensorFile()
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -60,12 +65,17 @@ class Saver:
             return
         snapshot = Snapshot(
             state=state,
-            model=self.model_file.fill(self.network.state_dict()),
+            model=self.model_file.fill(self._weights()),
             optimizer=self.optimizer_file.fill(optimizer_tensors(self.network, self.optimizer)),
             files=self.files,
             parts=parts,
+            weights_file=self.weights_file,
         )
         self.pending = self.pool.submit(self._write, snapshot)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return what is saved of the model, by name in its file."""
+        return self.network.state_dict() if self.adapter is None else self.adapter.tensors()
 
     def _write_parts(self) -> list[rank_state.Part]:
         """Write what each rank has of its own, where it has any, and return what all wrote. **Collective.**
@@ -121,7 +131,20 @@ class Saver:
         """
         self.settle()  # what is being saved is in the memory that is filled here
         if self.writes:
-            final.write(self.folder, self.model_file.fill(self.network.state_dict()), self.files, facts)
+            weights = self.model_file.fill(self._weights())
+            if self.adapter is not None:
+                self._write_merged(self.adapter)
+            final.write(self.folder, weights, self.files, facts, weights_file=self.weights_file)
+
+    def _write_merged(self, own: adapter.Adapter) -> None:
+        """Write the model with its adapter merged in, which is then gone from it, if that is asked for."""
+        if not self.merges:
+            final.write_merged(self.folder, None, {})
+            return
+        whole = own.merge()
+        files = {name: content for name, content in self.files.items() if name not in adapter.FILES}
+        content = TensorFile({"format": "pt"}).fill(whole.state_dict())
+        final.write_merged(self.folder, content, files | model.config_files(whole))
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{CHECKPOINT_PREFIX}{step}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ringtune.train import adapter_folder
 from ringtune.train.body import Body
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import FAMILIES
@@ -61,9 +62,12 @@ def open_tokenizer(name: str, report: Report) -> Fitted:
 
     report: takes what is changed, a line each.
     """
-    tokenizer = load_tokenizer(name)
-    config = read_config(name)
-    with error_in_one_line(name):
+    base = adapter_folder.base_of(name)
+    folder = Path(name).expanduser()
+    has_own = base == name or any((folder / each).exists() for each in TOKENIZER_FILES)
+    tokenizer = load_tokenizer(name if has_own else base)
+    config = read_config(base)
+    with error_in_one_line(base):
         body = Body.of(config)
     where = f"--model_name_or_path {name}"
     for each in (

@@ -54,13 +54,13 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> str:
                 todo=nearest(pattern, names),
             )
     frozen = [each for each in names if any(fnmatch.fnmatchcase(each, pattern) for pattern in patterns)]
-    if len(frozen) == len(names):
-        raise UsageError("--freeze", "every parameter matches", legal="patterns that leave something to train")
     sizes = {name: each.numel() for name, each in model.named_parameters()}
     for name, each in model.named_parameters():
         if name in frozen:
             each.requires_grad_(False)
-    left = 1 - sum(sizes[name] for name in frozen) / sum(sizes.values())
+    if not trainable(model):
+        raise UsageError("--freeze", "every parameter matches", legal="patterns that leave something to train")
+    left = sum(sizes[name] for name in trainable(model)) / sum(sizes.values())
     return f"frozen: {len(frozen)} of {len(names)} parameters; {left:.1%} of all numbers are trained"
 
 

@@ -13,6 +13,7 @@ from ringtune.train.contract import CHECKPOINT_PREFIX, UsageError
 SAFE = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")  # whole, and in shards that the index names
 ADAPTER = "adapter_config.json"
+BASE = "base.json"  # beside an adapter of ringtune: its base, and the digest of the weights
 FOREIGN = {"*.h5": "TensorFlow", "*.msgpack": "Flax", "*.onnx": "ONNX", "*.gguf": "llama.cpp", "*.ot": "Rust"}
 
 
@@ -91,7 +92,7 @@ def _refuse_adapter(folder: Path) -> None:
     if (folder / ADAPTER).is_file():
         raise UsageError(
             f"--model_name_or_path {folder}",
-            f"it is an adapter ({ADAPTER}), which cannot be loaded yet",
+            f"it is an adapter ({ADAPTER}), which is no base model for another one",
             legal="a whole model",
             todo="merge it into its model: AutoPeftModelForSequenceClassification.from_pretrained(FOLDER)"
             ".merge_and_unload().save_pretrained(NEW), and copy the tokenizer",

@@ -176,7 +176,6 @@ def test_a_full_disk_leaves_no_file(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("files", "wrong"),
     [
-        (["adapter_config.json", "adapter_model.safetensors"], r"it is an adapter.*merge_and_unload\(\)"),
         (["tf_model.h5"], "it has no model.safetensors; it has weights for TensorFlow only.*save_pretrained"),
         (["flax_model.msgpack", "model.onnx"], "it has weights for Flax, ONNX only"),
         ([], "it has no model.safetensors; it has config.json"),

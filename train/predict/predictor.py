@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ringtune.train import slices, tokens
+from ringtune.train import adapter, slices, tokens
 from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested
 from ringtune.train.device import name_out_of_memory
@@ -28,8 +28,9 @@ def cast_weights(model: nn.Module, precision: Precision) -> nn.Module:
     """Cast once, in place, the weights that autocast would cast for every batch, and return the model.
 
     The bits are those of autocast, which casts to the same format; in inference mode it keeps nothing between batches.
+    Some adapters compute with the weights themselves, in fp32: where there is an adapter, autocast is left to it.
     """
-    if precision.autocast is not None:
+    if precision.autocast is not None and adapter.of(model) is None:
         for layer in model.modules():
             if isinstance(layer, nn.Linear):
                 layer.to(precision.autocast)
