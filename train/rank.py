@@ -53,9 +53,7 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
     from ringtune.train.stop import StopFlag
 
     stop = StopFlag()
-    stop.listen(
-        terminal=promised_size() == 1
-    )  # before the slow imports: a signal during start-up is a request to stop, too
+    stop.listen(terminal=promised_size() == 1)  # before the slow imports: a signal during start-up counts, too
     names = [getattr(settings, field, None) for field in ("model_name_or_path", "dataset_name")]
     hub.stay_offline_if_unreachable(names, print)  # each rank for itself: one may be the only one without a network
     try:
