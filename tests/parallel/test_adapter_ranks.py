@@ -97,6 +97,7 @@ def test_peft_and_transformers_predict_from_the_folders_what_ringtune_does(refer
     tokens = AutoTokenizer.from_pretrained(run)(TEXTS, return_tensors="pt", padding=True)
     models = {
         "auto": AutoPeftModelForSequenceClassification.from_pretrained(run),
+        "transformers": AutoModelForSequenceClassification.from_pretrained(run),
         "peft": PeftModel.from_pretrained(
             AutoModelForSequenceClassification.from_pretrained(lora["model_name_or_path"]), run / "best"
         ),
