@@ -95,7 +95,9 @@ def _require_base(base: str, where: str) -> None:
     """Raise UsageError for a base that is not there."""
     if Path(base).expanduser().is_dir():
         return
+    todo = "put the base there; a link to where it is now will do"
     if not base.startswith(("/", ".", "~")) and base.count("/") <= 1:
+        todo = "run once where there is a network, which keeps the base for later, or check the name"
         import transformers
 
         try:
@@ -107,5 +109,5 @@ def _require_base(base: str, where: str) -> None:
         where,
         f"it is an adapter, and its base model is not there: {base}",
         legal="a folder, or a name that the hub has",
-        todo="put the base there; a link to where it is now will do",
+        todo=todo,
     )

@@ -140,6 +140,10 @@ def spoil_weights(folder: Path, base: Path) -> None:
         (spoil_weights, "the base model .*base is not the one that its adapter was trained with"),
         (lambda folder, base: shutil.rmtree(base), "its base model is not there: .*base; .*a link to where it is now"),
         (lambda folder, base: change(folder / "adapter_config.json", base_model_name_or_path=None), "no base model"),
+        (
+            lambda folder, base: change(folder / "adapter_config.json", base_model_name_or_path="no_one/s-model"),
+            "its base model is not there: no_one/s-model; .*where there is a network",
+        ),
         (lambda folder, base: change(folder / "adapter_config.json", r=8), "lora_A.weight does not fit"),
         (lambda folder, base: change(folder / "adapter_config.json", target_modules=["key"]), "does not fit"),
         (lambda folder, base: (folder / "adapter_config.json").write_text("{"), "cannot be read"),
@@ -158,7 +162,8 @@ def spoil_weights(folder: Path, base: Path) -> None:
 @pytest.mark.parametrize(
     "load", [lambda name: model.load_model(settings(name), TASK), lambda name: model.load_trained(name)]
 )
-def test_an_adapter_that_cannot_be_used_is_refused_in_one_line(folder, base, spoil, wrong, load):
+def test_an_adapter_that_cannot_be_used_is_refused_in_one_line(folder, base, spoil, wrong, load, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     load(str(folder))
     spoil(folder, base)
     with pytest.raises(UsageError, match=wrong) as caught:
