@@ -22,6 +22,7 @@ setup(
         "safetensors>=0.8,<1",
         "sentencepiece>=0.2,<1",
         "protobuf>=4",
+        "regex",
         "jsonargparse[signatures,shtab]>=4.53,<5",
         "scikit-learn>=1.9,<2",
         "scipy>=1.17,<2",

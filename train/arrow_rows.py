@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ringtune.train.columns import Columns
+from ringtune.train import word_rows
+from ringtune.train.columns import TEXT, WORDS, Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.source import (
     ROWS_AT_ONCE,
@@ -17,6 +19,7 @@ from ringtune.train.source import (
     Source,
     clean,
     label_text,
+    row_batches,
     row_columns,
     slice_values,
     what_is_wrong,
@@ -77,7 +80,9 @@ def open_data_set(rows: Any, where: str) -> Source:
         for table in rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE):
             yield from table.to_batches()
 
-    class_names = {column: tuple(each.names) for column, each in rows.features.items() if getattr(each, "names", None)}
+    # Of a list of classes, as tags are, those of its elements.
+    kinds = {column: getattr(each, "feature", each) for column, each in rows.features.items()}
+    class_names = {column: tuple(each.names) for column, each in kinds.items() if getattr(each, "names", None)}
     digest = hashlib.sha256(str(rows._fingerprint).encode()).hexdigest()
     return _source(where, digest, rows.features.arrow_schema, batches, class_names=class_names)
 
@@ -86,7 +91,7 @@ def _source(
     where: str, digest: str, schema: pa.Schema, batches: Batches, *, class_names: Mapping[str, tuple[str, ...]]
 ) -> Source:
     def read(columns: Columns) -> Iterator[pa.RecordBatch]:
-        for name in columns.text:
+        for name in columns.text if columns.form != WORDS else ():
             kind = schema.field(name).type
             if not (_is_text(kind) or pa.types.is_null(kind)):
                 raise UsageError(
@@ -107,6 +112,7 @@ def _source(
         digest,
         read,
         class_names,
+        shapes={each.name: shape for each in schema if (shape := word_rows.shape_of_type(each.type))},
         types={each.name: _kept_type(each.type) for each in schema},
     )
 
@@ -117,6 +123,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
+    if columns.form != TEXT:
+        return _word_batch(batch, first, columns, class_names)
     texts = {name: _texts(batch.column(name)) for name in columns.text}
     errors = [what_is_wrong(dict(zip(texts, row, strict=True)), columns) for row in zip(*texts.values(), strict=True)]
     arrays = row_columns(range(first, first + batch.num_rows), errors)
@@ -136,6 +144,31 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
     for name in columns.kept:
         arrays[f"kept/{name}"] = _kept(batch.column(name))
     return pa.RecordBatch.from_pydict(arrays)
+
+
+def _word_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
+    """Return rows of words, or of texts with entities, as `source.row_batches` does."""
+    values = {name: _python(batch.column(name)) for name in (*columns.text, columns.label) if name is not None}
+    if class_names and columns.label is not None:
+        values[columns.label] = [_named(each, class_names) for each in values[columns.label]]
+    rows = [
+        (line, dict(zip(values, row, strict=True)), None)
+        for line, row in enumerate(zip(*values.values(), strict=True), start=first)
+    ]
+    plain = next(row_batches(rows, replace(columns, kept=()), holds_json=True, at_once=len(rows)))
+    arrays = dict(zip(plain.schema.names, plain.columns, strict=True))
+    return pa.RecordBatch.from_pydict(arrays | {f"kept/{name}": _kept(batch.column(name)) for name in columns.kept})
+
+
+def _python(column: pa.Array) -> list[Any]:
+    return _texts(column) if _is_text(column.type) else list(column.to_pylist())
+
+
+def _named(row: Any, class_names: tuple[str, ...]) -> list[str] | None:
+    """Return the names of a row's tags; None for a row with a number outside, such as -1, which means no tag."""
+    if row is None or any(each is None or not 0 <= each < len(class_names) for each in row):
+        return None
+    return [class_names[each] for each in row]
 
 
 def _kept(column: pa.Array) -> pa.Array:

@@ -30,23 +30,28 @@ PACKED_TYPES = (
 )
 
 
-def can_pack(model: nn.Module) -> bool:
-    """Return whether a packed row gives what the row alone gives: tested for each of `PACKED_TYPES`."""
+def can_pack(model: nn.Module, *, reads_first_token: bool = True) -> bool:
+    """Return whether a packed row gives what the row alone gives: tested for each of `PACKED_TYPES`.
+
+    reads_first_token: whether the model's head reads each row's first token, and not every token by itself.
+    """
     config: Any = model.config
     return (
         config.model_type in PACKED_TYPES
         and config._attn_implementation == "sdpa"
         and not getattr(config, "is_decoder", False)
         and not getattr(config, "chunk_size_feed_forward", 0)  # transformers would cut the packed row into slices
-        and getattr(config, "classifier_pooling", "cls") == "cls"  # and not the mean over a padded batch
-        and has_cut(model)
+        and (
+            not reads_first_token
+            or (getattr(config, "classifier_pooling", "cls") == "cls" and has_cut(model))  # and no mean over padding
+        )
     )
 
 
 def take_packed_rows(model: nn.Module) -> None:
     """Let a model take packed batches; a padded one that it is given is packed first.
 
-    Its head must be given the first tokens of the rows, as `ringtune.train.first_token` does.
+    A head that reads a row's first token must be given those of the rows, as `ringtune.train.first_token` does.
     """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS

@@ -40,6 +40,10 @@ _NEVER_TEXT = ("idx", "id", "index", "Unnamed: 0", "")
 _SHOWN, _LONGEST = 12, 40  # names in a message, characters of a name
 
 
+#: What the columns of a row are: texts and a label; a list of words and one of tags; a text and a list of entities.
+TEXT, WORDS, SPANS = "text", "words", "spans"
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns of a table that are read."""
@@ -48,6 +52,7 @@ class Columns:
     label: str | None  # None: the rows have no labels
     kept: tuple[str, ...] = ()  # written beside the predictions
     sliced: tuple[str, ...] = ()  # by whose values the rows are scored, too
+    form: str = TEXT
 
     def describe(self, names: Sequence[str], label_note: str = "") -> str:
         """Return the columns in one line for the user. **Pure.**
@@ -55,9 +60,10 @@ class Columns:
         names: all columns of the table. label_note: what the labels are, ``2 classes``.
         """
         several = "s" if len(self.text) > 1 else ""
-        parts = [f"text: column{several} {shown_names(self.text)}"]
+        what, mark = {TEXT: ("text", "label"), WORDS: ("words", "tags"), SPANS: ("text", "entities")}[self.form]
+        parts = [f"{what}: column{several} {shown_names(self.text)}"]
         note = label_note and f", {label_note}"
-        parts.append(f"label: column {shown_name(self.label)}{note}" if self.label else "no label")
+        parts.append(f"{mark}: column {shown_name(self.label)}{note}" if self.label else f"no {mark}")
         if self.kept:
             parts.append(f"kept: {shown_names(self.kept)}")
         if self.sliced:

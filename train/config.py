@@ -48,6 +48,11 @@ class TrainConfig:
     """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
     data_field: str | None = None
     """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
+    task: Literal["token_classification"] | None = None
+    """What to learn, where the rows do not say it: token_classification, a tag for each word, also of .txt and .tsv
+    files of columns; default: by the rows (docs/tasks.md)."""
+    tag_scheme: Literal["iob1", "iob2", "bioes"] | None = None
+    """Scheme of the tags of words, in which predictions are written; default: that of the training rows."""
     regression: bool | None = None
     """Predict a number; default: yes if labels are decimal fractions."""
     max_seq_length: int | None = None

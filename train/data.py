@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import arrow_rows, columns, files, formats, reader
+from ringtune.train import arrow_rows, columns, files, formats, reader, word_columns
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -42,6 +42,10 @@ _SETTINGS = (
 )
 
 
+#: More of them, which count only where they are set: runs of before they were there go on.
+_LATER_SETTINGS = ("task", "tag_scheme")
+
+
 def open_splits(config: TrainConfig) -> dict[str, Source]:
     """Return the rows of each split: ``train``, ``validation`` (of MNLI also ``validationmm``), ``test``.
 
@@ -55,6 +59,7 @@ def digest(config: TrainConfig, sources: Mapping[str, Source]) -> str:
     """Return a sha256 over the content of all splits and the settings that decide what is used of them. **Pure.**"""
     content = {name: source.digest for name, source in sources.items()}
     settings = {name: getattr(config, name) for name in _SETTINGS}
+    settings |= {name: value for name in _LATER_SETTINGS if (value := getattr(config, name))}
     if config.max_train_samples or config.max_eval_samples:
         settings["seed"] = config.seed  # draws the sample
     return hashlib.sha256(json.dumps([content, settings], sort_keys=True).encode()).hexdigest()
@@ -65,12 +70,8 @@ def choose_columns(config: TrainConfig, sources: Mapping[str, Source]) -> dict[s
 
     Raises UsageError for a column that a split lacks.
     """
-    train = sources[TRAIN]
-    label = config.label_column_name
-    text = columns.choose_text_columns(
-        train.names, train.where, asked=config.text_column_names, label=label, task_name=config.task_name
-    )
-    found = Columns(text, label)
+    found = _choose_columns(config, sources[TRAIN])
+    text, label = found.text, str(found.label)
     sliced = columns.split_names(config.slice_by)
     chosen = {}
     for name, source in sources.items():
@@ -83,6 +84,27 @@ def choose_columns(config: TrainConfig, sources: Mapping[str, Source]) -> dict[s
     return chosen
 
 
+def _choose_columns(config: TrainConfig, train: Source) -> Columns:
+    """Return the columns of the training rows. Raises UsageError."""
+    asked, label = config.text_column_names, config.label_column_name
+    found = word_columns.choose(train.names, train.shapes, train.where, text=asked, label=label, task=config.task)
+    if found is not None:
+        if config.regression is not None or config.task_name:
+            raise UsageError(
+                "--regression" if config.regression is not None else "--task_name",
+                f"{train.where} holds words with tags, or entities",
+                legal="texts with labels",
+                todo="leave it out",
+            )
+        return found
+    if config.tag_scheme:
+        raise UsageError(
+            "--tag_scheme", f"{train.where} holds no words with tags, and no entities", todo="leave it out"
+        )
+    text = columns.choose_text_columns(train.names, train.where, asked=asked, label=label, task_name=config.task_name)
+    return Columns(text, label)
+
+
 def row_limit(config: TrainConfig, split: str) -> int | None:
     """Return how many rows of a split are used, None for all. **Pure.**"""
     return {TRAIN: config.max_train_samples, TEST: None}.get(split, config.max_eval_samples)
@@ -90,13 +112,16 @@ def row_limit(config: TrainConfig, split: str) -> int | None:
 
 def _open_files(config: TrainConfig) -> dict[str, Source]:
     named = {TRAIN: config.train_file, VALIDATION: config.validation_file, TEST: config.test_file}
+    # Of one that is known to hold tags, also endings that tables or texts have otherwise.
+    legal = {**formats.TABLES, **(formats.COLUMN_FILES if config.task == word_columns.TASK else {})}
     found = {}
     for split, name in named.items():
         if name and holds_data_set(Path(name)):
             found[split] = _open_saved(name, f"--{split}_file {name}")
         elif name:
             found[split] = reader.open_files(
-                files.find(name, f"--{split}_file", formats.TABLES),
+                files.find(name, f"--{split}_file", legal),
+                text_name="words",  # of a column file
                 delimiter=config.csv_delimiter,
                 quoting=config.csv_quoting,
                 data_field=config.data_field,

@@ -23,8 +23,7 @@ from ringtune.train.device import name_out_of_memory
 from ringtune.train.measures import Measure
 from ringtune.train.step import Precision
 from ringtune.train.task import Task
-from ringtune.train.task.sequence import LABELS
-from ringtune.train.tokens import Features
+from ringtune.train.tokens import Features, term_places
 from torch import nn
 
 LOWER = "lower --per_device_eval_batch_size or --max_seq_length"
@@ -77,21 +76,21 @@ def worker_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
 def outputs_of(
     model: nn.Module, task: Task, features: Features, chosen: np.ndarray, precision: Precision
 ) -> torch.Tensor:
-    """Return the outputs for a batch of features, float32 [B, W] on the CPU. W: `Task.width`."""
+    """Return the outputs for the terms of a batch of features, float32 [terms, W] on the CPU. W: `Task.width`."""
     packer = packer_of(model, precision.device, precision.autocast)
-    batch = on_device(task.inputs(task.collate(features, chosen, seed=0)), packer, precision.device)
+    batch = on_device(task.collate(features, chosen, seed=0), packer, precision.device)
     with torch.inference_mode(), precision.context():
-        return task.outputs(model(**batch)).cpu()
+        return task.outputs(model(**task.inputs(batch)), batch).cpu()
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The outputs for all features of a table, in their order."""
+    """The outputs for the terms of all features of a table, in their order."""
 
-    outputs: np.ndarray  # float32 [num_features, W]
-    labels: np.ndarray | None  # [num_features]; None for rows without labels
+    outputs: np.ndarray  # float32 [terms, W]
+    labels: np.ndarray | None  # [terms, ...], of `Task.targets`; None for rows without labels
 
-    row_of: np.ndarray  # int64 [num_features]: the row of each
+    row_of: np.ndarray  # int64 [terms]: the row of each
 
     def scores(self, task: Task, named: Mapping[str, Measure], rows: np.ndarray | None = None) -> dict[str, float]:
         """Return the scores against the labels, and the number of rows; nothing if there is none.
@@ -141,4 +140,6 @@ def predict_features(
     numbers = np.concatenate([np.empty(0, dtype=np.int64), *mine])
     all_numbers = comm.gather(torch.from_numpy(numbers), "evaluate/features").numpy()
     all_outputs = comm.gather(torch.cat(outputs), "evaluate/outputs").numpy()
-    return Predictions(all_outputs[np.argsort(all_numbers)], features.feature_columns.get(LABELS), features.row_of)
+    in_order = np.empty_like(all_outputs)
+    in_order[term_places(features.num_terms, all_numbers)] = all_outputs
+    return Predictions(in_order, task.targets(features), np.repeat(features.row_of, features.num_terms))

@@ -30,6 +30,7 @@ class SplitFindings:
     num_cut: int = 0  # longer than max_seq_length
     longest: int = 0  # tokens of the longest row, uncut
     num_also_in_training: int = 0  # of another split: rows whose texts are training rows
+    oddities: dict[str, int] = field(default_factory=dict)  # of `Task.count_oddities`
     counts: dict[str, int] = field(default_factory=dict)  # of the training rows: of each class
 
     def lines(self, max_seq_length: int) -> list[str]:
@@ -42,6 +43,7 @@ class SplitFindings:
                 f"{self.num_cut} of {self.num_rows} rows have more than {max_seq_length} tokens and are cut; "
                 f"the longest has {self.longest} (--max_seq_length)"
             )
+        found += [f"{count} {what}" for what, count in self.oddities.items() if count]
         if self.num_also_in_training:
             found.append(f"{self.num_also_in_training} of {self.num_rows} rows are training rows as well")
         return found + _about_classes(self.counts)

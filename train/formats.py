@@ -6,7 +6,10 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
+from ringtune.train import word_rows
+from ringtune.train.columns import WORDS
 from ringtune.train.compression import open_binary
+from ringtune.train.conll_rows import ConllFile
 from ringtune.train.contract import UsageError
 from ringtune.train.csv_rule import CsvRule, wrong_width
 from ringtune.train.json_rows import JsonFile, Row
@@ -21,12 +24,19 @@ BY_ENDING = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
+    ".conll": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
 }
+#: Endings that column files have, too: read so where tags of words are asked for.
+COLUMN_FILES = dict.fromkeys((".txt", ".tsv"), "conll")
 #: Those with a column for the label.
 TABLES = {ending: kind for ending, kind in BY_ENDING.items() if kind != "text"}
 #: Formats that Arrow reads, with types of their own; they are compressed inside, not as a whole.
 TABLE_KINDS = ("parquet", "arrow")
 JSON_KINDS = ("json", "jsonl")
+CONLL = "conll"
+TAGS = "tags"  # what the last column of a column file is called
 #: What files that are no text in UTF-8 begin with.
 _BEGINNINGS = {
     b"\xff\xfe\x00\x00": "UTF-32 text",
@@ -57,23 +67,38 @@ class LineFile:
         where: str,
         text_name: str = "text",
         *,
+        label_name: str = TAGS,
         rule: CsvRule | None = None,
         data_field: str | None = None,
     ) -> None:
-        """Read the column names. ``text_name``: what the one column of a plain text file is called.
+        """Read the column names. ``text_name``: what the one column of a plain text file is called, and the first of a
+        column file; ``label_name``: its last one.
 
         rule: of a CSV or TSV file. data_field: of a JSON object, the field with the rows. Raises UsageError for a
         header that cannot be used, or a JSON file without an object.
         """
         self.path, self.kind, self.where, self.rule = path, kind, where, rule
-        self.holds_json = kind in JSON_KINDS
+        self.holds_json = kind in (*JSON_KINDS, CONLL)
+        self.shapes: dict[str, str] = {}
         self.notes: tuple[str, ...] = ()
         if kind == "text":
             self.names: tuple[str, ...] = (text_name,)
+        elif kind == CONLL:
+            self.conll = ConllFile(path, text_name, label_name)
+            if next(self.conll.rows(), None) is None:
+                raise UsageError(where, "there are no rows in it", legal="a word a line, its tag in the last column")
+            self.names = self.conll.names
+            self.shapes = dict.fromkeys(self.names, WORDS)
         elif self.holds_json:
             self.json = JsonFile(path, kind, where, data_field)
             self.notes = self.json.notes
-            self.names = tuple(dict.fromkeys(name for _, values, _ in self.rows() for name in values))
+            names: dict[str, None] = {}
+            for _, values, _ in self.rows():
+                for name, value in values.items():
+                    names.setdefault(name)
+                    if isinstance(value, list) and name not in self.shapes and (shape := word_rows.shape_of(value)):
+                        self.shapes[name] = shape
+            self.names = tuple(names)
             if not self.names:
                 raise UsageError(where, "no row of it is a JSON object", legal='{"text": "...", ...}')
         else:
@@ -82,12 +107,12 @@ class LineFile:
     @property
     def has_lines(self) -> bool:
         """Whether rows are known by their line, not only by their number."""
-        return not self.holds_json or self.json.has_lines
+        return self.kind not in JSON_KINDS or self.json.has_lines
 
     @property
     def reading(self) -> str:
         """How the bytes are read, where that is not plain: another name or setting may read them otherwise."""
-        if self.kind == "text":
+        if self.kind in ("text", CONLL):
             return self.kind
         if self.holds_json:
             return self.json.field
@@ -98,6 +123,8 @@ class LineFile:
         match self.kind:
             case "text":
                 return self._text_rows()
+            case "conll":
+                return self.conll.rows()
             case "csv" | "tsv":
                 return self._csv_rows()
         return self.json.rows()

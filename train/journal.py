@@ -127,10 +127,10 @@ def short(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def closing_message(config: TrainConfig, score: str, best: Best, peak_memory: int) -> str:
+def closing_message(config: TrainConfig, pipeline: str, score: str, best: Best, peak_memory: int) -> str:
     """Return what a finished run prints: its best score, its model, and commands to try next.
 
-    peak_memory: bytes, of the rank that used most; 0 if no step was taken.
+    pipeline: of transformers, for the model. peak_memory: bytes, of the rank that used most; 0 if no step was taken.
     """
     folder = Path(config.output_dir)
     lines = [f"best {score} {short(best.score)} at step {best.step}"] if best.score is not None else []
@@ -147,16 +147,18 @@ def closing_message(config: TrainConfig, score: str, best: Best, peak_memory: in
     ]
     whole = folder / MERGED_DIR if config.save_merged_model else folder
     if weights_file(whole) == MODEL_FILE:
-        lines.append(
-            '  python -c "from transformers import pipeline; '
-            f"print(pipeline('text-classification', '{whole}')('what a film'))\""
-        )
+        call = f"print(pipeline('{pipeline}', '{whole}')('what a film'))"
+        lines.append(f'  python -c "from transformers import pipeline; {call}"')
     return "\n".join(lines)
 
 
+def _joined(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def write_predictions(folder: Path, columns: Mapping[str, pa.Array]) -> None:
-    """Write ``index<tab>prediction`` for each test row, as run_glue.py does. columns: of `Task.predictions`."""
+    """Write ``index<tab>prediction`` for each test row, as run_glue.py does. columns: of `Task.predict_rows`."""
     values = next(iter(columns.values())).to_pylist()
-    shown = (f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
+    shown = (f"{each:.6g}" if isinstance(each, float) else _joined(each) for each in values)
     lines = [f"{index}\t{value}" for index, value in enumerate(shown)]
     disk.replace_text(folder / PREDICTIONS_FILE, "\n".join(["index\tprediction", *lines, ""]))

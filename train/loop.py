@@ -223,11 +223,14 @@ class Loop:
         if self.config.do_predict and self.tables.test is not None:
             predictions = self._predict(self.tables.test, "predicting")
             if self.comm.rank == 0:
-                write_predictions(self.folder, self.tables.task.predictions(predictions.outputs))
+                found = self.tables.task.predict_rows(predictions.outputs, self.tables.test, None)
+                write_predictions(self.folder, found)
         sliced = self._score_validation()[1] if self.config.max_gap else []  # of the model that is left
         # A run that early stopping ended is finished at whatever step.
         facts: dict[str, Any] = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
         facts |= {"metrics": self.journal.metrics_entry(), "slices": [each.as_json() for each in sliced]}
         self.saver.write_final_model(facts)
-        self.journal.report(closing_message(self.config, self.score, self.best, self.peak_memory))
+        self.journal.report(
+            closing_message(self.config, self.tables.task.pipeline, self.score, self.best, self.peak_memory)
+        )
         return slices.judge(sliced, self.config.max_gap, self.journal.report)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from ringtune.train.columns import nearest, split_names
 from ringtune.train.contract import UsageError
+from ringtune.train.scores import Answers
 from ringtune.train.task import Task
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
@@ -41,6 +42,14 @@ def choose(names: str | None, task: Task, best: str | None = None) -> dict[str, 
     best = (best or "").removeprefix("eval_")
     if best in get_scorer_names() and best not in asked:
         asked.append(best)
+    if asked and task.answers(np.zeros((1, task.width), dtype=np.float32)) is None:
+        asked = [name for name in asked if name not in task.score_names]
+        if asked:
+            raise UsageError(
+                f"{_FLAG} {asked[0]}",
+                f"scores by name are of one answer for each row, which {task.kind} does not give",
+                legal=f"its own: {', '.join(task.score_names)}",
+            )
     chosen: dict[str, Measure] = {}
     for name in asked:
         if name in task.score_names:
@@ -96,6 +105,12 @@ def _scored(name: str, task: Task) -> Measure:
     return measure
 
 
+def _answers(task: Task, outputs: np.ndarray) -> Answers:
+    found = task.answers(outputs)
+    assert found is not None  # refused in `choose`
+    return found
+
+
 def _estimator(task: Task) -> Any:
     """Return what scikit-learn takes for a fitted model: its rows are the outputs of ours."""
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -104,10 +119,10 @@ def _estimator(task: Task) -> Any:
         classes_ = np.arange(task.width)
 
         def predict(self, outputs: np.ndarray) -> np.ndarray:
-            return task.answers(outputs).predictions
+            return _answers(task, outputs).predictions
 
         def predict_proba(self, outputs: np.ndarray) -> np.ndarray:
-            probabilities = task.answers(outputs).probabilities
+            probabilities = _answers(task, outputs).probabilities
             assert probabilities is not None
             return probabilities
 
@@ -115,7 +130,7 @@ def _estimator(task: Task) -> Any:
         fitted_ = True
 
         def predict(self, outputs: np.ndarray) -> np.ndarray:
-            return task.answers(outputs).predictions
+            return _answers(task, outputs).predictions
 
     return Regressor() if task.kind == "regression" else Classifier()
 
@@ -134,7 +149,7 @@ def _own(name: str, task: Task) -> Measure:
 
     def measure(outputs: np.ndarray, labels: np.ndarray) -> float:
         more = {"outputs": outputs} if takes_outputs else {}
-        score = function(labels, task.answers(outputs).predictions, **more)
+        score = function(labels, _answers(task, outputs).predictions, **more)
         if not isinstance(score, Real):
             raise TypeError(f"it returns {type(score).__name__}, not a number")
         return float(score)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from ringtune.train import adapter, adapter_folder, adapter_settings, attention, final, head, weights
+from ringtune.train import adapter, adapter_folder, adapter_settings, attention, final, head, model_tokens, weights
 from ringtune.train.adapter_folder import PREFIX, AdapterFolder
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -16,12 +17,10 @@ from ringtune.train.first_token import leave_out_other_tokens
 from ringtune.train.pretrained import error_in_one_line, read_config, saved_config, set_dropout
 from ringtune.train.recompute import recompute_layers
 from ringtune.train.reinit import reinitialise
-from ringtune.train.task import Task, of_model
+from ringtune.train.task import Task, is_token_model, of_model
 from ringtune.train.task import read as read_task
-from ringtune.train.tokens import IDS, Features
+from ringtune.train.task.token_classification import TokenClassification
 from torch import nn
-
-GROW = "--resize_token_embeddings true draws embeddings for the others"
 
 
 def require_readable(name: str, *, allow_pickle: bool) -> None:
@@ -80,7 +79,7 @@ def load_model(
     others = (_compute_no_more(model, task), *_change_layers(model, config))
     for line in filter(None, (*_changes(saved, task), settled, *added, *others)):
         report(f"model {config.model_name_or_path}: {line}")
-    _fit_tokens(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
+    model_tokens.fit(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
     return model
 
 
@@ -101,6 +100,13 @@ def _add_adapter(
     """
     asked = adapter_settings.of_run(config)
     where = adapter_settings.asked_by(config)
+    if (asked is not None or source is not None) and not task.reads_first_token:
+        raise UsageError(
+            where or f"--model_name_or_path {config.model_name_or_path}",
+            f"adapters were not tried for {task.kind}",
+            legal="classification or regression",
+            todo="train the model whole, or with --freeze",
+        )
     if source is not None and (asked is not None or config.resize_token_embeddings or config.reinit_layers):
         raise UsageError(
             where or "--resize_token_embeddings, --reinit_layers",
@@ -132,9 +138,9 @@ def _compute_no_more(model: nn.Module, task: Task) -> str:
     """Let a model leave out what nothing reads: padding, and tokens but the first; return what of it, for the user."""
     if task.reads_first_token:
         leave_out_other_tokens(model)
-        if attention.can_pack(model):
-            attention.take_packed_rows(model)
-            return "its rows are packed: no padding is computed"
+    if attention.can_pack(model, reads_first_token=task.reads_first_token):
+        attention.take_packed_rows(model)
+        return "its rows are packed: no padding is computed"
     return "its rows are padded"
 
 
@@ -146,6 +152,12 @@ def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
     before, after = saved.get("problem_type"), task.model_settings().get("problem_type")
     if before == "multi_label_classification" != after:
         yield "it was trained to give a row several labels; now it is trained to give one"
+
+
+def _unknown_auto_class(saved: Mapping[str, Any]) -> str:
+    """Return the Auto class of a model that was trained elsewhere. saved: its configuration. **Pure.**"""
+    tags_words = is_token_model(SimpleNamespace(**{"architectures": None, **saved}))
+    return TokenClassification.auto_class if tags_words else "AutoModelForSequenceClassification"
 
 
 def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, Task, int | None]:
@@ -161,11 +173,11 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
     base = name if source is None else source.base
     _require_whole(name, base)
     reading = weights.loading_settings(base, allow_pickle=allow_pickle)
-    saved_config(base)
+    saved = saved_config(base)
     found = read_task(Path(name).expanduser())
     tensors = {} if source is None else source.tensors()
     settings = {} if source is None else found[0].model_settings() if found else source.head_settings(tensors)
-    auto_class = getattr(transformers, found[0].auto_class if found else "AutoModelForSequenceClassification")
+    auto_class = getattr(transformers, found[0].auto_class if found else _unknown_auto_class(saved))
     with error_in_one_line(base):
         model, loaded = auto_class.from_pretrained(
             base, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **settings, **reading
@@ -181,7 +193,7 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
         raise UsageError(
             where,
             f"{missing[0]} is not in it ({len(missing)} tensors): it was not trained to classify",
-            legal="a fine-tuned sequence model",
+            legal="a fine-tuned model",
             todo="fine-tune it with ringtune-train first",
         )
     task, max_seq_length = found if found else (of_model(model.config, where), None)
@@ -193,57 +205,6 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
         )
     _compute_no_more(model, task)
     return model, task, max_seq_length
-
-
-def _fit_tokens(model: nn.Module, num_tokens: int, *, resize: bool, seed: int) -> None:
-    """Raise UsageError for a tokenizer with more tokens than the model has embeddings, or draw those that lack."""
-    if not resize:
-        require_known_tokens(_num_embeddings(model), num_tokens, GROW)
-    elif num_tokens > _num_embeddings(model):
-        torch.manual_seed(seed)
-        model.resize_token_embeddings(num_tokens)  # type: ignore[operator]
-
-
-def _num_embeddings(model: nn.Module) -> int:
-    """Return how many tokens a model knows."""
-    return len(model.get_input_embeddings().weight)  # type: ignore[operator]
-
-
-def require_known_tokens(known: int, num_tokens: int, todo: str = "check the folder's tokenizer files") -> None:
-    """Raise UsageError for a tokenizer with more tokens than the model has embeddings, ``known``. **Pure.**"""
-    if num_tokens > known:
-        raise UsageError(
-            "--model_name_or_path",
-            f"its tokenizer has {num_tokens} tokens, the model knows {known}",
-            legal="the tokenizer the model was trained with",
-            todo=todo,
-        )
-
-
-def refuse_other_tokens(model: nn.Module, task: Task, several: Sequence[Features]) -> None:
-    """Raise UsageError if the features hold tokens that the model has no embedding for, or more of them than it takes.
-
-    Its tokenizer is then another model's. Found late, it would be an index out of range in the middle of training.
-    """
-    largest = max(int(features.token_columns[IDS].max(initial=0)) for features in several)
-    known = _num_embeddings(model)
-    if largest >= known:
-        raise UsageError(
-            "--model_name_or_path",
-            f"its tokenizer gives token {largest}, the model knows {known} tokens",
-            legal="the tokenizer the model was trained with",
-            todo="check the folder's tokenizer files",
-        )
-    longest = max(several, key=lambda features: int(features.lengths.max()))
-    try:
-        with torch.no_grad():
-            model(**task.inputs(task.collate(longest, [int(longest.lengths.argmax())], seed=0)))
-    except Exception as error:  # models of all families: whatever they raise for what they do not take
-        raise UsageError(
-            "--model_name_or_path",
-            f"the model takes no row of {longest.lengths.max()} tokens: {type(error).__name__}: {str(error)[:200]}",
-            legal=f"a model that {task.auto_class} of transformers runs, with its own tokenizer",
-        ) from None
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
@@ -278,6 +239,7 @@ def pretrained_files(model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
 
 def config_files(model: nn.Module) -> dict[str, bytes]:
     """Return the files of a model's configuration."""
+    model.config.architectures = [type(model).__name__]  # type: ignore[union-attr]  # not that of what it began as
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
         return _files_in(folder)

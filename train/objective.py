@@ -35,7 +35,7 @@ class Objective:
     def total_weight(self, features: Features, chosen: np.ndarray) -> float:
         """Return the sum of the weights of the terms of some features, the same on every rank. **Pure.**"""
         if self.class_weights is None:
-            return int(features.num_terms[chosen].sum())
+            return int(features.num_terms[chosen].sum()) or 1  # rows without any term have no loss either
         return math.fsum(self._on_host[features.feature_columns[LABELS][chosen]])
 
     @cached_property

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from ringtune.train import arrow_rows, csv_rule, formats, publish, several
@@ -20,13 +21,15 @@ def open_files(
     files: Files,
     *,
     text_name: str = "text",
+    label_name: str = formats.TAGS,
     delimiter: str = AUTO,
     quoting: str = AUTO,
     data_field: str | None = None,
 ) -> Source:
     """Return the rows of files as one source. Raises UsageError for files that cannot be used.
 
-    text_name: the name of a plain text file's one column. delimiter, quoting: of CSV or TSV files, as `csv_rule.decide`
+    text_name: the name of a plain text file's one column, and of the first of a column file, whose last is label_name.
+    delimiter, quoting: of CSV or TSV files, as `csv_rule.decide`
     takes them. data_field: of a JSON file that is one object, the field with its rows.
     """
     names = [files.where] if len(files.paths) == 1 else list(map(str, files.paths))
@@ -42,7 +45,8 @@ def open_files(
     def open_one(path: Path, name: str) -> Source:
         if files.kind in formats.TABLE_KINDS:
             return arrow_rows.open_table(path, files.kind, name, publish.file_sha256(path))
-        return _line_source(LineFile(path, files.kind, name, text_name, rule=rule, data_field=data_field))
+        how: dict[str, Any] = {"label_name": label_name, "rule": rule, "data_field": data_field}
+        return _line_source(LineFile(path, files.kind, name, text_name, **how))
 
     sources = [open_one(path, name) for path, name in zip(files.paths, names, strict=True)]
     found = several.join(sources, files.where, holds_json=files.kind in formats.JSON_KINDS)
@@ -54,7 +58,7 @@ def _line_source(file: LineFile) -> Source:
         return row_batches(file.rows(), columns, holds_json=file.holds_json)
 
     place = Place(file.where, ":" if file.has_lines else ": row ")
-    return Source(file.where, (place,), file.names, _digest(file), read, notes=file.notes)
+    return Source(file.where, (place,), file.names, _digest(file), read, notes=file.notes, shapes=file.shapes)
 
 
 def _digest(file: LineFile) -> str:

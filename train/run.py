@@ -19,6 +19,7 @@ from ringtune.train import (
     interval,
     measures,
     model,
+    model_tokens,
     objective,
     resumed,
     rundir,
@@ -128,7 +129,7 @@ def _open_model(
         model.require_readable(name, allow_pickle=config.allow_pickle)
         fitted = open_tokenizer(name, report)
         if not config.resize_token_embeddings:
-            model.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer), model.GROW)
+            model_tokens.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer), model_tokens.GROW)
         return fitted
 
     fitted = comm.work_together(open_it, stop, "run/tokenizer")
@@ -140,7 +141,7 @@ def _prepare(opening: Opening, tokenizer: Any, comm: Comm, stop: StopFlag) -> In
     """Read and tokenise the rows, and count the steps. **Collective.**"""
     config = opening.config
     tables = prepare(config, tokenizer, comm, stop)
-    labels = tables.train.feature_columns[LABELS] if config.balanced_sampling else None
+    labels = tables.train.feature_columns.get(LABELS) if config.balanced_sampling else None
     order = DataOrder(config.seed, tables.train.num_features, opening.batching.global_batch_size, labels)
     total_steps = config.max_steps
     if total_steps <= 0:
@@ -194,7 +195,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         pad_token_id=inputs.tokenizer.pad_token_id,
     )
     splits = [tables.train, *tables.validation.values(), *([tables.test] if tables.test is not None else [])]
-    model.refuse_other_tokens(network, tables.task, splits)
+    model_tokens.refuse_other_tokens(network, tables.task, splits)
     for line in trainable.choose(network, tables.task, tables.train, config):
         report(line)
     snapshot = None

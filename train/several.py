@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from ringtune.train.columns import Columns, shown_names
+from ringtune.train.columns import TEXT, Columns, shown_names
 from ringtune.train.contract import UsageError
 from ringtune.train.source import Place, Source
 
@@ -30,7 +30,7 @@ def join(sources: Sequence[Source], where: str, *, holds_json: bool) -> Source:
         for each in sources:
             _require_texts(each, columns, sources)
         types = {f"kept/{name}": _kept_type(name, sources) for name in columns.kept}
-        if columns.label:
+        if columns.label and columns.form == TEXT:
             _require_like_labels(columns.label, sources)
         for number, each in enumerate(sources):
             for batch in each.read(columns):
@@ -43,6 +43,7 @@ def join(sources: Sequence[Source], where: str, *, holds_json: bool) -> Source:
         names=tuple(dict.fromkeys(name for each in sources for name in each.names)) if holds_json else sources[0].names,
         digest=hashlib.sha256(digests.encode()).hexdigest(),
         read=read,
+        shapes={name: shape for each in reversed(sources) for name, shape in each.shapes.items()},
         notes=tuple(dict.fromkeys(note for each in sources for note in each.notes)),
     )
 

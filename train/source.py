@@ -3,7 +3,8 @@
 What comes out is the same for every format: the columns ``file`` (int32: which of the source's files, from 0), ``line``
 (int64: where in it the row begins, from 1), ``error`` (null for a usable row), ``text/0`` and perhaps ``text/1``,
 ``label`` (as text, null if the row has none) if the labels are asked for, ``kept/NAME`` for each column to keep, and
-``slice/NAME`` (as text, null for none) for each whose values part the rows for their scores.
+``slice/NAME`` (as text, null for none) for each whose values part the rows for their scores. Rows of words, and texts
+with entities, have the columns of `word_rows`.
 Nothing is ever read as a whole.
 """
 
@@ -17,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from ringtune.train.columns import Columns
+from ringtune.train import word_rows
+from ringtune.train.columns import TEXT, Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import Row, shown
 
@@ -47,6 +49,7 @@ class Source:
     read: Callable[[Columns], Iterator[pa.RecordBatch]]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns declared as classes
     notes: tuple[str, ...] = ()  # how it is read, where that is not plain: a line each
+    shapes: Mapping[str, str] = field(default_factory=dict)  # of columns that hold lists, as of `word_rows.shape_of`
     types: Mapping[str, pa.DataType] = field(default_factory=dict)  # of columns as they are kept, where these have any
 
     def places(self, batch: pa.RecordBatch) -> Iterator[str]:
@@ -70,12 +73,14 @@ def refuse_errors(batch: pa.RecordBatch, source: Source, todo: str = "") -> None
             raise UsageError(place, error, legal="rows that can be used", todo=todo)
 
 
-def row_batches(rows: Iterable[Row], columns: Columns, *, holds_json: bool) -> Iterator[pa.RecordBatch]:
-    """Give rows in Arrow batches. holds_json: kept values are written as JSON, not as texts."""
+def row_batches(
+    rows: Iterable[Row], columns: Columns, *, holds_json: bool, at_once: int = ROWS_AT_ONCE
+) -> Iterator[pa.RecordBatch]:
+    """Give rows in Arrow batches. holds_json: kept values are written as JSON, not as texts. at_once: rows of each."""
     several: list[Row] = []
     for row in rows:
         several.append(row)
-        if len(several) == ROWS_AT_ONCE:
+        if len(several) == at_once:
             yield _row_batch(several, columns, holds_json=holds_json)
             several = []
     if several:
@@ -83,12 +88,13 @@ def row_batches(rows: Iterable[Row], columns: Columns, *, holds_json: bool) -> I
 
 
 def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa.RecordBatch:
-    errors = [error or what_is_wrong(values, columns) for _, values, error in rows]
-    arrays = row_columns([line for line, _, _ in rows], errors)
+    read, more = (rows, {}) if columns.form == TEXT else word_rows.read(rows, columns)
+    errors = [error or what_is_wrong(values, columns) for _, values, error in read]
+    arrays = {**row_columns([line for line, _, _ in rows], errors), **more}
     for number, name in enumerate(columns.text):
-        texts = [None if error else values[name] for (_, values, _), error in zip(rows, errors, strict=True)]
+        texts = [None if error else values[name] for (_, values, _), error in zip(read, errors, strict=True)]
         arrays[f"text/{number}"] = pa.array(texts, pa.string())
-    if columns.label is not None:
+    if columns.label is not None and columns.form == TEXT:
         arrays["label"] = pa.array([label_text(values.get(columns.label)) for _, values, _ in rows], pa.string())
     for name in columns.sliced:
         arrays[f"slice/{name}"] = slice_values([values.get(name) for _, values, _ in rows])

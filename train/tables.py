@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ringtune.train import data, findings, publish, several, slices, table, task
-from ringtune.train.columns import Columns, shown_names
+from ringtune.train.columns import TEXT, Columns, shown_names
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested, UsageError, cache_folder
@@ -32,7 +32,7 @@ from ringtune.train.stop import StopFlag
 from ringtune.train.table import TableWriter, open_table
 from ringtune.train.task import Task
 from ringtune.train.task.labels import LabelColumn
-from ringtune.train.task.sequence import LABELS
+from ringtune.train.task.tags import TagColumn
 from ringtune.train.tokens import TYPES, Features, tokenizer_digest, uncut_lengths
 
 _ROWS = "rows"  # folder for the rows while they are tokenised
@@ -212,14 +212,19 @@ class _Tokenising:
         if not write_rows(path, usable(), self.stop.is_set):
             raise no_rows(source.where)
 
-    def _labels(self, rows: RowFile) -> LabelColumn:
+    def _labels(self, rows: RowFile) -> LabelColumn | TagColumn:
         """Return the labels of all training rows, also of those that a sample leaves out."""
         source, columns = self.sources[data.TRAIN], self.columns[data.TRAIN]
         name = str(columns.label)
         regression = (
             True if self.config.task_name == "stsb" and self.config.regression is None else self.config.regression
         )
-        labels = LabelColumn(name, regression=regression, declared=source.class_names.get(name, ()))
+        declared = source.class_names.get(name, ())
+        labels: LabelColumn | TagColumn = (
+            LabelColumn(name, regression=regression, declared=declared)
+            if columns.form == TEXT
+            else TagColumn(name, scheme=self.config.tag_scheme, declared=declared)
+        )
         for batch in rows:
             labels.add(batch.column("label"), source.places(batch))
         return labels
@@ -264,18 +269,21 @@ class _Tokenising:
         result.num_rows += batch.num_rows
         result.longest = max(result.longest, int(features.lengths.max()))
         full = np.unique(features.row_of[features.lengths >= self.config.row_tokens])
-        if len(full):
+        if len(full) and found.cuts_rows:
             lengths = uncut_lengths(self.tokenizer, texts_of(batch.take(pa.array(full))))
             result.num_cut += int(np.count_nonzero(lengths > self.config.row_tokens))
             result.longest = max(result.longest, int(lengths.max()))
         for name, count in found.count_labels(features).items():
             result.counts[name] = result.counts.get(name, 0) + count
+        for what, count in found.count_oddities(batch, features).items():
+            result.oddities[what] = result.oddities.get(what, 0) + count
 
 
 def _refuse_wrong_label(found: Task, features: Features, batch: Any, source: Source) -> None:
     """Raise UsageError for the first row whose label is none."""
-    wrong = ~found.has_label(features.feature_columns[LABELS])
-    if wrong.any():
-        row = int(features.row_of[int(wrong.argmax())])
+    labels = found.targets(features)
+    is_label = np.zeros(int(features.num_terms.sum()), dtype=bool) if labels is None else found.has_label(labels)
+    if not is_label.all():
+        row = int(np.repeat(features.row_of, features.num_terms)[int(is_label.argmin())])
         place = next(source.places(batch.slice(row, 1)))
         raise found.wrong_label(place, batch.column("label")[row].as_py())

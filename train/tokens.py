@@ -109,10 +109,24 @@ def _joined(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
     return np.fromiter((each for row in rows for each in row), dtype=dtype)
 
 
-def collate(features: Features, chosen: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+def term_places(num_terms: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the numbers of the terms of chosen features, in their order, among those of all features. **Pure.**
+
+    num_terms: int [num_features]. int64 [terms of the chosen features].
+    """
+    starts = np.cumsum(num_terms, dtype=np.int64) - num_terms
+    counts = num_terms[chosen].astype(np.int64)
+    before = np.cumsum(counts) - counts
+    return np.asarray(np.repeat(starts[chosen] - before, counts) + np.arange(int(counts.sum())))
+
+
+def collate(
+    features: Features, chosen: Sequence[int] | np.ndarray, fill: Mapping[str, int] | None = None
+) -> dict[str, torch.Tensor]:
     """Return a batch: token columns and ``attention_mask``, int64 [B, T], and the feature columns, [B, ...].
 
-    T is the longest of the chosen features. Padding is the tokenizer's own, on its own side.
+    T is the longest of the chosen features. Padding is the tokenizer's own, on its own side. fill: what other token
+    columns than the tokenizer's have there, by name; default: 0.
     """
     chosen = np.asarray(chosen, dtype=np.int64)
     lengths = features.lengths[chosen]
@@ -124,7 +138,7 @@ def collate(features: Features, chosen: Sequence[int] | np.ndarray) -> dict[str,
     else:
         mask = columns < lengths[:, None]
     where = (features.offsets[chosen][:, None] + columns)[mask]  # row by row: each value lands in its own place
-    fill = {IDS: features.padding.id, TYPES: features.padding.type}
+    fill = {**(fill or {}), IDS: features.padding.id, TYPES: features.padding.type}
     batch = {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
     for name, values in features.token_columns.items():
         filled = np.full(mask.shape, fill.get(name, 0), dtype=np.int64)

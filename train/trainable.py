@@ -71,7 +71,8 @@ def freeze_unused(model: nn.Module, task: Task, features: Features) -> list[str]
     and AdamW would decay them, so that N ranks would differ from one.
     """
     with torch.enable_grad():
-        task.outputs(model(**task.inputs(task.collate(features, [0], seed=0)))).sum().backward()
+        batch = task.collate(features, [0], seed=0)
+        task.outputs(model(**task.inputs(batch)), batch).sum().backward()
     unused = [name for name, each in trainable(model).items() if each.grad is None]
     for name, each in model.named_parameters():
         each.grad = None

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from families import write_model
-from ringtune.train import model
+from ringtune.train import model, model_tokens
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -237,7 +237,7 @@ def test_a_model_that_cannot_run_its_tokenizers_rows_is_named_with_the_reason(fo
     network, _ = load(folder)
     tokenizer = open_tokenizer(str(folder), print).tokenizer
     with pytest.raises(UsageError, match="the model takes no row of 4 tokens: .*decoder_start_token_id"):
-        model.refuse_other_tokens(network, TASK, [encode(tokenizer, [["the film"]], 16)])
+        model_tokens.refuse_other_tokens(network, TASK, [encode(tokenizer, [["the film"]], 16)])
 
 
 def test_of_a_name_on_the_hub_without_safetensors_the_flag_is_named():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ringtune.train import config, model, tokens
+from ringtune.train import config, model, model_tokens, tokens
 from ringtune.train import optimizer as optimizers
 from ringtune.train import task as tasks
 from ringtune.train.columns import Columns
@@ -82,11 +82,11 @@ def rows(*lengths: int, largest: int = 5) -> tokens.Features:
 def test_tokens_of_another_model_are_refused_before_the_first_step(workshop):
     known = json.loads((workshop.model / "config.json").read_text())["vocab_size"]
     net = network(workshop)
-    model.refuse_other_tokens(net, TASK, [rows(3, 64, 2, largest=known - 1)])
+    model_tokens.refuse_other_tokens(net, TASK, [rows(3, 64, 2, largest=known - 1)])
     with pytest.raises(UsageError, match=f"gives token {known}, the model knows {known} tokens"):
-        model.refuse_other_tokens(net, TASK, [rows(3), rows(3, largest=known)])
+        model_tokens.refuse_other_tokens(net, TASK, [rows(3), rows(3, largest=known)])
     with pytest.raises(UsageError, match="the model takes no row of 65 tokens: .*with its own tokenizer"):
-        model.refuse_other_tokens(net, TASK, [rows(3), rows(2, 65, 2)])
+        model_tokens.refuse_other_tokens(net, TASK, [rows(3), rows(2, 65, 2)])
 
 
 def test_weights_and_moments_of_another_model_are_refused(workshop):

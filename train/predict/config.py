@@ -34,7 +34,7 @@ class PredictConfig:
     output: str = free()
     """File to write, one row for each row of the input and in its order: .jsonl, .csv or .parquet."""
 
-    input_format: Literal["csv", "tsv", "json", "jsonl", "text", "parquet", "arrow"] | None = None
+    input_format: Literal["csv", "tsv", "json", "jsonl", "text", "parquet", "arrow", "conll"] | None = None
     """Format of the input; default: by its ending."""
     csv_delimiter: str = "auto"
     """What separates the fields of a .csv or .tsv file: a character, or tab; auto: what its header has."""

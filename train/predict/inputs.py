@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import arrow_rows, chunks, columns, data, files, formats, reader
+from ringtune.train import arrow_rows, chunks, columns, data, files, formats, reader, word_rows
 from ringtune.train.columns import Columns
 from ringtune.train.compression import plain_ending
 from ringtune.train.contract import UsageError
@@ -36,6 +36,7 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
     return reader.open_files(
         found,
         text_name=names[0],
+        label_name=config.label_column_name or (task.columns and task.columns.label) or formats.TAGS,
         delimiter=config.csv_delimiter,
         quoting=config.csv_quoting,
         data_field=config.data_field,
@@ -98,7 +99,11 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     columns.require_columns(source.names, (*text, *kept, *asked_label), source.where)
     sliced = columns.split_names(config.slice_by)
     columns.require_columns(source.names, sliced, source.where, "--slice_by")
-    return Columns(text, label if label in source.names and label not in text else None, kept, sliced)
+    found = label if label in source.names and label not in text else None
+    if trained is None or trained.form == columns.TEXT:
+        return Columns(text, found, kept, sliced)
+    form = columns.WORDS if source.shapes.get(text[0]) == columns.WORDS else columns.SPANS
+    return Columns(text, found if found and source.shapes.get(found) == form else None, kept, sliced, form)
 
 
 def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -126,8 +131,14 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
     first = next(iterator, None)
     if first is None:
         raise UsageError("input", "there are no rows in it", legal="at least one text, pair or dictionary")
+    shapes: dict[str, str] = {}
+    reads_words = task.columns is not None and task.columns.form != columns.TEXT
     if isinstance(first, Mapping):
         names = tuple(map(str, first))
+        shapes = {str(name): shape for name, value in first.items() if (shape := word_rows.shape_of(value))}
+    elif reads_words and isinstance(first, list):
+        names = (task.columns.text if task.columns else _TEXT_NAMES)[:1]
+        shapes = {names[0]: columns.WORDS}
     elif isinstance(first, str):
         names = (task.columns.text if task.columns else _TEXT_NAMES)[:1]
     else:
@@ -135,12 +146,15 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
 
     def rows() -> Iterator[Row]:
         for number, item in enumerate(itertools.chain([first], iterator), start=1):
-            yield number, *_values(item, names, type(first))
+            if reads_words and isinstance(item, list):
+                yield number, {names[0]: item}, None
+            else:
+                yield number, *_values(item, names, type(first))
 
     def read(chosen: Columns) -> Iterator[pa.RecordBatch]:
         return row_batches(rows(), replace(chosen, label=None), holds_json=True)
 
-    return Source("input", (Place("input", ": row "),), names, "", read)
+    return Source("input", (Place("input", ": row "),), names, "", read, shapes=shapes)
 
 
 def _values(item: Any, names: tuple[str, ...], kind: type) -> tuple[Mapping[str, Any], str | None]:

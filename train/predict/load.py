@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from ringtune.train import final, model
+from ringtune.train import final, model, model_tokens
 from ringtune.train import task as tasks
 from ringtune.train.checkpoint import SMALL_FILE
 from ringtune.train.comm import Comm
@@ -45,7 +45,7 @@ def load_predictor(
     name = config.model_name_or_path
     network, task, _ = model.load_trained(name, allow_pickle=config.allow_pickle)
     fitted = open_tokenizer(name, report)
-    model.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer))
+    model_tokens.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer))
     network.config.pad_token_id = fitted.tokenizer.pad_token_id  # type: ignore[union-attr]
     return Predictor(
         task,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ringtune.train import adapter, slices, tokens
-from ringtune.train.columns import Columns
+from ringtune.train import adapter, slices
+from ringtune.train.columns import WORDS, Columns
 from ringtune.train.contract import StopRequested
 from ringtune.train.device import name_out_of_memory
 from ringtune.train.evaluate import outputs_of, plan_chunk
@@ -18,6 +18,7 @@ from ringtune.train.predict.clock import Clock
 from ringtune.train.scores import Scored
 from ringtune.train.step import Precision
 from ringtune.train.task import Task
+from ringtune.train.tokens import Features, term_places
 from torch import nn
 
 SCORE_LABEL, SCORE_OUTPUTS = "score/label", "score/outputs"  # columns of a part that are not written but scored
@@ -56,17 +57,16 @@ class Predictor:
         self.model = cast_weights(model.eval(), precision)
         self.max_seq_length, self.batch_tokens, self.top_k = max_seq_length, batch_tokens, top_k
         # Sets truncation and padding once: the library refuses to set them while another thread encodes.
-        tokens.encode(tokenizer, [[""]], max_seq_length)
+        task.encode(_blank(), tokenizer, max_seq_length)
 
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the columns that are predicted."""
-        nothing = np.zeros((0, self.task.width), dtype=np.float32)
-        return [*self.task.predictions(nothing, self.top_k), "error"]
+    def output_names(self, columns: Columns) -> list[str]:
+        """Return the names of the columns that are predicted from these."""
+        return [*self.task.output_names(columns.form == WORDS, self.top_k), "error"]
 
     def describe_columns(self, columns: Columns, names: Sequence[str]) -> str:
         """Return what is read and kept, and under which names, in one line. names: all columns of the input."""
-        renamed = [f"{name} as {to}" for name, to in kept_names(columns.kept, self.output_names).items() if name != to]
+        shown = kept_names(columns.kept, self.output_names(columns))
+        renamed = [f"{name} as {to}" for name, to in shown.items() if name != to]
         return columns.describe(names) + (f"; written {', '.join(renamed)}" if renamed else "")
 
     def predict(
@@ -79,52 +79,73 @@ class Predictor:
         """
         errors = chunk.column("error").to_pylist()
         usable = np.array([row for row, error in enumerate(errors) if error is None], dtype=np.int64)
-        outputs = np.full((chunk.num_rows, self.task.width), np.nan, dtype=np.float32)
-        if len(usable):
-            outputs[usable] = self._outputs(chunk.take(pa.array(usable)), clock, should_stop)
-        is_good = np.asarray(np.isfinite(outputs).all(axis=1))
-        errors = [
-            error or (None if good else "the model gives no finite number for it")
-            for error, good in zip(errors, is_good, strict=True)
-        ]
-        values = {**self._predictions(outputs, is_good), "error": pa.array(errors, pa.string())}
-        columns = {**kept_columns(chunk, values), **values, **self._scored(chunk, outputs)}
+        rows = chunk.take(pa.array(usable)) if len(usable) else _blank(*chunk.schema.names)
+        with clock.on("tokenising"):
+            features = self.task.encode(rows, self.tokenizer, self.max_seq_length)
+        outputs = self._outputs(features, clock, should_stop)
+        row_of_terms = np.repeat(features.row_of, features.num_terms)
+        place = np.full(chunk.num_rows, -1)  # of each row among those that are predicted
+        place[usable] = np.arange(len(usable))
+        for row in usable[np.unique(row_of_terms[~np.isfinite(outputs).all(axis=1)])].tolist() if len(usable) else ():
+            errors[row], place[row] = "the model gives no finite number for it", -1
+        values = {**self._predictions(outputs, features, rows, place), "error": pa.array(errors, pa.string())}
+        columns = {**kept_columns(chunk, values), **values}
+        if "label" in chunk.schema.names:
+            columns |= self._scored(outputs, features, row_of_terms, usable, len(errors))
+            names = [name for name in chunk.schema.names if name.startswith(slices.PREFIX)]
+            columns |= {f"score/{name}": chunk.column(name) for name in names}
         fields = [
             pa.field(name, each.type, metadata=writer.PREDICTED if name in values else None)
             for name, each in columns.items()
         ]
         return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
 
-    def _outputs(self, rows: pa.RecordBatch, clock: Clock, should_stop: Callable[[], bool]) -> np.ndarray:
-        """Return the model's outputs for usable rows, float32 [N, W]."""
-        with clock.on("tokenising"):
-            features = self.task.encode(rows, self.tokenizer, self.max_seq_length)
-        outputs = np.empty((rows.num_rows, self.task.width), dtype=np.float32)
+    def _outputs(self, features: Features, clock: Clock, should_stop: Callable[[], bool]) -> np.ndarray:
+        """Return the model's outputs for the terms of features, float32 [terms, W]."""
+        outputs = np.empty((int(features.num_terms.sum()), self.task.width), dtype=np.float32)
         with clock.on("computing"):
             for batch in plan_chunk(features.lengths, self.batch_tokens):
                 if should_stop():
                     raise StopRequested
                 with name_out_of_memory(lambda: "a batch", self.precision.device, LOWER):
-                    outputs[batch] = outputs_of(self.model, self.task, features, batch, self.precision).numpy()
+                    found = outputs_of(self.model, self.task, features, batch, self.precision).numpy()
+                outputs[term_places(features.num_terms, batch)] = found
         return outputs
 
-    def _predictions(self, outputs: np.ndarray, is_good: np.ndarray) -> dict[str, pa.Array]:
-        """Return the columns of the task's predictions, null in rows without one."""
-        columns = self.task.predictions(np.where(is_good[:, None], outputs, np.float32(0)), self.top_k)
-        mask = pa.array(is_good)
-        return {name: pc.if_else(mask, each, pa.scalar(None, each.type)) for name, each in columns.items()}
+    def _predictions(
+        self, outputs: np.ndarray, features: Features, rows: pa.RecordBatch, place: np.ndarray
+    ) -> dict[str, pa.Array]:
+        """Return the columns of the task's predictions. place: of each row of the chunk among them; -1: it has none."""
+        numbers = np.where(np.isfinite(outputs), outputs, np.float32(0))
+        columns = self.task.predict_rows(numbers, features, rows, self.top_k)
+        where = pa.array(place, mask=place < 0)
+        return {name: each.take(where) for name, each in columns.items()}
 
-    def _scored(self, chunk: pa.RecordBatch, outputs: np.ndarray) -> dict[str, pa.Array]:
-        """Return labels and outputs of the rows, and what slices they are in, if they have a label column."""
-        if "label" not in chunk.schema.names:
-            return {}
-        labels = self.task.labels(chunk.column("label").to_pylist())
-        sliced = {f"score/{name}": chunk.column(name) for name in chunk.schema.names if name.startswith(slices.PREFIX)}
-        return {
-            **sliced,
-            SCORE_LABEL: pa.array(labels),
-            SCORE_OUTPUTS: pa.FixedSizeListArray.from_arrays(pa.array(outputs.reshape(-1)), outputs.shape[1]),
-        }
+    def _scored(
+        self, outputs: np.ndarray, features: Features, row_of_terms: np.ndarray, usable: np.ndarray, num_rows: int
+    ) -> dict[str, pa.Array]:
+        """Return labels and outputs of the terms of each row of the chunk, as lists."""
+        labels = self.task.targets(features)
+        if not len(usable) or labels is None:
+            row_of_terms, outputs, labels = row_of_terms[:0], outputs[:0], np.zeros((0, 1))
+        counts = np.bincount(usable[row_of_terms], minlength=num_rows)
+        return {SCORE_LABEL: _lists(labels, counts), SCORE_OUTPUTS: _lists(outputs, counts)}
+
+
+def _blank(*names: str) -> pa.RecordBatch:
+    """Return a row that predicts nothing: to set a tokenizer up, and for the types of a chunk without a usable row.
+
+    names: the columns of its chunk; it has those that say what a row is.
+    """
+    words = {"words": pa.array([[]], pa.list_(pa.int64()))} if "words" in names else {}
+    return pa.RecordBatch.from_pydict({"text/0": [""], **words})
+
+
+def _lists(values: np.ndarray, counts: np.ndarray) -> pa.Array:
+    """Return numbers of terms, [terms, ...], as a list of numbers for each row. counts: terms of each row. **Pure.**"""
+    each = values[0].size if len(values) else 1
+    offsets = np.concatenate([[0], np.cumsum(counts * each)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values.reshape(-1)))
 
 
 def kept_columns(chunk: pa.RecordBatch, taken: Iterable[str]) -> dict[str, pa.Array]:
@@ -152,23 +173,33 @@ def kept_names(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
 
 
 def scored_slices(part: pa.RecordBatch, task: Task) -> pa.RecordBatch:
-    """Return the slice columns of the rows of a part that can be scored, under the reader's names. **Pure.**"""
+    """Return the slice columns for the terms of a part that can be scored, under the reader's names. **Pure.**"""
     start = f"score/{slices.PREFIX}"
     columns = {name.removeprefix("score/"): part.column(name) for name in part.schema.names if name.startswith(start)}
-    return pa.RecordBatch.from_pydict(columns).filter(pa.array(_scored_rows(part, task)[2]))
+    num_terms = pc.list_value_length(part.column(SCORE_OUTPUTS)).to_numpy(zero_copy_only=False) // task.width
+    rows = np.repeat(np.arange(part.num_rows), num_terms)[_scored_terms(part, task)[2]]
+    return pa.RecordBatch.from_pydict(columns).take(pa.array(rows, pa.int64()))
 
 
 def scored_rows(part: pa.RecordBatch, task: Task) -> Scored:
-    """Return outputs [N, W] and labels [N] of the rows of a part that can be scored. **Pure.**"""
-    outputs, labels, scored = _scored_rows(part, task)
+    """Return outputs [terms, W] and labels [terms, ...] of the terms of a part that can be scored. **Pure.**"""
+    outputs, labels, scored = _scored_terms(part, task)
     return outputs[scored], labels[scored]
 
 
-def _scored_rows(part: pa.RecordBatch, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    labels = part.column(SCORE_LABEL).to_numpy(zero_copy_only=False)
-    lists = part.column(SCORE_OUTPUTS)
-    outputs = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(labels), -1)
+def _scored_terms(part: pa.RecordBatch, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return outputs and labels of the terms of a part, and which of them can be scored."""
+    outputs = _flat(part.column(SCORE_OUTPUTS)).reshape(-1, task.width)
+    labels = _flat(part.column(SCORE_LABEL))
+    if not len(outputs):
+        return outputs, labels, np.zeros(0, dtype=bool)
+    if len(labels) != len(outputs):
+        labels = labels.reshape(len(outputs), -1)
     return outputs, labels, task.has_label(labels) & np.isfinite(outputs).all(axis=1)
+
+
+def _flat(lists: pa.Array) -> np.ndarray:
+    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False))
 
 
 def shown_columns(part: pa.RecordBatch) -> pa.RecordBatch:

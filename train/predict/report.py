@@ -54,8 +54,9 @@ class Parts:
         return slices.by_column(columns, score)
 
     def _scored(self, task: Task) -> Scored:
-        """Return outputs and labels of all rows that can be scored."""
-        outputs, labels = (np.concatenate(each) for each in zip(*_ScoredParts(self.paths, task), strict=True))
+        """Return outputs and labels of all terms that can be scored, of which there are some."""
+        parts = [each for each in _ScoredParts(self.paths, task) if len(each[1])]
+        outputs, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
         return outputs, labels
 
     @property

@@ -13,23 +13,32 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 import torch
-from ringtune.train.columns import Columns
+from ringtune.train.columns import TEXT, Columns
 from ringtune.train.contract import TASK_FILE, UsageError
 from ringtune.train.scores import Answers, Scored, Scores
+from ringtune.train.task import tags
 from ringtune.train.task.classification import Classification
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.regression import Regression
+from ringtune.train.task.tags import TagColumn
+from ringtune.train.task.token_classification import TokenClassification
 from ringtune.train.tokens import Features
 
 FORMAT = 1  # of task.json; raise it when the file changes its meaning
 
 
 class Task(Protocol):
-    """The verbs of a task. Shapes: B features of a batch, N rows, W numbers that the model gives for each."""
+    """The verbs of a task.
+
+    Shapes: B features of a batch, N rows, W numbers that the model gives for each term. A term is what has a loss and a
+    prediction of its own; most tasks have one for each row. Terms stand in the order of their features.
+    """
 
     kind: ClassVar[str]
     auto_class: ClassVar[str]  # of transformers, for the model
+    pipeline: ClassVar[str]  # of transformers, for the model
     reads_first_token: ClassVar[bool]  # whether the model's head reads only the first token of the last layer
+    cuts_rows: ClassVar[bool]  # whether rows longer than max_seq_length lose what is behind it
     score_names: ClassVar[tuple[str, ...]]
 
     @property
@@ -39,7 +48,7 @@ class Task(Protocol):
 
     @property
     def width(self) -> int:
-        """W: numbers that the model gives for a feature."""
+        """W: numbers that the model gives for a term."""
         ...
 
     def default_score(self, task_name: str | None) -> str:
@@ -62,8 +71,13 @@ class Task(Protocol):
         """Return the features of usable rows of the reader; with ``labels`` if the rows have a label column."""
         ...
 
-    def labels(self, labels: Sequence[str | None]) -> np.ndarray:
-        """Return the labels of rows as numbers, [N]; what is no label is marked as one that `has_label` knows."""
+    def targets(self, features: Features) -> np.ndarray | None:
+        """Return the label of each term, [terms, ...]; None for rows without labels. What is no label is marked as one
+        that `has_label` knows."""
+        ...
+
+    def count_oddities(self, rows: pa.RecordBatch, features: Features) -> dict[str, int]:
+        """Return how much of the rows is not read as it stands, by words for the user of what becomes of it."""
         ...
 
     def count_labels(self, features: Features) -> dict[str, int]:
@@ -71,10 +85,10 @@ class Task(Protocol):
         ...
 
     def has_label(self, labels: np.ndarray) -> np.ndarray:
-        """Return which of the encoded labels are labels, bool [N]."""
+        """Return which of the labels of `targets` are labels, bool [terms]."""
         ...
 
-    def wrong_label(self, where: str, label: str | None) -> UsageError:
+    def wrong_label(self, where: str, label: Any) -> UsageError:
         """Return the error for a row whose label is none."""
         ...
 
@@ -90,16 +104,25 @@ class Task(Protocol):
         """Return the loss of each term of a batch, fp32. output: the model's."""
         ...
 
-    def outputs(self, output: Any) -> torch.Tensor:
-        """Return what predictions and scores are made of, float32 [B, W]. output: the model's."""
+    def outputs(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return what predictions and scores are made of, float32 [terms of the batch, W]. output: the model's."""
         ...
 
-    def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
-        """Return the columns to write for outputs [N, W]; the first one is the prediction itself."""
+    def output_names(self, rows_are_words: bool, top_k: int | None) -> list[str]:
+        """Return the names of the columns of `predict_rows`. rows_are_words: lists of words, not texts."""
         ...
 
-    def answers(self, outputs: np.ndarray) -> Answers:
-        """Return what the outputs [N, W] answer, for scores by name."""
+    def predict_rows(
+        self, outputs: np.ndarray, features: Features, rows: pa.RecordBatch | None, top_k: int | None = None
+    ) -> dict[str, pa.Array]:
+        """Return the columns to write, a value for each row; the first one is the prediction itself.
+
+        outputs: [terms, W]. features: of the rows. rows: as `encode` got them; None where they are not at hand.
+        """
+        ...
+
+    def answers(self, outputs: np.ndarray) -> Answers | None:
+        """Return what the outputs [N, W] answer, for scores by name; None: these are not for such tasks."""
         ...
 
     def scores(self, parts: Iterable[Scored]) -> Scores | None:
@@ -111,8 +134,10 @@ class Task(Protocol):
         ...
 
 
-def decide(columns: Columns, labels: LabelColumn, where: str) -> Task:
+def decide(columns: Columns, labels: LabelColumn | TagColumn, where: str) -> Task:
     """Return the task that the training rows' labels make. Raises UsageError for labels that make none. **Pure.**"""
+    if isinstance(labels, TagColumn):
+        return TokenClassification(columns, labels.classes(where), labels.scheme)
     if labels.are_ratings():
         return Regression(columns)
     return Classification(columns, labels.classes(where))
@@ -122,22 +147,37 @@ def from_json(content: Mapping[str, Any]) -> Task:
     """Return the task that `Task.to_json` gave; KeyError, TypeError or ValueError for anything else. **Pure.**"""
     columns = None
     if content["text_columns"] is not None:
-        columns = Columns(tuple(map(str, content["text_columns"])), content["label_column"])
+        columns = Columns(
+            tuple(map(str, content["text_columns"])), content["label_column"], form=content.get("form") or TEXT
+        )
     match content["kind"]:
         case "classification":
             return Classification(columns, tuple(map(str, content["classes"])))
         case "regression":
             return Regression(columns)
+        case "token_classification":
+            return TokenClassification(columns, tuple(map(str, content["classes"])), str(content["scheme"]))
     raise ValueError(f"no kind of task named {content['kind']!r}")
 
 
 def of_model(config: Any, where: str) -> Task:
     """Return the task of a model that was trained elsewhere. config: its configuration. Raises UsageError."""
+    names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
+    if is_token_model(config):
+        if not all(map(tags.is_tag, names)):
+            raise UsageError(where, "its classes are no tags", legal="O, and tags such as B-LOC and I-LOC")
+        scheme = tags.BIOES if any(name[0] in "ES" for name in names) else tags.IOB2
+        return TokenClassification(None, names, scheme)
     if config.problem_type == "multi_label_classification":
         raise UsageError(where, "it gives several labels a row", legal="a model of one label a row, or of a number")
     if config.num_labels == 1 or config.problem_type == "regression":
         return Regression(None)
-    return Classification(None, tuple(str(config.id2label[number]) for number in range(config.num_labels)))
+    return Classification(None, names)
+
+
+def is_token_model(config: Any) -> bool:
+    """Return whether a model gives each token a class. config: its configuration."""
+    return any(str(each).endswith("ForTokenClassification") for each in config.architectures or ())
 
 
 # task.json

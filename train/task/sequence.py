@@ -25,7 +25,14 @@ class SequenceTask:
 
     kind: ClassVar[str]
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    pipeline: ClassVar[str] = "text-classification"
     reads_first_token: ClassVar[bool] = True
+    cuts_rows: ClassVar[bool] = True
+
+    @property
+    def width(self) -> int:
+        """W: numbers that the model gives for a row."""
+        raise NotImplementedError
 
     def labels(self, labels: Sequence[str | None]) -> np.ndarray:
         """Return labels as numbers, [N]; what is no label is marked as one that `has_label` knows."""
@@ -34,6 +41,14 @@ class SequenceTask:
     def count_labels(self, features: Features) -> dict[str, int]:
         """Return nothing: labels are no classes."""
         return {}
+
+    def count_oddities(self, rows: pa.RecordBatch, features: Features) -> dict[str, int]:
+        """Return nothing: rows are read as they stand, or cut."""
+        return {}
+
+    def targets(self, features: Features) -> np.ndarray | None:
+        """Return the labels of features, [num_features]; None for rows without labels."""
+        return features.feature_columns.get(LABELS)
 
     def encode(self, rows: pa.RecordBatch, tokenizer: Any, max_seq_length: int) -> Features:
         """Return one feature for each row, with ``labels`` if the rows have a label column."""
@@ -50,10 +65,24 @@ class SequenceTask:
         """Return the batch without its labels: the loss is computed here, not in the model."""
         return {name: each for name, each in batch.items() if name != LABELS}
 
-    def outputs(self, output: Any) -> torch.Tensor:
+    def outputs(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the logits, float32 [B, W]."""
         logits: torch.Tensor = output.logits
         return logits.float()
+
+    def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
+        """Return the columns to write for outputs [N, W]; the first one is the prediction itself."""
+        raise NotImplementedError
+
+    def output_names(self, rows_are_words: bool, top_k: int | None) -> list[str]:
+        """Return the names of `predictions`."""
+        return list(self.predictions(np.zeros((0, self.width), dtype=np.float32), top_k))
+
+    def predict_rows(
+        self, outputs: np.ndarray, features: Features, rows: pa.RecordBatch | None, top_k: int | None = None
+    ) -> dict[str, pa.Array]:
+        """Return the predictions: a row has one output."""
+        return self.predictions(outputs, top_k)
 
     def _columns_json(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,58 @@
+"""The rows of column files, as CoNLL's tasks have them: a word a line, its tag in a column behind it, a blank line
+between sentences; lines of ``-DOCSTART-`` are skipped."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+from ringtune.train.compression import open_binary
+from ringtune.train.json_rows import Row
+
+START = "-DOCSTART-"
+
+
+class ConllFile:
+    """The rows of one file. Columns are parted by tabs if the first line of a word has one, else by blanks."""
+
+    def __init__(self, path: Path, words_name: str, tags_name: str) -> None:
+        """words_name, tags_name: what the first and the last column are called; those between are called 2, 3, ..."""
+        self.path = path
+        self.separator: str | None = None
+        first = next((line for _, line in self._lines() if line), "")
+        self.separator = "\t" if "\t" in first else None
+        width = len(first.split(self.separator))
+        last = str(width) if tags_name.isdigit() else tags_name
+        self.names = (words_name, *map(str, range(2, width)), last)[: max(1, width)]
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        """Give line number and text of each line, "" for one that ends a sentence."""
+        with open_binary(self.path) as stream:
+            for number, raw in enumerate(stream, start=1):
+                raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+                line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+                yield number, "" if not line.strip() or line.split(None, 1)[0] == START else line
+
+    def rows(self) -> Iterator[Row]:
+        """Give a row for each sentence, each column a list; its line is that of its first word."""
+        words: list[list[str]] = []
+        first, error = 0, None
+        for number, line in self._lines():
+            if line:
+                fields = line.split(self.separator)
+                if len(fields) != len(self.names) and error is None:
+                    error = f"line {number} has {len(fields)} columns, the first one {len(self.names)}"
+                first = first or number
+                words.append(fields)
+            elif words:
+                yield self._row(first, words, error)
+                words, first, error = [], 0, None
+        if words:
+            yield self._row(first, words, error)
+
+    def _row(self, line: int, words: list[list[str]], error: str | None) -> Row:
+        if error is not None:
+            return line, {}, error
+        columns = map(list, zip(*words, strict=True))
+        return line, dict(zip(self.names, columns, strict=True)), None
