@@ -6,13 +6,12 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from ringtune.train import word_rows
 from ringtune.train.columns import WORDS
 from ringtune.train.compression import open_binary
 from ringtune.train.conll_rows import ConllFile
 from ringtune.train.contract import UsageError
 from ringtune.train.csv_rule import CsvRule, wrong_width
-from ringtune.train.json_rows import JsonFile, Row
+from ringtune.train.json_rows import JsonFile, Row, shape_of
 
 #: Format of a file by its ending.
 BY_ENDING = {
@@ -96,7 +95,7 @@ class LineFile:
             for _, values, _ in self.rows():
                 for name, value in values.items():
                     names.setdefault(name)
-                    if isinstance(value, list) and name not in self.shapes and (shape := word_rows.shape_of(value)):
+                    if isinstance(value, list) and name not in self.shapes and (shape := shape_of(value)):
                         self.shapes[name] = shape
             self.names = tuple(names)
             if not self.names:

@@ -49,7 +49,7 @@ class Source:
     read: Callable[[Columns], Iterator[pa.RecordBatch]]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns declared as classes
     notes: tuple[str, ...] = ()  # how it is read, where that is not plain: a line each
-    shapes: Mapping[str, str] = field(default_factory=dict)  # of columns that hold lists, as of `word_rows.shape_of`
+    shapes: Mapping[str, str] = field(default_factory=dict)  # of columns that hold lists, as of `json_rows.shape_of`
     types: Mapping[str, pa.DataType] = field(default_factory=dict)  # of columns as they are kept, where these have any
 
     def places(self, batch: pa.RecordBatch) -> Iterator[str]:

@@ -24,7 +24,7 @@ def choose(
 ) -> Columns | None:
     """Return the columns of a table of words or of texts with entities, None for one of texts and labels. **Pure.**
 
-    names: all columns. shapes: of those that hold lists, as `word_rows.shape_of`. text: ``--text_column_names``. label:
+    names: all columns. shapes: of those that hold lists, as `json_rows.shape_of`. text: ``--text_column_names``. label:
     ``--label_column_name``. task: ``--task``. Raises UsageError where two readings are possible, and for a table of
     something else if ``task`` asks for tags.
     """

@@ -23,22 +23,8 @@ class Wrong(Exception):
     """What is wrong with a row, in words."""
 
 
-def shape_of(value: Any) -> str:
-    """Return what a value of JSON may be: WORDS, a list of texts or numbers, or SPANS, one of entities. **Pure.**
-
-    "" for anything else. An empty list may be either: "".
-    """
-    if not isinstance(value, list) or not value:
-        return ""
-    first = value[0]
-    if isinstance(first, (str, int)):
-        return WORDS
-    is_span = isinstance(first, Mapping) and {"start", "end"} <= set(first)
-    return SPANS if is_span or (isinstance(first, list) and len(first) == 3) else ""
-
-
 def shape_of_type(kind: pa.DataType) -> str:
-    """Return what a column of an Arrow table may be, as `shape_of`. **Pure.**"""
+    """Return what a column of an Arrow table may be, as `json_rows.shape_of`. **Pure.**"""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return ""
     value = kind.value_type

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import arrow_rows, chunks, columns, data, files, formats, reader, word_rows
+from ringtune.train import arrow_rows, chunks, columns, data, files, formats, reader
 from ringtune.train.columns import Columns
 from ringtune.train.compression import plain_ending
 from ringtune.train.contract import UsageError
 from ringtune.train.files import Files
-from ringtune.train.json_rows import Row, shown
+from ringtune.train.json_rows import Row, shape_of, shown
 from ringtune.train.predict.config import ALL_COLUMNS, PredictConfig
 from ringtune.train.source import Place, Source, row_batches
 from ringtune.train.task import Task
@@ -135,7 +135,7 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
     reads_words = task.columns is not None and task.columns.form != columns.TEXT
     if isinstance(first, Mapping):
         names = tuple(map(str, first))
-        shapes = {str(name): shape for name, value in first.items() if (shape := word_rows.shape_of(value))}
+        shapes = {str(name): shape for name, value in first.items() if (shape := shape_of(value))}
     elif reads_words and isinstance(first, list):
         names = (task.columns.text if task.columns else _TEXT_NAMES)[:1]
         shapes = {names[0]: columns.WORDS}
