@@ -11,14 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ringtune.train import word_rows
-from ringtune.train.columns import TEXT, WORDS, Columns
+from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
+from ringtune.train.shapes import TEXT, WORDS
 from ringtune.train.source import (
     ROWS_AT_ONCE,
     Place,
     Source,
     clean,
-    label_text,
+    label_column,
     row_batches,
     row_columns,
     slice_values,
@@ -36,8 +37,7 @@ def open_table(path: Path, kind: str, where: str, digest: str) -> Source:
         raise _unreadable(where, kind, error) from None
 
     def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
-        label = [columns.label] if columns.label else []
-        wanted = list(dict.fromkeys((*columns.text, *label, *columns.kept, *columns.sliced)))
+        wanted = list(dict.fromkeys((*columns.text, *columns.labels, *columns.kept, *columns.sliced)))
         try:
             if kind == "parquet":
                 with pq.ParquetFile(path) as file:
@@ -80,11 +80,15 @@ def open_data_set(rows: Any, where: str) -> Source:
         for table in rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE):
             yield from table.to_batches()
 
-    # Of a list of classes, as tags are, those of its elements.
-    kinds = {column: getattr(each, "feature", each) for column, each in rows.features.items()}
-    class_names = {column: tuple(each.names) for column, each in kinds.items() if getattr(each, "names", None)}
+    class_names = {column: _class_names(each) for column, each in rows.features.items() if _class_names(each)}
     digest = hashlib.sha256(str(rows._fingerprint).encode()).hexdigest()
     return _source(where, digest, rows.features.arrow_schema, batches, class_names=class_names)
+
+
+def _class_names(feature: Any) -> tuple[str, ...]:
+    """Return the names of the classes that a column's feature declares, or those of the lists in it."""
+    inner = getattr(feature, "feature", feature)
+    return tuple(getattr(inner, "names", None) or ())
 
 
 def _source(
@@ -114,12 +118,18 @@ def _source(
         class_names,
         shapes={each.name: shape for each in schema if (shape := word_rows.shape_of_type(each.type))},
         types={each.name: _kept_type(each.type) for each in schema},
+        lists=frozenset(each.name for each in schema if _is_list(each.type)),
     )
 
 
 def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
@@ -132,12 +142,14 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
         usable = [None if error else text for text, error in zip(texts[name], errors, strict=True)]
         arrays[f"text/{number}"] = pa.array(usable, pa.string())
     if columns.label is not None:
-        labels = batch.column(columns.label).to_pylist()
-        if class_names:  # numbers of classes; one outside, such as -1 in GLUE's test rows, means no label
-            labels = [
-                class_names[each] if each is not None and 0 <= each < len(class_names) else None for each in labels
+        values = {name: batch.column(name).to_pylist() for name in columns.labels}
+        if class_names and not columns.sets:  # numbers of classes; one outside, such as -1 in GLUE's test rows: none
+            values[columns.label] = [
+                class_names[each] if each is not None and 0 <= each < len(class_names) else None
+                for each in values[columns.label]
             ]
-        arrays["label"] = pa.array([label_text(each) for each in labels], pa.string())
+        rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
+        arrays["label"] = label_column(rows, columns, class_names)
     for name in columns.sliced:
         column = batch.column(name)
         arrays[f"slice/{name}"] = slice_values(_texts(column) if _is_text(column.type) else column.to_pylist())

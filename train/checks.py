@@ -32,6 +32,7 @@ def check(config: Any) -> None:
     csv_rule.require_delimiter(config.csv_delimiter)
     decay.check_settings(config.lr_scheduler_type, config.lr_scheduler_kwargs or {}, config.learning_rate)
     _check_ranges(config)
+    check_labels(config)
     _check_loss(config)
     if gap.bounds(config.max_gap) and not config.slice_by:
         raise UsageError("--max_gap", "there are no slices to compare", legal="needs --slice_by")
@@ -72,6 +73,14 @@ def _check_ranges(config: Any) -> None:
             raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", legal=f"at most {most}")
     if not 0 < config.layerwise_lr_decay <= 1:
         raise UsageError("--layerwise_lr_decay", f"{config.layerwise_lr_decay} is out of range", legal="0 < value <= 1")
+
+
+def check_labels(config: Any) -> None:
+    """Raise UsageError for what separates no labels, or is no threshold. config: of training, or of prediction."""
+    if config.label_separator == "":
+        raise UsageError("--label_separator", "it is empty", legal="what stands between labels, such as ';'")
+    if config.threshold is not None and not 0 < config.threshold < 1:
+        raise UsageError("--threshold", f"{config.threshold} is out of range", legal="0 < value < 1")
 
 
 def _check_loss(config: Any) -> None:

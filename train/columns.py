@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ringtune.train.contract import UsageError
+from ringtune.train.label_sets import LabelSets
+from ringtune.train.shapes import SPANS, TEXT, WORDS
 
 #: Columns of the GLUE tasks (Wang et al. 2019), as the data set `nyu-mll/glue` names them.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -40,19 +42,21 @@ _NEVER_TEXT = ("idx", "id", "index", "Unnamed: 0", "")
 _SHOWN, _LONGEST = 12, 40  # names in a message, characters of a name
 
 
-#: What the columns of a row are: texts and a label; a list of words and one of tags; a text and a list of entities.
-TEXT, WORDS, SPANS = "text", "words", "spans"
-
-
 @dataclass(frozen=True)
 class Columns:
     """The columns of a table that are read."""
 
     text: tuple[str, ...]  # one, or two for pairs
-    label: str | None  # None: the rows have no labels
+    label: str | None  # None: the rows have no labels; of several columns, their names joined by commas
     kept: tuple[str, ...] = ()  # written beside the predictions
     sliced: tuple[str, ...] = ()  # by whose values the rows are scored, too
     form: str = TEXT
+    sets: LabelSets | None = None  # how labels are written where a row may have several; None: it has one
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns with labels: none, one, or one for each label."""
+        return () if self.label is None else (self.sets.columns if self.sets else ()) or (self.label,)
 
     def describe(self, names: Sequence[str], label_note: str = "") -> str:
         """Return the columns in one line for the user. **Pure.**
@@ -63,12 +67,13 @@ class Columns:
         what, mark = {TEXT: ("text", "label"), WORDS: ("words", "tags"), SPANS: ("text", "entities")}[self.form]
         parts = [f"{what}: column{several} {shown_names(self.text)}"]
         note = label_note and f", {label_note}"
-        parts.append(f"{mark}: column {shown_name(self.label)}{note}" if self.label else f"no {mark}")
+        plural = "s" if len(self.labels) > 1 else ""
+        parts.append(f"{mark}{plural}: column{plural} {shown_names(self.labels)}{note}" if self.label else f"no {mark}")
         if self.kept:
             parts.append(f"kept: {shown_names(self.kept)}")
         if self.sliced:
             parts.append(f"scored by: {shown_names(self.sliced)}")
-        unread = [name for name in names if name not in (*self.text, self.label, *self.kept, *self.sliced)]
+        unread = [name for name in names if name not in (*self.text, *self.labels, *self.kept, *self.sliced)]
         if unread:
             parts.append(f"not read: {shown_names(unread)}")
         return "; ".join(parts)

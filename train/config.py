@@ -41,7 +41,10 @@ class TrainConfig:
     text_column_names: str | None = None
     """Column with the text, or two joined by a comma for sentence pairs; default: by names that are well known."""
     label_column_name: str = "label"
-    """Column with the label, or with the number to predict."""
+    """Column with the label, with a list of labels, or with the number to predict; or a column of 0 and 1 for each
+    label, joined by commas, such as anger,joy."""
+    label_separator: str | None = None
+    """What stands between the labels of a row that may have several, in one text; an empty text: none."""
     csv_delimiter: str = "auto"
     """What separates the fields of a .csv or .tsv file: a character, or tab; auto: what its header has."""
     csv_quoting: Literal["auto", "minimal", "none"] = "auto"
@@ -157,7 +160,8 @@ class TrainConfig:
     """Share of the target spread over all classes."""
     class_weights: str | None = None
     """What a row of each class counts in training: auto (all classes the same), numbers in the order of the classes, or
-    by name, such as spam=5,ham=1."""
+    by name, such as spam=5,ham=1. Where a row may have several labels: what each counts in rows that have it (auto:
+    rows without it / rows with it)."""
     focal_gamma: float = 0.0
     """Count rows less that are right already: the loss times (1 - probability) to this power (focal loss)."""
     balanced_sampling: bool = False
@@ -210,6 +214,8 @@ class TrainConfig:
     """Gaps between slices above which the run fails when it is done, such as accuracy=0.1,f1=0.2."""
     greater_is_better: bool | None = None
     """Direction of that metric; default: yes unless it is a loss or an error."""
+    threshold: float | None = None
+    """Give a row a label from this probability on; default: for each label what is best for the validation rows."""
     early_stopping_patience: int | None = free(None)
     """Stop after so many evaluations without improvement."""
     early_stopping_threshold: float = free(0.0)
@@ -228,11 +234,6 @@ class TrainConfig:
     """Where curves go beside metrics.jsonl."""
     disable_tqdm: bool = free(False)
     """No progress bar."""
-
-    @property
-    def frozen(self) -> list[str]:
-        """Patterns of the names of parameters that are not trained."""
-        return [each.strip() for each in (self.freeze or "").split(",") if each.strip()]
 
     @property
     def row_tokens(self) -> int:

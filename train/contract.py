@@ -41,6 +41,8 @@ CHECKPOINT_PREFIX = "checkpoint-"
 BEST_LINK = "best"
 FINISHED_FILE = "finished.json"
 TASK_FILE = "task.json"  # of a checkpoint or final model: what a row means
+#: The same with what the evaluation of a checkpoint fitted, such as thresholds: the checkpoint is older than that.
+FITTED_TASK_FILE = "task.fitted.json"
 SET_ASIDE_PREFIX = "set-aside-"  # of folders with what no longer belongs to the run
 #: Temporary names that a killed process may leave: of a file that was being replaced, of a folder being written or
 #: removed.

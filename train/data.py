@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import arrow_rows, columns, files, formats, reader, word_columns
+from ringtune.train import arrow_rows, columns, files, formats, label_sets, reader, word_columns
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -43,7 +43,7 @@ _SETTINGS = (
 
 
 #: More of them, which count only where they are set: runs of before they were there go on.
-_LATER_SETTINGS = ("task", "tag_scheme")
+_LATER_SETTINGS = ("task", "tag_scheme", "label_separator")
 
 
 def open_splits(config: TrainConfig) -> dict[str, Source]:
@@ -71,12 +71,12 @@ def choose_columns(config: TrainConfig, sources: Mapping[str, Source]) -> dict[s
     Raises UsageError for a column that a split lacks.
     """
     found = _choose_columns(config, sources[TRAIN])
-    text, label = found.text, str(found.label)
+    text, labels = found.text, found.labels
     sliced = columns.split_names(config.slice_by)
     chosen = {}
     for name, source in sources.items():
-        is_labelled = name != TEST or label in source.names
-        columns.require_columns(source.names, (*text, label) if is_labelled else text, source.where)
+        is_labelled = name != TEST or set(labels) <= set(source.names)
+        columns.require_columns(source.names, (*text, *labels) if is_labelled else text, source.where)
         chosen[name] = found if is_labelled else replace(found, label=None)
         if name.startswith(VALIDATION) and sliced:
             columns.require_columns(source.names, sliced, source.where, "--slice_by")
@@ -101,8 +101,13 @@ def _choose_columns(config: TrainConfig, train: Source) -> Columns:
         raise UsageError(
             "--tag_scheme", f"{train.where} holds no words with tags, and no entities", todo="leave it out"
         )
-    text = columns.choose_text_columns(train.names, train.where, asked=asked, label=label, task_name=config.task_name)
-    return Columns(text, label)
+    sets = label_sets.choose(train.names, train.lists, train.where, asked=label, separator=config.label_separator)
+    if sets is not None and config.regression:
+        raise UsageError("--regression", f"{train.where}: a row may have several labels", todo="leave it out")
+    labels = (sets and sets.columns) or (label,)
+    others = [name for name in train.names if name not in labels or name == label]
+    text = columns.choose_text_columns(others, train.where, asked=asked, label=label, task_name=config.task_name)
+    return Columns(text, label, sets=sets)
 
 
 def row_limit(config: TrainConfig, split: str) -> int | None:

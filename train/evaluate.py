@@ -105,7 +105,7 @@ class Predictions:
         found = task.scores([(outputs, labels)])
         if found is None:
             return {}
-        return {**found.values, **measures.values(named, outputs, labels), "num_rows": found.num_rows}
+        return {**found.values, **measures.values(named, task, outputs, labels), "num_rows": found.num_rows}
 
 
 def predict_features(

@@ -32,6 +32,7 @@ class SplitFindings:
     num_also_in_training: int = 0  # of another split: rows whose texts are training rows
     oddities: dict[str, int] = field(default_factory=dict)  # of `Task.count_oddities`
     counts: dict[str, int] = field(default_factory=dict)  # of the training rows: of each class
+    num_unlabelled: int | None = None  # rows without any label, where a row may have several; None: it has one
 
     def lines(self, max_seq_length: int) -> list[str]:
         """Return what a user should know, a line each. **Pure.**"""
@@ -46,7 +47,11 @@ class SplitFindings:
         found += [f"{count} {what}" for what, count in self.oddities.items() if count]
         if self.num_also_in_training:
             found.append(f"{self.num_also_in_training} of {self.num_rows} rows are training rows as well")
-        return found + _about_classes(self.counts)
+        if self.num_unlabelled is None:
+            return found + _about_classes(self.counts)
+        if self.num_unlabelled:
+            found.append(f"{self.num_unlabelled} of {self.num_rows} rows have no label")
+        return found + _about_rare(self.counts, "labels have one row or none")
 
 
 def _about_classes(counts: Mapping[str, int]) -> list[str]:
@@ -57,11 +62,15 @@ def _about_classes(counts: Mapping[str, int]) -> list[str]:
         name, most = max(counts.items(), key=lambda each: each[1])
         if most > COMMON_SHARE * total:
             found.append(f"{most / total:.1%} of the rows are {name!r}: always answering so has that accuracy")
+    return found + _about_rare(counts, "classes have a single row")
+
+
+def _about_rare(counts: Mapping[str, int], what: str) -> list[str]:
     rare = [name for name, count in counts.items() if count <= RARE_ROWS]
     if rare:
         shown = ", ".join(map(repr, rare[:_SHOWN])) + (" ..." if len(rare) > _SHOWN else "")
-        found.append(f"{len(rare)} of {len(counts)} classes have a single row: {shown}")
-    return found
+        return [f"{len(rare)} of {len(counts)} {what}: {shown}"]
+    return []
 
 
 class RowHashes:

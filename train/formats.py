@@ -6,12 +6,12 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from ringtune.train.columns import WORDS
 from ringtune.train.compression import open_binary
 from ringtune.train.conll_rows import ConllFile
 from ringtune.train.contract import UsageError
 from ringtune.train.csv_rule import CsvRule, wrong_width
-from ringtune.train.json_rows import JsonFile, Row, shape_of
+from ringtune.train.json_rows import JsonFile, Row
+from ringtune.train.shapes import WORDS, shape_of
 
 #: Format of a file by its ending.
 BY_ENDING = {
@@ -80,6 +80,7 @@ class LineFile:
         self.holds_json = kind in (*JSON_KINDS, CONLL)
         self.shapes: dict[str, str] = {}
         self.notes: tuple[str, ...] = ()
+        self.lists: frozenset[str] = frozenset()  # names of columns that hold a list in some row
         if kind == "text":
             self.names: tuple[str, ...] = (text_name,)
         elif kind == CONLL:
@@ -91,13 +92,13 @@ class LineFile:
         elif self.holds_json:
             self.json = JsonFile(path, kind, where, data_field)
             self.notes = self.json.notes
-            names: dict[str, None] = {}
+            names: dict[str, bool] = {}  # whether they hold a list in some row
             for _, values, _ in self.rows():
                 for name, value in values.items():
-                    names.setdefault(name)
+                    names[name] = names.get(name, False) or isinstance(value, list)
                     if isinstance(value, list) and name not in self.shapes and (shape := shape_of(value)):
                         self.shapes[name] = shape
-            self.names = tuple(names)
+            self.names, self.lists = tuple(names), frozenset(name for name, has_list in names.items() if has_list)
             if not self.names:
                 raise UsageError(where, "no row of it is a JSON object", legal='{"text": "...", ...}')
         else:

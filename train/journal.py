@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,13 +153,16 @@ def closing_message(config: TrainConfig, pipeline: str, score: str, best: Best, 
     return "\n".join(lines)
 
 
-def _joined(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _prediction_text(value: Any) -> str:
+    """Return a prediction as text: several labels as JSON. **Pure.**"""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def write_predictions(folder: Path, columns: Mapping[str, pa.Array]) -> None:
     """Write ``index<tab>prediction`` for each test row, as run_glue.py does. columns: of `Task.predict_rows`."""
     values = next(iter(columns.values())).to_pylist()
-    shown = (f"{each:.6g}" if isinstance(each, float) else _joined(each) for each in values)
+    shown = map(_prediction_text, values)
     lines = [f"{index}\t{value}" for index, value in enumerate(shown)]
     disk.replace_text(folder / PREDICTIONS_FILE, "\n".join(["index\tprediction", *lines, ""]))

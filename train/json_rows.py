@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from ringtune.train.columns import SPANS, WORDS
 from ringtune.train.compression import open_binary
 from ringtune.train.contract import UsageError
 from ringtune.train.csv_rule import LONGEST_FIELD
@@ -136,20 +135,6 @@ def shown(value: Any) -> str:
     """Return a value as a message shows it, in printable ASCII and not too long. **Pure.**"""
     text = ascii(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-
-
-def shape_of(value: Any) -> str:
-    """Return what a value of JSON may be: WORDS, a list of texts or numbers, or SPANS, one of entities. **Pure.**
-
-    "" for anything else. An empty list may be either: "".
-    """
-    if not isinstance(value, list) or not value:
-        return ""
-    first = value[0]
-    if isinstance(first, (str, int)):
-        return WORDS
-    is_span = isinstance(first, Mapping) and {"start", "end"} <= set(first)
-    return SPANS if is_span or (isinstance(first, list) and len(first) == 3) else ""
 
 
 def _json_lines(path: Path) -> Iterator[Row]:

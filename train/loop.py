@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import slices
+from ringtune.train import slices, task
 from ringtune.train.checkpoint import Best, RunState
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import EXIT_REQUEUE, StopRequested
+from ringtune.train.contract import EXIT_REQUEUE, FITTED_TASK_FILE, StopRequested
 from ringtune.train.due import Schedule
 from ringtune.train.evaluate import Predictions, predict_features
 from ringtune.train.journal import Journal, closing_message, write_predictions
@@ -34,6 +34,7 @@ from ringtune.train.span import span
 from ringtune.train.step import Stepper, StepPlan, StepResult
 from ringtune.train.stop import StopFlag
 from ringtune.train.tables import Tables
+from ringtune.train.task import Task
 from ringtune.train.tokens import Features
 
 
@@ -64,6 +65,7 @@ class Loop:
         self.step = self.resumed.step if self.resumed else 0  # updates done
         self.profiler = Profiler(self.config.profile_steps, self.folder, self.comm)
         self.best = self.resumed.best if self.resumed else Best()
+        self.fitted: dict[int, Task] = {}  # the task with what the evaluation of a step fitted, by step
         if self.resumed:
             self.stepper.scaler.load_state_dict(dict(self.resumed.loss_scaler))
 
@@ -185,16 +187,42 @@ class Loop:
         self.journal.record_scores(self.step, scores, self.best.score)
         self.journal.record_slices(self.step, sliced, self.score)
 
-    def _score_validation(self) -> tuple[dict[str, float], list[ColumnScores]]:
-        """Return rank 0's scores of the validation rows, as a whole and by slice. **Collective.**"""
+    def _score_validation(self, judged: Task | None = None) -> tuple[dict[str, float], list[ColumnScores]]:
+        """Return rank 0's scores of the validation rows, as a whole and by slice. **Collective.**
+
+        judged: with what is fitted; None: it is fitted to the first of them, and kept.
+        """
         scores: dict[str, float] = {}
         sliced: list[ColumnScores] = []
         for suffix, features in self.tables.validation.items():
-            score = partial(self._predict(features, "evaluating").scores, self.tables.task, self.named_scores)
+            predictions = self._predict(features, "evaluating")
+            judged = judged or self._fit(predictions, self.step)
+            score = partial(predictions.scores, judged, self.named_scores)
             end = f"_{suffix}" if suffix else ""
             scores |= {f"eval_{name}{end}": value for name, value in score().items()}
             sliced += slices.by_column(self.tables.slices[suffix], score, end)
         return self.comm.share((scores, sliced), "loop/scores")
+
+    def _fit(self, predictions: Predictions, step: int) -> Task:
+        """Fit what the task fits to validation rows, keep it in the checkpoint of a step, return it. **Collective.**"""
+        assert predictions.labels is not None
+        found = self.fitted[step] = self.tables.task.fitted(predictions.outputs, predictions.labels)
+        if found != self.tables.task:
+            self.saver.add_file(step, FITTED_TASK_FILE, task.to_bytes(found, self.config.row_tokens))
+        return found
+
+    def _final_task(self, step: int) -> Task:
+        """Return the task of the final model, which is that of a step. **Collective.**
+
+        A run that was killed since has to evaluate that step again: its model is the same, and so is what is fitted.
+        """
+        found = self.tables.task
+        if found.has_several_labels and self.due.evaluates:
+            if step not in self.fitted:
+                self._fit(self._predict(self.tables.validation[""], "evaluating"), step)
+            found = self.fitted[step]
+            self.journal.report(found.describe())
+        return found
 
     def _predict(self, features: Features, what: str) -> Predictions:
         bar = self.journal.rows_bar(features.num_features, what)
@@ -218,19 +246,18 @@ class Loop:
         """Leave the final model where the Hugging Face Trainer would, and report it. **Collective.**"""
         self.profiler.finish(self.journal.report)  # early stopping ends a run before its last step
         self.saver.settle()
-        if self.config.load_best_model_at_end and self.best.step:
+        takes_best = self.config.load_best_model_at_end and bool(self.best.step)
+        if takes_best:
             self.saver.load_best(self.best.step)
+        final_task = self._final_task(self.best.step if takes_best else self.step)
         if self.config.do_predict and self.tables.test is not None:
             predictions = self._predict(self.tables.test, "predicting")
             if self.comm.rank == 0:
-                found = self.tables.task.predict_rows(predictions.outputs, self.tables.test, None)
-                write_predictions(self.folder, found)
-        sliced = self._score_validation()[1] if self.config.max_gap else []  # of the model that is left
+                write_predictions(self.folder, final_task.predict_rows(predictions.outputs, self.tables.test, None))
+        sliced = self._score_validation(final_task)[1] if self.config.max_gap else []  # of the model that is left
         # A run that early stopping ended is finished at whatever step.
         facts: dict[str, Any] = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
         facts |= {"metrics": self.journal.metrics_entry(), "slices": [each.as_json() for each in sliced]}
-        self.saver.write_final_model(facts)
-        self.journal.report(
-            closing_message(self.config, self.tables.task.pipeline, self.score, self.best, self.peak_memory)
-        )
+        self.saver.write_final_model(task.to_bytes(final_task, self.config.row_tokens), facts)
+        self.journal.report(closing_message(self.config, final_task.pipeline, self.score, self.best, self.peak_memory))
         return slices.judge(sliced, self.config.max_gap, self.journal.report)

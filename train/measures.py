@@ -23,8 +23,8 @@ from ringtune.train.contract import UsageError
 from ringtune.train.scores import Answers
 from ringtune.train.task import Task
 
-Measure = Callable[[np.ndarray, np.ndarray], float]
-"""From outputs of the model [N, W] and labels [N] to a score, NaN where these rows leave it undefined."""
+Measure = Callable[[Task, np.ndarray, np.ndarray], float]
+"""From a task, outputs of its model [N, W] and labels [N] to a score, NaN where these rows leave it undefined."""
 
 _FLAG = "--metrics"
 _MADE_UP_ROWS = 2  # of each class
@@ -61,9 +61,9 @@ def choose(names: str | None, task: Task, best: str | None = None) -> dict[str, 
     return chosen
 
 
-def values(measures: Mapping[str, Measure], outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the score of each measure."""
-    return {name: measure(outputs, labels) for name, measure in measures.items()}
+def values(measures: Mapping[str, Measure], task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the score of each measure. task: with what it has fitted since the measures were chosen."""
+    return {name: measure(task, outputs, labels) for name, measure in measures.items()}
 
 
 # Scores of scikit-learn
@@ -75,7 +75,7 @@ def _named(name: str, task: Task) -> Measure:
     if name not in get_scorer_names():
         legal = [
             *task.score_names,
-            *(each for each in get_scorer_names() if _failure(_scored(each, task), task) is None),
+            *(each for each in get_scorer_names() if _failure(_scored(each), task) is None),
         ]
         near = nearest(name, legal)
         raise UsageError(
@@ -84,23 +84,23 @@ def _named(name: str, task: Task) -> Measure:
             legal=f"MODULE:FUNCTION, or one of {', '.join(legal)}",
             todo=f"the nearest is {near}" if near else "",
         )
-    measure = _scored(name, task)
+    measure = _scored(name)
     reason = _failure(measure, task)
     if reason is not None:
         raise UsageError(f"{_FLAG} {name}", f"it cannot score {task.describe()}: {reason}", legal="one that can")
     return _nan_where_undefined(measure, name)
 
 
-def _scored(name: str, task: Task) -> Measure:
+def _scored(name: str) -> Measure:
     """Return a score of scikit-learn, which raises what scikit-learn raises."""
     from sklearn.metrics import get_scorer
 
-    scorer, answers = get_scorer(name), _estimator(task)
+    scorer = get_scorer(name)
 
-    def measure(outputs: np.ndarray, labels: np.ndarray) -> float:
+    def measure(task: Task, outputs: np.ndarray, labels: np.ndarray) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of classes without rows: the score says it
-            return float(scorer(answers, outputs, labels))
+            return float(scorer(_estimator(task), outputs, labels))
 
     return measure
 
@@ -116,7 +116,8 @@ def _estimator(task: Task) -> Any:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
     class Classifier(ClassifierMixin, BaseEstimator):
-        classes_ = np.arange(task.width)
+        # Where a row may have several labels, scikit-learn takes each for a choice of its own.
+        classes_ = [np.arange(2)] * task.width if task.has_several_labels else np.arange(task.width)
 
         def predict(self, outputs: np.ndarray) -> np.ndarray:
             return _answers(task, outputs).predictions
@@ -147,7 +148,7 @@ def _own(name: str, task: Task) -> Measure:
         )
     takes_outputs = "outputs" in _parameters(function)
 
-    def measure(outputs: np.ndarray, labels: np.ndarray) -> float:
+    def measure(task: Task, outputs: np.ndarray, labels: np.ndarray) -> float:
         more = {"outputs": outputs} if takes_outputs else {}
         score = function(labels, _answers(task, outputs).predictions, **more)
         if not isinstance(score, Real):
@@ -196,21 +197,28 @@ def _module(name: str, asked: str) -> Any:
 
 def _failure(measure: Measure, task: Task) -> str | None:
     """Return why a score cannot be computed of made-up rows with every class, None if it can."""
-    labels = np.tile(np.arange(max(task.width, 2)), _MADE_UP_ROWS)
+    labels = _made_up_labels(task)
     outputs = np.random.Generator(np.random.Philox(0)).normal(size=(len(labels), task.width)).astype(np.float32)
     try:
-        measure(outputs, labels if task.kind != "regression" else labels.astype(np.float32) + np.float32(0.5))
+        measure(task, outputs, labels)
     except Exception as error:  # whatever scikit-learn or a user's function raises
         return _in_a_line(error)
     return None
 
 
+def _made_up_labels(task: Task) -> np.ndarray:
+    if task.has_several_labels:
+        return np.concatenate([np.eye(task.width), 1 - np.eye(task.width)]).astype(np.int8)
+    labels = np.tile(np.arange(max(task.width, 2)), _MADE_UP_ROWS)
+    return labels.astype(np.float32) + np.float32(0.5) if task.kind == "regression" else labels
+
+
 def _nan_where_undefined(measure: Measure, name: str) -> Measure:
     """Return a score that is NaN where it is not defined: for rows of one class, perhaps, as a slice may have."""
 
-    def value(outputs: np.ndarray, labels: np.ndarray) -> float:
+    def value(task: Task, outputs: np.ndarray, labels: np.ndarray) -> float:
         try:
-            return measure(outputs, labels)
+            return measure(task, outputs, labels)
         except (ValueError, ZeroDivisionError):  # how scikit-learn and most functions say it
             return math.nan
         except Exception as error:  # whatever else a user's function raises

@@ -152,6 +152,8 @@ def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
     before, after = saved.get("problem_type"), task.model_settings().get("problem_type")
     if before == "multi_label_classification" != after:
         yield "it was trained to give a row several labels; now it is trained to give one"
+    if before is not None and before != "multi_label_classification" == after:
+        yield "it was trained to give a row one label; now it is trained to give several"
 
 
 def _unknown_auto_class(saved: Mapping[str, Any]) -> str:

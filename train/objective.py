@@ -31,6 +31,7 @@ class Objective:
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
     class_weights: torch.Tensor | None = None  # float32 [C], on the device; None: every term counts the same
+    positive_weights: torch.Tensor | None = None  # float32 [W]: what a label counts where a row has it; the row stays 1
 
     def total_weight(self, features: Features, chosen: np.ndarray) -> float:
         """Return the sum of the weights of the terms of some features, the same on every rank. **Pure.**"""
@@ -51,6 +52,10 @@ class Objective:
             # Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4. A row's loss is -log(probability). A
             # power below 1 has no slope at 0.
             losses = (-torch.expm1(-losses)).clamp(min=SMALLEST) ** self.focal_gamma * losses
+        if self.positive_weights is not None:  # the pos_weight of torch's BCEWithLogitsLoss
+            losses = losses * torch.where(batch[LABELS] == 1, self.positive_weights, 1.0)
+        if losses.ndim == 2:  # of each label of a row
+            losses = losses.mean(dim=1)
         return losses if self.class_weights is None else losses * self.class_weights[batch[LABELS]]
 
 
@@ -61,6 +66,8 @@ def choose(
 
     report: takes a line about weights. Raises UsageError for classes that the task does not have.
     """
+    if task.has_several_labels:
+        return _of_several_labels(config, task, features, device, report)
     counts = task.count_labels(features)
     for name in ("class_weights", "focal_gamma", "balanced_sampling"):
         if getattr(config, name) and not counts:
@@ -71,6 +78,39 @@ def choose(
         report("class weights: " + ", ".join(f"{shown_name(name)} {each:.4g}" for name, each in by_class.items()))
         weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=device)
     return Objective(config.label_smoothing_factor, config.focal_gamma, weights)
+
+
+def _of_several_labels(
+    config: TrainConfig, task: Task, features: Features, device: torch.device, report: Callable[[str], None]
+) -> Objective:
+    """Return the objective of rows that may have several labels each. Raises UsageError for what does not apply."""
+    if config.balanced_sampling:
+        raise UsageError("--balanced_sampling", "a row may have several labels, and is drawn once", todo="leave it out")
+    if not config.class_weights:
+        return Objective(config.label_smoothing_factor, config.focal_gamma)
+    if config.label_smoothing_factor:
+        raise UsageError(
+            "--class_weights --label_smoothing_factor",
+            "both are set: a label that is partly there has no weight of its own",
+            legal="one of them, where rows have several labels",
+        )
+    counts = task.count_labels(features)
+    if config.class_weights == AUTO:
+        weights = balanced_labels(counts, features.num_features)
+    else:
+        weights = parse(config.class_weights, list(counts))
+    shown = ", ".join(f"{shown_name(name)} {each:.4g}" for name, each in weights.items())
+    report(f"weights of labels where a row has them: {shown}")
+    on_device = torch.tensor(list(weights.values()), dtype=torch.float32, device=device)
+    return Objective(config.label_smoothing_factor, config.focal_gamma, positive_weights=on_device)
+
+
+def balanced_labels(counts: Mapping[str, int], num_rows: int) -> dict[str, float]:
+    """Return weights by which the rows with a label count as much as those without it. **Pure.**
+
+    A label that all rows have, or none, has 1.
+    """
+    return {name: (num_rows - count) / count if 0 < count < num_rows else 1.0 for name, count in counts.items()}
 
 
 def balanced(counts: Mapping[str, int]) -> dict[str, float]:

@@ -58,7 +58,9 @@ def _line_source(file: LineFile) -> Source:
         return row_batches(file.rows(), columns, holds_json=file.holds_json)
 
     place = Place(file.where, ":" if file.has_lines else ": row ")
-    return Source(file.where, (place,), file.names, _digest(file), read, notes=file.notes, shapes=file.shapes)
+    return Source(
+        file.where, (place,), file.names, _digest(file), read, notes=file.notes, shapes=file.shapes, lists=file.lists
+    )
 
 
 def _digest(file: LineFile) -> str:

@@ -141,6 +141,7 @@ def _prepare(opening: Opening, tokenizer: Any, comm: Comm, stop: StopFlag) -> In
     """Read and tokenise the rows, and count the steps. **Collective.**"""
     config = opening.config
     tables = prepare(config, tokenizer, comm, stop)
+    tables = dataclasses.replace(tables, task=task.at_threshold(tables.task, config.threshold))
     labels = tables.train.feature_columns.get(LABELS) if config.balanced_sampling else None
     order = DataOrder(config.seed, tables.train.num_features, opening.batching.global_batch_size, labels)
     total_steps = config.max_steps
@@ -174,6 +175,8 @@ def _require_splits(inputs: Inputs, report: Callable[..., None]) -> None:
                 legal="--validation_file or a data set with a validation split",
             )
         report("no validation rows: nothing will be evaluated")
+    if tables.task.has_several_labels:
+        report(task.how_labels_are_given(tables.task, fits=bool(config.do_eval and tables.validation)))
     if config.do_predict and tables.test is None:
         raise UsageError(
             "--do_predict",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ringtune.train import adapter, checkpoint, final, model, publish, rank_state
+from ringtune.train import adapter, checkpoint, disk, final, model, publish, rank_state
 from ringtune.train.checkpoint import RunState, Snapshot
-from ringtune.train.contract import CHECKPOINT_PREFIX, SET_ASIDE_PREFIX
+from ringtune.train.contract import CHECKPOINT_PREFIX, SET_ASIDE_PREFIX, TASK_FILE
 from ringtune.train.optimizer import optimizer_tensors
 from ringtune.train.reduction import own_state
 from ringtune.train.step import Stepper
@@ -118,31 +118,43 @@ class Saver:
         if self.writes:
             checkpoint.point_best(self.folder, self._path(step))
 
+    def add_file(self, step: int, name: str, content: bytes) -> None:
+        """Write a file into the checkpoint of a step, once that is on disk. **Collective.**
+
+        Survives a crash at any point: it is there as a whole, or not. The manifest does not list it.
+        """
+        self.settle()
+        if self.writes:
+            temporary = publish.temporary_file(self.folder, name)
+            disk.write_bytes(temporary, content)
+            disk.rename(temporary, self._path(step) / name)
+
     def load_best(self, step: int) -> None:
         """Put the weights of a step's checkpoint into the model. **Collective.**"""
         path = self._path(step)
         saved = self.comm.work_together(lambda: checkpoint.load_checkpoint(path), StopFlag(), "saver/best")
         model.restore_model(self.network, saved.model, str(path))
 
-    def write_final_model(self, facts: Mapping[str, Any]) -> None:
+    def write_final_model(self, task_bytes: bytes, facts: Mapping[str, Any]) -> None:
         """Leave the model where the Hugging Face Trainer would, and facts of the run in ``finished.json``.
 
-        **Collective.**
+        task_bytes: content of ``task.json``. **Collective.**
         """
         self.settle()  # what is being saved is in the memory that is filled here
         if self.writes:
             weights = self.model_file.fill(self._weights())
+            files = {**self.files, TASK_FILE: task_bytes}
             if self.adapter is not None:
-                self._write_merged(self.adapter)
-            final.write(self.folder, weights, self.files, facts, weights_file=self.weights_file)
+                self._write_merged(self.adapter, files)
+            final.write(self.folder, weights, files, facts, weights_file=self.weights_file)
 
-    def _write_merged(self, own: adapter.Adapter) -> None:
+    def _write_merged(self, own: adapter.Adapter, files: Mapping[str, bytes]) -> None:
         """Write the model with its adapter merged in, which is then gone from it, if that is asked for."""
         if not self.merges:
             final.write_merged(self.folder, None, {})
             return
         whole = own.merge()
-        files = {name: content for name, content in self.files.items() if name not in adapter.FILES}
+        files = {name: content for name, content in files.items() if name not in adapter.FILES}
         content = TensorFile({"format": "pt"}).fill(whole.state_dict())
         final.write_merged(self.folder, content, files | model.config_files(whole))
 

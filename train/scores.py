@@ -18,13 +18,13 @@ Scored = tuple[np.ndarray, np.ndarray]
 class Answers:
     """What a model answers to N rows, as scores by name take it."""
 
-    predictions: np.ndarray  # [N]: class numbers, or numbers
+    predictions: np.ndarray  # [N]: class numbers, or numbers; [N, C]: 0 or 1, where a row may have several labels
     probabilities: np.ndarray | None = None  # float64 [N, C], of each class
 
 
 #: The score by which each GLUE task is ranked (Wang et al. 2019); the rest are ranked by accuracy or Spearman.
 GLUE_MAIN_SCORE = {"cola": "matthews_correlation", "stsb": "spearmanr", "mrpc": "f1", "qqp": "f1"}
-LOWER_IS_BETTER = ("loss", "mse", "mae")
+LOWER_IS_BETTER = ("loss", "mse", "mae", "hamming_loss")
 _CORNER = "true / predicted"
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from ringtune.train.columns import TEXT, Columns, shown_names
+from ringtune.train.columns import Columns, shown_names
 from ringtune.train.contract import UsageError
+from ringtune.train.shapes import TEXT
 from ringtune.train.source import Place, Source
 
 _SHOWN = 5  # files in a line
@@ -30,8 +31,8 @@ def join(sources: Sequence[Source], where: str, *, holds_json: bool) -> Source:
         for each in sources:
             _require_texts(each, columns, sources)
         types = {f"kept/{name}": _kept_type(name, sources) for name in columns.kept}
-        if columns.label and columns.form == TEXT:
-            _require_like_labels(columns.label, sources)
+        for label in columns.labels if columns.form == TEXT else ():
+            _require_like_labels(label, sources)
         for number, each in enumerate(sources):
             for batch in each.read(columns):
                 yield _of_file(batch, number, types)
@@ -45,6 +46,7 @@ def join(sources: Sequence[Source], where: str, *, holds_json: bool) -> Source:
         read=read,
         shapes={name: shape for each in reversed(sources) for name, shape in each.shapes.items()},
         notes=tuple(dict.fromkeys(note for each in sources for note in each.notes)),
+        lists=frozenset(name for each in sources for name in each.lists),
     )
 
 

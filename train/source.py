@@ -2,9 +2,9 @@
 
 What comes out is the same for every format: the columns ``file`` (int32: which of the source's files, from 0), ``line``
 (int64: where in it the row begins, from 1), ``error`` (null for a usable row), ``text/0`` and perhaps ``text/1``,
-``label`` (as text, null if the row has none) if the labels are asked for, ``kept/NAME`` for each column to keep, and
-``slice/NAME`` (as text, null for none) for each whose values part the rows for their scores. Rows of words, and texts
-with entities, have the columns of `word_rows`.
+``label`` (as text, null if the row has none; where a row may have several, as JSON) if the labels are asked for,
+``kept/NAME`` for each column to keep, and ``slice/NAME`` (as text, null for none) for each whose values part the rows
+for their scores. Rows of words, and texts with entities, have the columns of `word_rows`.
 Nothing is ever read as a whole.
 """
 
@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 from ringtune.train import word_rows
-from ringtune.train.columns import TEXT, Columns
+from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import Row, shown
+from ringtune.train.shapes import TEXT
 
 ROWS_AT_ONCE = 512
 NO_CHARACTER = "\ufffd"  # in a label, for what is not UTF-8
@@ -49,8 +50,9 @@ class Source:
     read: Callable[[Columns], Iterator[pa.RecordBatch]]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns declared as classes
     notes: tuple[str, ...] = ()  # how it is read, where that is not plain: a line each
-    shapes: Mapping[str, str] = field(default_factory=dict)  # of columns that hold lists, as of `json_rows.shape_of`
+    shapes: Mapping[str, str] = field(default_factory=dict)  # of columns that hold lists, as of `shapes.shape_of`
     types: Mapping[str, pa.DataType] = field(default_factory=dict)  # of columns as they are kept, where these have any
+    lists: frozenset[str] = frozenset()  # names of columns that hold lists
 
     def places(self, batch: pa.RecordBatch) -> Iterator[str]:
         """Give where each row of a batch is, for messages."""
@@ -95,7 +97,7 @@ def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa
         texts = [None if error else values[name] for (_, values, _), error in zip(read, errors, strict=True)]
         arrays[f"text/{number}"] = pa.array(texts, pa.string())
     if columns.label is not None and columns.form == TEXT:
-        arrays["label"] = pa.array([label_text(values.get(columns.label)) for _, values, _ in rows], pa.string())
+        arrays["label"] = label_column((values for _, values, _ in rows), columns)
     for name in columns.sliced:
         arrays[f"slice/{name}"] = slice_values([values.get(name) for _, values, _ in rows])
     for name in columns.kept:
@@ -106,6 +108,17 @@ def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa
         else:
             arrays[f"kept/{name}"] = pa.array([None if each is None else clean(each) for each in kept], pa.string())
     return pa.RecordBatch.from_pydict(arrays)
+
+
+def label_column(rows: Iterable[Mapping[str, Any]], columns: Columns, declared: Sequence[str] = ()) -> pa.Array:
+    """Return the column ``label``: what `label_text` makes of each row's, or `LabelSets.read`. **Pure.**
+
+    rows: values by column. declared: names of the labels of lists that hold numbers.
+    """
+    label, sets = str(columns.label), columns.sets
+    if sets is not None:
+        return pa.array([sets.read(values, label, declared) for values in rows], pa.string())
+    return pa.array([label_text(values.get(label)) for values in rows], pa.string())
 
 
 def row_columns(lines: Sequence[int], errors: Sequence[str | None]) -> dict[str, pa.Array]:

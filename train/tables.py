@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ringtune.train import data, findings, publish, several, slices, table, task
-from ringtune.train.columns import TEXT, Columns, shown_names
+from ringtune.train.columns import Columns, shown_names
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested, UsageError, cache_folder
@@ -26,11 +26,13 @@ from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_
 from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
 from ringtune.train.rows import RowFile, sample, texts_of, write_rows
+from ringtune.train.shapes import TEXT
 from ringtune.train.slices import SliceColumn
 from ringtune.train.source import Source, no_rows, refuse_errors
 from ringtune.train.stop import StopFlag
 from ringtune.train.table import TableWriter, open_table
 from ringtune.train.task import Task
+from ringtune.train.task.label_names import LabelNames
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.tags import TagColumn
 from ringtune.train.tokens import TYPES, Features, tokenizer_digest, uncut_lengths
@@ -212,7 +214,7 @@ class _Tokenising:
         if not write_rows(path, usable(), self.stop.is_set):
             raise no_rows(source.where)
 
-    def _labels(self, rows: RowFile) -> LabelColumn | TagColumn:
+    def _labels(self, rows: RowFile) -> LabelColumn | LabelNames | TagColumn:
         """Return the labels of all training rows, also of those that a sample leaves out."""
         source, columns = self.sources[data.TRAIN], self.columns[data.TRAIN]
         name = str(columns.label)
@@ -220,11 +222,13 @@ class _Tokenising:
             True if self.config.task_name == "stsb" and self.config.regression is None else self.config.regression
         )
         declared = source.class_names.get(name, ())
-        labels: LabelColumn | TagColumn = (
-            LabelColumn(name, regression=regression, declared=declared)
-            if columns.form == TEXT
-            else TagColumn(name, scheme=self.config.tag_scheme, declared=declared)
-        )
+        labels: LabelColumn | LabelNames | TagColumn
+        if columns.form != TEXT:
+            labels = TagColumn(name, scheme=self.config.tag_scheme, declared=declared)
+        elif columns.sets is not None:
+            labels = LabelNames(columns, declared=declared)
+        else:
+            labels = LabelColumn(name, regression=regression, declared=declared)
         for batch in rows:
             labels.add(batch.column("label"), source.places(batch))
         return labels
@@ -277,6 +281,9 @@ class _Tokenising:
             result.counts[name] = result.counts.get(name, 0) + count
         for what, count in found.count_oddities(batch, features).items():
             result.oddities[what] = result.oddities.get(what, 0) + count
+        labels = found.targets(features)
+        if found.has_several_labels and labels is not None:
+            result.num_unlabelled = (result.num_unlabelled or 0) + int((labels == 0).all(axis=1).sum())
 
 
 def _refuse_wrong_label(found: Task, features: Features, batch: Any, source: Source) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import torch
+from ringtune.train.columns import split_names
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError, nearest
 from ringtune.train.task import Task
@@ -30,7 +31,7 @@ def layer_of(name: str) -> int | None:
 
 def choose(model: nn.Module, task: Task, features: Features, config: TrainConfig) -> list[str]:
     """Freeze what is not to be trained, or cannot be; return lines about it. Raises UsageError."""
-    lines = [freeze(model, config.frozen)] if config.frozen else []
+    lines = [freeze(model, split_names(config.freeze))] if config.freeze else []
     unused = freeze_unused(model, task, features)
     if unused:
         lines.append(f"{len(unused)} parameters do not reach the loss and stay as they are: {', '.join(unused)}")

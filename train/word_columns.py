@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ringtune.train.columns import SINGLES, SPANS, WORDS, Columns, shown_name, shown_names
+from ringtune.train.columns import SINGLES, Columns, shown_name, shown_names
 from ringtune.train.contract import UsageError
+from ringtune.train.shapes import SPANS, WORDS
 
 WORD_NAMES = ("tokens", "words")
 TAG_NAMES = ("ner_tags", "tags", "labels")
@@ -24,7 +25,7 @@ def choose(
 ) -> Columns | None:
     """Return the columns of a table of words or of texts with entities, None for one of texts and labels. **Pure.**
 
-    names: all columns. shapes: of those that hold lists, as `json_rows.shape_of`. text: ``--text_column_names``. label:
+    names: all columns. shapes: of those that hold lists, as `shapes.shape_of`. text: ``--text_column_names``. label:
     ``--label_column_name``. task: ``--task``. Raises UsageError where two readings are possible, and for a table of
     something else if ``task`` asks for tags.
     """

@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 from ringtune.train import words
-from ringtune.train.columns import SPANS, WORDS, Columns
+from ringtune.train.columns import Columns
 from ringtune.train.json_rows import Row, shown
+from ringtune.train.shapes import SPANS, WORDS
 
 _NAMES = ("start", "end", "label")
 _BOUNDS, _TAGS = pa.list_(pa.int64()), pa.list_(pa.string())
@@ -24,7 +25,7 @@ class Wrong(Exception):
 
 
 def shape_of_type(kind: pa.DataType) -> str:
-    """Return what a column of an Arrow table may be, as `json_rows.shape_of`. **Pure.**"""
+    """Return what a column of an Arrow table may be, as `shapes.shape_of`. **Pure.**"""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return ""
     value = kind.value_type

@@ -149,14 +149,16 @@ def test_categories_that_differ_between_batches_are_kept_as_their_values(tmp_pat
 
 
 @pytest.mark.parametrize("values", [[["a"], ["b"]], [b"a", b"b"], [1, 2]])
-def test_what_is_no_text_is_refused_as_text_and_is_no_label_where_it_is_no_number(tmp_path, values):
+def test_what_is_no_text_is_refused_as_text_and_is_no_label_where_it_is_no_number_or_list(tmp_path, values):
     pq.write_table(pa.table({"text": values, "label": ["up", "down"]}), tmp_path / "t.parquet")
     for attempt in (lambda: train(tmp_path, tmp_path / "t.parquet"), lambda: texts_predicted(tmp_path / "t.parquet")):
         with pytest.raises(UsageError, match="column 'text' holds .*, not text"):
             attempt()
     pq.write_table(pa.table({"text": ["a", "b"], "label": values}), tmp_path / "t.parquet")
     assert texts_predicted(tmp_path / "t.parquet") == ["a", "b"]
-    if values != [1, 2]:
+    if values[0] == ["a"]:
+        assert train(tmp_path, tmp_path / "t.parquet").task.kind == "multi_label"
+    elif values != [1, 2]:
         with pytest.raises(UsageError, match="t.parquet: row 1: there is no label in column 'label'"):
             train(tmp_path, tmp_path / "t.parquet")
 

@@ -81,7 +81,8 @@ def test_labels_that_are_no_labels_are_refused_in_one_line(tmp_path, label, regr
     """What nests numbers is not a number."""
     with pytest.raises(
         UsageError,
-        match=r"there is no label in column 'label'|the rating in column 'label' is|the label '2020|all rows have",
+        match=r"there is no label in column 'label'|the rating in column 'label' is|the label '2020|all rows have"
+        r"|the only label in it is|neither a text nor a whole number|a row may have several labels",
     ):
         load(tmp_path, f'{{"text": "a", "label": {label}}}\n' * 2, name="t.jsonl", regression=regression)
 

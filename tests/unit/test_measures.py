@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ringtune.train import measures, scores
 from ringtune.train.contract import UsageError
 from ringtune.train.task.classification import Classification, probabilities
+from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.regression import Regression
 from sklearn import metrics
 
@@ -42,16 +43,34 @@ def rows_of(task, seed):
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_score_by_name_is_scikit_learns(task, known, seed):
     outputs, labels = rows_of(task, seed)
-    found = measures.values(measures.choose(",".join(known), task), outputs, labels)
+    found = measures.values(measures.choose(",".join(known), task), task, outputs, labels)
     guesses = outputs.argmax(axis=1)
     expected = {name: of(labels, guesses, probabilities(outputs)) for name, of in known.items()}
     assert found == pytest.approx(expected, abs=1e-6)  # float32 probabilities there, float64 here
 
 
+def test_scores_of_several_labels_are_scikit_learns_by_the_thresholds_of_the_task():
+    task = MultiLabel(None, ("a", "b", "c"))
+    draw = np.random.default_rng(3)
+    outputs, labels = draw.normal(size=(20, 3)).astype(np.float32), draw.integers(0, 2, (20, 3)).astype(np.int8)
+    names = "jaccard_samples,recall_macro,roc_auc,average_precision"
+    found = measures.choose(names, task)
+    low = task.at(0.2)
+    for each in (task, low):
+        guesses, shares = each.given(outputs), each.answers(outputs).probabilities
+        assert measures.values(found, each, outputs, labels) == {
+            "jaccard_samples": pytest.approx(metrics.jaccard_score(labels, guesses, average="samples")),
+            "recall_macro": pytest.approx(metrics.recall_score(labels, guesses, average="macro")),
+            "roc_auc": pytest.approx(metrics.roc_auc_score(labels, shares)),
+            "average_precision": pytest.approx(metrics.average_precision_score(labels, shares)),
+        }
+    assert measures.values(found, task, outputs, labels) != measures.values(found, low, outputs, labels)
+
+
 def test_scores_of_a_number_are_scikit_learns():
     outputs = np.array([[0.5], [2.0], [4.0]], dtype=np.float32)
     labels = np.array([1.0, 2.0, 3.0], dtype=np.float32)
-    found = measures.values(measures.choose("r2,neg_max_error", NUMBER), outputs, labels)
+    found = measures.values(measures.choose("r2,neg_max_error", NUMBER), NUMBER, outputs, labels)
     assert found == {"r2": pytest.approx(metrics.r2_score(labels, outputs[:, 0])), "neg_max_error": -1.0}
 
 
@@ -65,7 +84,7 @@ def test_the_tasks_own_scores_are_not_computed_twice_and_the_deciding_one_is_tak
 def test_a_score_that_rows_of_one_class_leave_undefined_is_nan():
     outputs, labels = rows_of(TWO, 1)
     found = measures.choose("roc_auc,neg_log_loss", TWO)
-    assert all(math.isnan(each) for each in measures.values(found, outputs, np.zeros_like(labels)).values())
+    assert all(math.isnan(each) for each in measures.values(found, TWO, outputs, np.zeros_like(labels)).values())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +135,7 @@ def test_a_function_of_ones_own_is_found_in_a_file_or_in_the_working_folder(tmp_
     monkeypatch.chdir(tmp_path)
     name = name.format(tmp_path)
     outputs, labels = rows_of(TWO, 1)
-    found = measures.values(measures.choose(f"{name}:cost,{name}:margin", TWO), outputs, labels)
+    found = measures.values(measures.choose(f"{name}:cost,{name}:margin", TWO), TWO, outputs, labels)
     missed = np.mean((labels == 1) & (outputs.argmax(axis=1) == 0))
     assert found == {"cost": -10.0 * missed, "margin": pytest.approx(np.abs(outputs[:, 1] - outputs[:, 0]).mean())}
 
@@ -133,9 +152,9 @@ def test_a_function_of_ones_own_that_fails_is_named(tmp_path):
             measures.choose(f"{mine}:{name}".format(mine), TWO)
     outputs, labels = rows_of(TWO, 1)
     strict = measures.choose(f"{mine}:strict", TWO)["strict"]
-    assert strict(outputs[:4], labels[:4]) == 1.0
+    assert strict(TWO, outputs[:4], labels[:4]) == 1.0
     with pytest.raises(UsageError, match="it fails on 40 rows: KeyError: 'more than ten'"):
-        strict(outputs, labels)
+        strict(TWO, outputs, labels)
 
 
 def test_the_deciding_score_may_be_one_by_name():

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ringtune.train import checks, csv_rule, flags, formats, huggingface
 from ringtune.train import config as training
-from ringtune.train import csv_rule, flags, formats, huggingface
 from ringtune.train.contract import CONFIG_FILE, UsageError
 from ringtune.train.flags import free
 
@@ -49,13 +49,18 @@ class PredictConfig:
     text_column_names: str | None = None
     """Column with the text, or two joined by a comma for sentence pairs; default: those the model was trained on."""
     label_column_name: str | None = None
-    """Column with the true label, for scores; default: the one the model was trained on, if there is one."""
+    """Column with the true label, for scores, as in training; default: that of training, if there is one."""
+    label_separator: str | None = None
+    """What stands between the true labels of a row in one text; default: as in training."""
 
     keep_columns: str | None = None
     """Input columns to write beside the prediction: names joined by commas, or all; input_NAME where a prediction has
     that name."""
     top_k: int | None = None
-    """Write only the k best classes and their probabilities; default: the best class, and the probability of each."""
+    """Write only the k best classes or labels and their probabilities; default: the best class, or the labels that are
+    given, and the probability of each."""
+    threshold: float | None = None
+    """Give a row each label from this probability on, where it may have several; default: as the model's run found."""
     on_error: Literal["keep", "stop"] = "keep"
     """What to do with a row that cannot be used. keep: write it in its place, with an error. stop: stop all ranks."""
 
@@ -120,6 +125,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[PredictConfig, bool]:
 def check(config: PredictConfig) -> None:
     """Raise UsageError for a value that cannot work, before anything is read or written."""
     csv_rule.require_delimiter(config.csv_delimiter)
+    checks.check_labels(config)
     flags.require_counts(config, ("top_k", "max_seq_length", "batch_tokens", "num_threads"))
     if config.bf16 and config.fp16:
         raise UsageError("--bf16 --fp16", "both are set", legal="one of them")

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import arrow_rows, chunks, columns, data, files, formats, reader
+from ringtune.train import arrow_rows, chunks, columns, data, files, formats, label_sets, reader
 from ringtune.train.columns import Columns
 from ringtune.train.compression import plain_ending
 from ringtune.train.contract import UsageError
 from ringtune.train.files import Files
-from ringtune.train.json_rows import Row, shape_of, shown
+from ringtune.train.json_rows import Row, shown
+from ringtune.train.label_sets import LabelSets
 from ringtune.train.predict.config import ALL_COLUMNS, PredictConfig
+from ringtune.train.shapes import SPANS, TEXT, WORDS, shape_of
 from ringtune.train.source import Place, Source, row_batches
 from ringtune.train.task import Task
 
@@ -80,6 +82,8 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     """
     trained = task.columns
     label = config.label_column_name or (trained.label if trained else None) or DEFAULT_LABEL
+    sets = _label_sets(source, config, task, label)
+    labels = (sets and sets.columns) or (label,)
     if trained and not config.text_column_names:
         text = trained.text
         missing = [name for name in text if name not in source.names]
@@ -93,17 +97,30 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
                 + "name the column with the text with --text_column_names",
             )
     else:
-        text = columns.choose_text_columns(source.names, source.where, asked=config.text_column_names, label=label)
+        others = [name for name in source.names if name not in labels or name == label]
+        text = columns.choose_text_columns(others, source.where, asked=config.text_column_names, label=label)
     kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
-    asked_label = (label,) if config.label_column_name or config.slice_by else ()
+    asked_label = labels if config.label_column_name or config.slice_by else ()
     columns.require_columns(source.names, (*text, *kept, *asked_label), source.where)
     sliced = columns.split_names(config.slice_by)
     columns.require_columns(source.names, sliced, source.where, "--slice_by")
-    found = label if label in source.names and label not in text else None
-    if trained is None or trained.form == columns.TEXT:
-        return Columns(text, found, kept, sliced)
-    form = columns.WORDS if source.shapes.get(text[0]) == columns.WORDS else columns.SPANS
-    return Columns(text, found if found and source.shapes.get(found) == form else None, kept, sliced, form)
+    is_labelled = set(labels) <= set(source.names) and not set(labels) & set(text)
+    if trained is None or trained.form == TEXT:
+        return Columns(text, label if is_labelled else None, kept, sliced, sets=sets)
+    form = WORDS if source.shapes.get(text[0]) == WORDS else SPANS
+    is_labelled = is_labelled and source.shapes.get(label) == form
+    return Columns(text, label if is_labelled else None, kept, sliced, form)
+
+
+def _label_sets(source: Source, config: PredictConfig, task: Task, label: str) -> LabelSets | None:
+    """Return how the true labels are written; None for a model that gives one."""
+    if not task.has_several_labels:
+        return None
+    separator = config.label_separator
+    trained = task.columns.sets if task.columns else None
+    if separator is None and trained is not None and label not in source.lists:
+        separator = trained.separator
+    return label_sets.choose(source.names, source.lists, source.where, asked=label, separator=separator)
 
 
 def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -132,13 +149,13 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
     if first is None:
         raise UsageError("input", "there are no rows in it", legal="at least one text, pair or dictionary")
     shapes: dict[str, str] = {}
-    reads_words = task.columns is not None and task.columns.form != columns.TEXT
+    reads_words = task.columns is not None and task.columns.form != TEXT
     if isinstance(first, Mapping):
         names = tuple(map(str, first))
         shapes = {str(name): shape for name, value in first.items() if (shape := shape_of(value))}
     elif reads_words and isinstance(first, list):
         names = (task.columns.text if task.columns else _TEXT_NAMES)[:1]
-        shapes = {names[0]: columns.WORDS}
+        shapes = {names[0]: WORDS}
     elif isinstance(first, str):
         names = (task.columns.text if task.columns else _TEXT_NAMES)[:1]
     else:

@@ -48,7 +48,7 @@ def load_predictor(
     model_tokens.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer))
     network.config.pad_token_id = fitted.tokenizer.pad_token_id  # type: ignore[union-attr]
     return Predictor(
-        task,
+        tasks.at_threshold(task, config.threshold),
         network.to(device),
         fitted.tokenizer,
         fitted.limit.settle(config.max_seq_length, report),

@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ringtune.train import adapter, slices
-from ringtune.train.columns import WORDS, Columns
+from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested
 from ringtune.train.device import name_out_of_memory
 from ringtune.train.evaluate import outputs_of, plan_chunk
 from ringtune.train.predict import writer
 from ringtune.train.predict.clock import Clock
 from ringtune.train.scores import Scored
+from ringtune.train.shapes import WORDS
 from ringtune.train.step import Precision
 from ringtune.train.task import Task
 from ringtune.train.tokens import Features, term_places

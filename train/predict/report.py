@@ -37,7 +37,7 @@ class Parts:
         found = task.scores(_ScoredParts(self.paths, task))
         if found is None or not named:
             return found
-        return replace(found, values={**found.values, **measures.values(named, *self._scored(task))})
+        return replace(found, values={**found.values, **measures.values(named, task, *self._scored(task))})
 
     def by_slice(self, task: Task, named: Mapping[str, Measure]) -> list[ColumnScores]:
         """Return the scores of the rows with a label by the values of each slice column."""
@@ -48,7 +48,7 @@ class Parts:
             found = task.scores([(outputs[rows], labels[rows])])
             if found is None:
                 return {}
-            more = measures.values(named, outputs[rows], labels[rows])
+            more = measures.values(named, task, outputs[rows], labels[rows])
             return {**found.values, **more, "num_rows": found.num_rows}
 
         return slices.by_column(columns, score)

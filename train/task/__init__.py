@@ -13,12 +13,15 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 import torch
-from ringtune.train.columns import TEXT, Columns
-from ringtune.train.contract import TASK_FILE, UsageError
+from ringtune.train.columns import Columns
+from ringtune.train.contract import FITTED_TASK_FILE, TASK_FILE, UsageError
 from ringtune.train.scores import Answers, Scored, Scores
-from ringtune.train.task import tags
+from ringtune.train.shapes import TEXT
+from ringtune.train.task import multilabel, tags
 from ringtune.train.task.classification import Classification
+from ringtune.train.task.label_names import LabelNames
 from ringtune.train.task.labels import LabelColumn
+from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.regression import Regression
 from ringtune.train.task.tags import TagColumn
 from ringtune.train.task.token_classification import TokenClassification
@@ -39,6 +42,7 @@ class Task(Protocol):
     pipeline: ClassVar[str]  # of transformers, for the model
     reads_first_token: ClassVar[bool]  # whether the model's head reads only the first token of the last layer
     cuts_rows: ClassVar[bool]  # whether rows longer than max_seq_length lose what is behind it
+    has_several_labels: ClassVar[bool]  # whether a row may have several labels, or none; they are [N, W] then
     score_names: ClassVar[tuple[str, ...]]
 
     @property
@@ -101,7 +105,10 @@ class Task(Protocol):
         ...
 
     def losses(self, output: Any, batch: Mapping[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:
-        """Return the loss of each term of a batch, fp32. output: the model's."""
+        """Return the loss of each term of a batch, fp32; [B, W] of each label of a row, where it may have several.
+
+        output: the model's.
+        """
         ...
 
     def outputs(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -129,15 +136,21 @@ class Task(Protocol):
         """Return the scores of all rows with a label, None if there is no such row. Parts may be read twice."""
         ...
 
+    def fitted(self, outputs: np.ndarray, labels: np.ndarray) -> Task:
+        """Return the task with what it takes from the validation rows. outputs: [N, W]. labels: as `labels` gives."""
+        ...
+
     def to_json(self) -> dict[str, Any]:
         """Return the task for `from_json`."""
         ...
 
 
-def decide(columns: Columns, labels: LabelColumn | TagColumn, where: str) -> Task:
+def decide(columns: Columns, labels: LabelColumn | LabelNames | TagColumn, where: str) -> Task:
     """Return the task that the training rows' labels make. Raises UsageError for labels that make none. **Pure.**"""
     if isinstance(labels, TagColumn):
         return TokenClassification(columns, labels.classes(where), labels.scheme)
+    if isinstance(labels, LabelNames):
+        return MultiLabel(columns, labels.classes(where))
     if labels.are_ratings():
         return Regression(columns)
     return Classification(columns, labels.classes(where))
@@ -157,6 +170,8 @@ def from_json(content: Mapping[str, Any]) -> Task:
             return Regression(columns)
         case "token_classification":
             return TokenClassification(columns, tuple(map(str, content["classes"])), str(content["scheme"]))
+        case "multi_label":
+            return multilabel.from_json(columns, content)
     raise ValueError(f"no kind of task named {content['kind']!r}")
 
 
@@ -169,10 +184,32 @@ def of_model(config: Any, where: str) -> Task:
         scheme = tags.BIOES if any(name[0] in "ES" for name in names) else tags.IOB2
         return TokenClassification(None, names, scheme)
     if config.problem_type == "multi_label_classification":
-        raise UsageError(where, "it gives several labels a row", legal="a model of one label a row, or of a number")
+        return MultiLabel(None, names)
     if config.num_labels == 1 or config.problem_type == "regression":
         return Regression(None)
     return Classification(None, names)
+
+
+def at_threshold(task: Task, threshold: float | None) -> Task:
+    """Return the task with the threshold that the user asks for, the task itself for None. **Pure.**
+
+    Raises UsageError for a task without thresholds.
+    """
+    if threshold is None:
+        return task
+    if not isinstance(task, MultiLabel):
+        raise UsageError("--threshold", f"it is of labels, and the model gives {task.describe()}", todo="leave it out")
+    return task.at(threshold)
+
+
+def how_labels_are_given(task: Task, *, fits: bool) -> str:
+    """Return how a run decides which of several labels a row is given. fits: whether it evaluates. **Pure.**"""
+    if not fits or (isinstance(task, MultiLabel) and task.is_fixed):
+        return task.describe()
+    return (
+        "thresholds: for each label the one with the best F1 on the validation rows, so that scores there are a little "
+        "too good (--threshold)"
+    )
 
 
 def is_token_model(config: Any) -> bool:
@@ -190,8 +227,13 @@ def to_bytes(task: Task, max_seq_length: int) -> bytes:
 
 
 def read(folder: Path) -> tuple[Task, int] | None:
-    """Return task and max_seq_length of a model's folder, None if it has no ``task.json``. Raises UsageError."""
-    path = folder / TASK_FILE
+    """Return task and max_seq_length of a model's folder, None if it has no ``task.json``. Raises UsageError.
+
+    What the evaluation of a checkpoint fitted is taken over.
+    """
+    path = folder / FITTED_TASK_FILE
+    if not path.is_file():
+        path = folder / TASK_FILE
     if not path.is_file():
         return None
     try:

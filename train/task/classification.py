@@ -102,18 +102,10 @@ class Classification(SequenceTask):
     def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
         """Return the best class and the probability of each, or the best ``top_k`` classes with theirs."""
         shares = probabilities(outputs)
-        best_first = np.argsort(-outputs, axis=1, kind="stable")
-        names = np.array(self.classes, dtype=object)
-        if top_k is None:
-            best = {"label": pa.array(names[best_first[:, 0]], pa.string())}
-            return best | {f"probability_{name}": pa.array(share) for name, share in zip(names, shares.T, strict=True)}
-        columns: dict[str, pa.Array] = {}
-        for place in range(min(top_k, self.width)):
-            numbers = best_first[:, place]
-            suffix = f"_{place + 1}" if place else ""
-            columns[f"label{suffix}"] = pa.array(names[numbers], pa.string())
-            columns[f"probability{suffix}"] = pa.array(shares[np.arange(len(shares)), numbers])
-        return columns
+        if top_k is not None:
+            return best_columns(self.classes, outputs, shares, top_k)
+        best = {"label": best_columns(self.classes, outputs, shares, 1)["label"]}
+        return best | {f"probability_{name}": pa.array(each) for name, each in zip(self.classes, shares.T, strict=True)}
 
     def answers(self, outputs: np.ndarray) -> Answers:
         """Return the number of the best class, and the probability of each."""
@@ -135,6 +127,19 @@ class Classification(SequenceTask):
     def to_json(self) -> dict[str, Any]:
         """Return the task for task.json."""
         return {**self._columns_json(), "classes": list(self.classes)}
+
+
+def best_columns(classes: Sequence[str], outputs: np.ndarray, shares: np.ndarray, top_k: int) -> dict[str, pa.Array]:
+    """Return the ``top_k`` best classes of each row and their probabilities. **Pure.** outputs, shares: [N, C]."""
+    best_first = np.argsort(-outputs, axis=1, kind="stable")
+    names = np.array(classes, dtype=object)
+    columns: dict[str, pa.Array] = {}
+    for place in range(min(top_k, len(classes))):
+        numbers = best_first[:, place]
+        suffix = f"_{place + 1}" if place else ""
+        columns[f"label{suffix}"] = pa.array(names[numbers], pa.string())
+        columns[f"probability{suffix}"] = pa.array(shares[np.arange(len(shares)), numbers])
+    return columns
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

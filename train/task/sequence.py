@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ class SequenceTask:
     pipeline: ClassVar[str] = "text-classification"
     reads_first_token: ClassVar[bool] = True
     cuts_rows: ClassVar[bool] = True
+    has_several_labels: ClassVar[bool] = False
 
     @property
     def width(self) -> int:
@@ -64,6 +65,10 @@ class SequenceTask:
     def inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the batch without its labels: the loss is computed here, not in the model."""
         return {name: each for name, each in batch.items() if name != LABELS}
+
+    def fitted(self, outputs: np.ndarray, labels: np.ndarray) -> Self:
+        """Return the task itself: there is nothing to fit."""
+        return self
 
     def outputs(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the logits, float32 [B, W]."""

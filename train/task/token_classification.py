@@ -41,6 +41,7 @@ class TokenClassification:
     pipeline: ClassVar[str] = "token-classification"
     reads_first_token: ClassVar[bool] = False
     cuts_rows: ClassVar[bool] = False
+    has_several_labels: ClassVar[bool] = False
     score_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "precision", "recall", "f1")
 
     @property
@@ -205,6 +206,10 @@ class TokenClassification:
     def answers(self, outputs: np.ndarray) -> Answers | None:
         """Return None: scores by name are of one answer for each row."""
         return None
+
+    def fitted(self, outputs: np.ndarray, labels: np.ndarray) -> TokenClassification:
+        """Return the task itself: there is nothing to fit."""
+        return self
 
     def scores(self, parts: Iterable[Scored]) -> Scores | None:
         """Return loss and accuracy of words; precision, recall and F1 of entities, holding one part at a time."""
