@@ -252,7 +252,8 @@ COMMAND = flags.Command(
     settings=TrainConfig,
     description="Fine-tune a BERT-family model, alone or under horovodrun, mpirun or srun. "
     "Stopped or killed, the same command goes on from the last checkpoint as if nothing had happened. "
-    "ringtune-train convert FOLDER writes model.safetensors beside a pytorch_model.bin.",
+    "ringtune-train convert FOLDER writes model.safetensors beside a pytorch_model.bin; ringtune-train sweep and "
+    "ringtune-train glue train several runs.",
     epilog="exit codes: 0 finished, 75 stopped on request with a checkpoint (run again), 2 wrong usage, 1 failure",
     dry_run="Check everything, show the plan, train nothing.",
     paths=(

@@ -38,7 +38,7 @@ PUBLISHED: Mapping[str, Mapping[str, float]] = {
 
 def main(argv: Sequence[str]) -> int:
     """Run ``ringtune-train glue`` and return its exit code."""
-    options, flags = _parser().parse_known_args(argv)
+    options, flags = make_parser().parse_known_args(argv)
     try:
         axes = {"task_name": _tasks(options.tasks), "seed": _seeds(options.seeds)}
         flags = [*_defaults(flags), *flags]
@@ -54,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_USAGE
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's own options."""
     parser = argparse.ArgumentParser(
         prog=f"ringtune-train {NAME}",
         usage=f"ringtune-train {NAME} --model_name_or_path M [--tasks all] [--seeds 3] FLAGS OF ringtune-train",

@@ -31,6 +31,16 @@ NAME = "sweep"
 
 def main(argv: Sequence[str]) -> int:
     """Run ``ringtune-train sweep`` and return its exit code."""
+    options, flags = make_parser().parse_known_args(argv)
+    try:
+        return train_all(sweep.parse(options.sweep), options, flags)
+    except UsageError as error:
+        print(f"ringtune-train {NAME}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's own options."""
     parser = argparse.ArgumentParser(
         prog=f"ringtune-train {NAME}",
         usage=f"ringtune-train {NAME} --sweep NAME=VALUES [--sweep ...] [--num_proc N] FLAGS OF ringtune-train",
@@ -44,12 +54,7 @@ def main(argv: Sequence[str]) -> int:
         "--sweep", action="append", required=True, metavar="NAME=VALUES", help="learning_rate=1e-5,2e-5 or seed=1..5"
     )
     add_common(parser, "runs/sweep")
-    options, flags = parser.parse_known_args(argv)
-    try:
-        return train_all(sweep.parse(options.sweep), options, flags)
-    except UsageError as error:
-        print(f"ringtune-train {NAME}: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    return parser
 
 
 def add_common(parser: argparse.ArgumentParser, folder: str) -> None:

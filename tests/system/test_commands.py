@@ -235,6 +235,7 @@ def test_what_the_readme_says_of_flags_and_targets_exists():
     from ringtune.launch import cli as launch
     from ringtune.slurm import parser as slurm
     from ringtune.train import config as train
+    from ringtune.train import glue, series
     from ringtune.train.arguments import FLAGS_ONLY
     from ringtune.train.predict import config as predict
 
@@ -243,6 +244,7 @@ def test_what_the_readme_says_of_flags_and_targets_exists():
     settings = (*train.FIELDS, *predict.COMMAND.fields, *FLAGS_ONLY)
     known = {f"--{name}" for name in settings} | {"--nv"}  # apptainer's
     known |= option_strings(launch._parser()) | option_strings(slurm.make_parser())
+    known |= option_strings(glue.make_parser()) | option_strings(series.make_parser())
     flags = set(re.findall(r"--[a-z][a-z_0-9-]*", text))
     assert len(flags) > 10 and flags <= known, flags - known
     makefile = (root / "Makefile").read_text()
