@@ -36,11 +36,9 @@ def choose(names: str | None, task: Task, best: str | None = None) -> dict[str, 
     best: ``--metric_for_best_model``, which may be a name of scikit-learn, too. A function's score has the function's
     name. Raises UsageError for one that cannot score the task.
     """
-    from sklearn.metrics import get_scorer_names
-
     asked = list(split_names(names))
     best = (best or "").removeprefix("eval_")
-    if best in get_scorer_names() and best not in asked:
+    if best and best not in (*task.score_names, *asked) and _is_known(best):
         asked.append(best)
     if asked and task.answers(np.zeros((1, task.width), dtype=np.float32)) is None:
         asked = [name for name in asked if name not in task.score_names]
@@ -67,6 +65,12 @@ def values(measures: Mapping[str, Measure], task: Task, outputs: np.ndarray, lab
 
 
 # Scores of scikit-learn
+
+
+def _is_known(name: str) -> bool:
+    from sklearn.metrics import get_scorer_names  # slow to import, and few runs need it here
+
+    return name in get_scorer_names()
 
 
 def _named(name: str, task: Task) -> Measure:

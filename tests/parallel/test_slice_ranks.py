@@ -91,9 +91,13 @@ def _is_predicted(run, rows, tmp_path, metrics, whole, sliced):
         ({"slice_by": "text"}, "--slice_by text: it has 101 different values"),
         ({"slice_by": "language", "max_gap": "roc_auc=0.1"}, "there is no score roc_auc"),
         ({"metrics": "f1_micros"}, "the nearest is f1_micro"),
+        (
+            {"validation_file": None, "slice_by": "language", "max_gap": "accuracy=1"},
+            "there are no validation rows to comp",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused_before_anything_is_trained(workshop, spoken, tmp_path, changes, reason):
-    done = workshop.train(0, tmp_path / "run", validation_file=spoken, **changes)
+    done = workshop.train(0, tmp_path / "run", **{"validation_file": spoken, **changes})
     assert done.returncode == 2 and reason in done.output and "Traceback" not in done.output, done.output
     assert not list(tmp_path.glob("run/checkpoint-*"))
