@@ -15,7 +15,7 @@ OFF = ("", "null", "none", "no", "false", "[]", "{}")
 #: The same of a flag that is on by default.
 ON = ("true", "null")
 #: Settings that transformers writes as null where they are not set.
-NULL_BY_DEFAULT = ("output_dir", "label_column_name", "tf32", "disable_tqdm")
+NULL_BY_DEFAULT = ("output_dir", "label_column_name", "tf32", "disable_tqdm", "gradient_checkpointing")
 
 
 class Fate(Enum):

@@ -50,7 +50,11 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+#: The others are long: they are updates of the same kind, held to their authors' by tests/unit/test_optimizer.py.
+IN_SHORT = ("adafactor", "layers", "weighted")
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in IN_SHORT else pytest.mark.long) for way in WAYS])
 def test_every_way_to_update_is_exact_at_two_ranks_and_after_a_kill(workshop, reference, tmp_path, way):
     settings = {"mode": "exact", "max_steps": 10, **WAYS[way]}
     one = reference(1, **settings)

@@ -45,7 +45,7 @@ def test_yaml_reads_no_as_false_and_1e_3_as_text_and_both_mean_what_is_written(t
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gradient_checkpointing: true\n", "c.yaml: gradient_checkpointing: true is refused"),
+        ("neftune_noise_alpha: 5\n", "c.yaml: neftune_noise_alpha: 5 is refused"),
         ("learningrate: 1\n", "c.yaml: learningrate: unknown key; nearest is learning_rate"),
         ("report_to: [wandb]\n", "c.yaml: report_to: wandb is not taken"),
         ("output_dir: {a: 1}\n", "c.yaml: output_dir: it has 1 values, a; one value"),
