@@ -7,15 +7,13 @@ its validation rows stand beside those that transformers' documentation publishe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from ringtune.train import results, series, sweep
 from ringtune.train.columns import GLUE_COLUMNS, require_glue_task, split_names
-from ringtune.train.contract import EXIT_USAGE, UsageError
+from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError
 
 NAME = "glue"
 FIRST_SEED = 42
@@ -44,11 +42,10 @@ def main(argv: Sequence[str]) -> int:
         flags = [*_defaults(flags), *flags]
         if options.slurm is not None:
             return _submit(axes, options, flags)
-        code = 0 if options.table else series.run_all(axes, options, flags)
-        if not options.dry_run:
-            rows = results.collect(options.output_dir, axes)
-            print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else table(rows))
-        return code
+        if options.table:
+            series.show(axes, options, table)
+            return EXIT_FINISHED
+        return series.train_all(axes, options, flags, table)
     except UsageError as error:
         print(f"ringtune-train {NAME}: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -12,7 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,13 +27,15 @@ from ringtune.train.contract import (
 )
 
 NAME = "sweep"
+Table = Callable[[Sequence[results.Row]], str]
+"""From the rows of a sweep to lines for people."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``ringtune-train sweep`` and return its exit code."""
     options, flags = make_parser().parse_known_args(argv)
     try:
-        return train_all(sweep.parse(options.sweep), options, flags)
+        return train_all(sweep.parse(options.sweep), options, flags, results.results_table)
     except UsageError as error:
         print(f"ringtune-train {NAME}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -65,16 +67,21 @@ def add_common(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
-def train_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str]) -> int:
+def train_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str], table: Table) -> int:
     """Train every run of a sweep and print the table of its scores; return the exit code.
 
     flags: of ringtune-train, for all runs. Raises UsageError for wrong ones, before the first run starts.
     """
     code = run_all(axes, options, flags)
     if not options.dry_run:
-        rows = results.collect(options.output_dir, axes)
-        print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else results.results_table(rows))
+        show(axes, options, table)
     return code
+
+
+def show(axes: sweep.Axes, options: argparse.Namespace, table: Table) -> None:
+    """Print the scores of the runs that have finished, as a table or as JSON."""
+    rows = results.collect(options.output_dir, axes)
+    print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else table(rows))
 
 
 def run_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str]) -> int:
