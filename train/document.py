@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ringtune.train.config import FIELDS
-from ringtune.train.huggingface import DEFAULTS, OFF, TRAIN, Fate, Flag
+from ringtune.train.foreign_flag import OFF, Fate, Flag
+from ringtune.train.huggingface import DEFAULTS, TRAIN
 
 
 def markdown() -> str:
@@ -44,8 +45,9 @@ def _joined(flags: Mapping[str, Flag]) -> list[tuple[str, Flag]]:
 _HEAD = """\
 # Flags of Hugging Face
 
-What becomes of the flags of `run_glue.py`, `run_classification.py` and `TrainingArguments` in `ringtune-train`. Made of
-the table in `train/huggingface.py` by `python -m ringtune.train.document > docs/from-huggingface.md`.
+What becomes of the flags of `run_glue.py`, `run_classification.py`, `run_ner.py` and `TrainingArguments` in
+`ringtune-train`. Made of the tables in `train/huggingface.py` and `train/huggingface_scripts.py` by
+`python -m ringtune.train.document > docs/from-huggingface.md`.
 
 Names may have hyphens (`--max-steps`), switches stand alone, with a value, or with `no_` (`--fp16`, `--fp16 true`,
 `--no_fp16`), values of a choice have any case. Keys of a file (`--config FILE.yaml`, `--config FILE.json`, or

@@ -17,7 +17,7 @@ from typing import Any
 from ringtune.train import arguments
 from ringtune.train.arguments import Value
 from ringtune.train.contract import UsageError, promised_rank
-from ringtune.train.huggingface import Flag
+from ringtune.train.foreign_flag import Flag
 from ringtune.train.translate import Vocabulary, judge, settle
 
 MAY_CHANGE = "may change when a run is resumed"

@@ -1,71 +1,18 @@
 """The flags that users bring from Hugging Face, and what becomes of each: one table, from which the document is made.
 
-Of run_glue.py, run_classification.py and TrainingArguments of transformers 4 and 5. Names of settings that are
-ringtune's own are not here. `ringtune.train.document` writes the document.
+Of run_glue.py, run_classification.py and TrainingArguments of transformers 4 and 5, and those of `huggingface_scripts`.
+Names of settings that are ringtune's own are not here. `ringtune.train.document` writes the document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 
-#: Values of a flag that ask for nothing.
-OFF = ("", "null", "none", "no", "false", "[]", "{}")
-#: The same of a flag that is on by default.
-ON = ("true", "null")
+from ringtune.train.foreign_flag import OFF, ON, Flag, each, refused, renamed, taken, unused
+from ringtune.train.huggingface_scripts import OF_SCRIPTS
+
 #: Settings that transformers writes as null where they are not set.
 NULL_BY_DEFAULT = ("output_dir", "label_column_name", "tf32", "disable_tqdm", "gradient_checkpointing")
-
-
-class Fate(Enum):
-    """What becomes of a flag."""
-
-    TAKEN = "taken"
-    RENAMED = "renamed"
-    UNUSED = "unused"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag of Hugging Face. reason: why it is not used or refused; of a taken flag, what to know about it."""
-
-    fate: Fate
-    reason: str = ""
-    instead: str = ""  # what to do, or the name under which it is taken
-    same: tuple[str, ...] = OFF  # values that ask for what is done anyway
-    same_as: str = ""  # a setting whose value it may have, too
-    refused: Mapping[str, str] = field(
-        default_factory=dict
-    )  # of a taken flag: values, or others, and why they are refused
-
-
-def taken(reason: str = "", **refused: str) -> Flag:
-    """Return a flag that means the same under the same name, but for the values that are refused."""
-    return Flag(Fate.TAKEN, reason, refused=refused)
-
-
-def renamed(name: str) -> Flag:
-    """Return a flag that means the same as a setting of another name."""
-    return Flag(Fate.RENAMED, instead=name)
-
-
-def unused(reason: str, *same: str) -> Flag:
-    """Return a flag that is accepted with one line, because nothing depends on it here; without one for some values."""
-    return Flag(Fate.UNUSED, reason, same=same or OFF)
-
-
-def refused(reason: str, instead: str, *same: str, same_as: str = "") -> Flag:
-    """Return a flag that is refused, but for the values that ask for what is done anyway."""
-    return Flag(Fate.REFUSED, reason, instead, same or OFF, same_as)
-
-
-def each(names: str, flag: Flag) -> dict[str, Flag]:
-    """Return several flags that have the same fate."""
-    return dict.fromkeys(names.split(), flag)
-
-
 #: Defaults that are not transformers' own: name → theirs (of run_glue.py or TrainingArguments), and why.
 DEFAULTS = {
     "output_dir": ("trainer_output", "runs lie side by side"),
@@ -95,6 +42,7 @@ _EVAL = "evaluation is spread over all ranks, its results are small, and scores 
 _SHARE = "use --bf16, a smaller --per_device_train_batch_size, or more ranks"
 
 TRAIN: Mapping[str, Flag] = {
+    **OF_SCRIPTS,
     # run_glue.py and run_classification.py
     **each("model_name_or_path task_name dataset_name dataset_config_name train_file", taken()),
     **each("validation_file test_file max_seq_length", taken()),

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 
 from ringtune.train.arguments import FLAGS_ONLY, Source, Value
 from ringtune.train.contract import UsageError, nearest
-from ringtune.train.huggingface import NULL_BY_DEFAULT, Fate, Flag
+from ringtune.train.foreign_flag import Fate, Flag
+from ringtune.train.huggingface import NULL_BY_DEFAULT
 
 TRUE, FALSE = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
 

@@ -9,7 +9,8 @@ import pytest
 from ringtune.train import config, due, flags
 from ringtune.train.contract import UsageError
 from ringtune.train.document import markdown
-from ringtune.train.huggingface import DEFAULTS, OFF, TRAIN, Fate
+from ringtune.train.foreign_flag import OFF, Fate
+from ringtune.train.huggingface import DEFAULTS, TRAIN
 from ringtune.train.predict import config as prediction
 from transformers import TrainingArguments
 

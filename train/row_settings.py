@@ -1,0 +1,64 @@
+"""The settings of a run that say what is trained, on which rows, and what the rows mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ringtune.train.flags import free
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """Model, run directory and rows."""
+
+    model_name_or_path: str
+    """Model to start from: a folder, or a hub name."""
+    output_dir: str = free("runs/ringtune")
+    """Run directory; running the same command again on an unfinished one resumes it."""
+
+    task_name: str | None = None
+    """GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli)."""
+    dataset_name: str | None = None
+    """Data set: a hub name, or a folder."""
+    dataset_config_name: str | None = None
+    """Configuration of the data set."""
+    train_file: str | None = free(None)
+    """Training rows: .csv, .tsv, .json, .jsonl (also with .gz, .bz2, .xz or .zst), .parquet, .arrow or .feather;
+    several files, a pattern in quotes such as 'data/part-*.csv', or a folder of files of one format."""
+    validation_file: str | None = free(None)
+    """Rows to evaluate on, as train_file."""
+    test_file: str | None = free(None)
+    """Rows to predict when training is done, as train_file."""
+    text_column_names: str | None = None
+    """Column with the text, or two joined by a comma for sentence pairs; default: by names that are well known."""
+    label_column_name: str = "label"
+    """Column with the label, with a list of labels, or with the number to predict; or a column of 0 and 1 for each
+    label, joined by commas, such as anger,joy."""
+    label_separator: str | None = None
+    """What stands between the labels of a row that may have several, in one text; an empty text: none."""
+    csv_delimiter: str = "auto"
+    """What separates the fields of a .csv or .tsv file: a character, or tab; auto: what its header has."""
+    csv_quoting: Literal["auto", "minimal", "none"] = "auto"
+    """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
+    data_field: str | None = None
+    """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
+    task: Literal["token_classification"] | None = None
+    """What to learn, where the rows do not say it: token_classification, a tag for each word, also of .txt and .tsv
+    files of columns; default: by the rows (docs/tasks.md)."""
+    tag_scheme: Literal["iob1", "iob2", "bioes"] | None = None
+    """Scheme of the tags of words, in which predictions are written; default: that of the training rows."""
+    regression: bool | None = None
+    """Predict a number; default: yes if labels are decimal fractions."""
+    max_seq_length: int | None = None
+    """Tokens per row at most; longer rows are cut; default: 128, or as many as the model takes if these are fewer."""
+    max_train_samples: int | None = None
+    """Use only that many training rows, drawn by the seed."""
+    max_eval_samples: int | None = None
+    """Use only that many evaluation rows, drawn by the seed."""
+    resize_token_embeddings: bool = False
+    """Draw embeddings for tokens that the tokenizer has and the model does not know."""
+    allow_pickle: bool = free(False)
+    """Read weights from pytorch_model.bin where there is no model.safetensors, as tensors alone."""
+    cache_dir: str | None = free(None)
+    """Folder for tokenised data; default: $RINGTUNE_CACHE or ~/.cache/ringtune."""
