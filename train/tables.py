@@ -9,36 +9,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from ringtune.train import data, findings, publish, several, slices, table, task
 from ringtune.train.columns import Columns, shown_names
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import TASK_FILE, StopRequested, UsageError, cache_folder
-from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_hashes
-from ringtune.train.order import derive_seed
-from ringtune.train.progress import Progress
-from ringtune.train.rows import RowFile, sample, texts_of, write_rows
-from ringtune.train.shapes import TEXT
+from ringtune.train.contract import TASK_FILE, UsageError, cache_folder
 from ringtune.train.slices import SliceColumn
-from ringtune.train.source import Source, no_rows, refuse_errors
+from ringtune.train.source import Source
 from ringtune.train.stop import StopFlag
-from ringtune.train.table import TableWriter, open_table
+from ringtune.train.table import open_table
 from ringtune.train.task import Task
-from ringtune.train.task.label_names import LabelNames
-from ringtune.train.task.labels import LabelColumn
-from ringtune.train.task.tags import TagColumn
-from ringtune.train.tokens import TYPES, Features, tokenizer_digest, uncut_lengths
-
-_ROWS = "rows"  # folder for the rows while they are tokenised
-FINDINGS_FILE = "findings.json"
+from ringtune.train.tokenising import FINDINGS_FILE, Tokenising, slices_file
+from ringtune.train.tokens import TYPES, Features, tokenizer_digest
 
 
 @dataclass(frozen=True)
@@ -92,14 +79,10 @@ def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopFlag) -> 
         split.removeprefix(data.VALIDATION): each for split, each in opened.items() if split.startswith(data.VALIDATION)
     }
     sliced = {
-        suffix: slices.from_bytes((folder / _slices_file(data.VALIDATION + suffix)).read_bytes())
+        suffix: slices.from_bytes((folder / slices_file(data.VALIDATION + suffix)).read_bytes())
         for suffix in validation
     }
     return Tables(first.task, opened[data.TRAIN], validation, opened.get(data.TEST), sliced, first.digest, first.report)
-
-
-def _slices_file(split: str) -> str:
-    return f"{split}.slices.json"
 
 
 def _folder(config: TrainConfig, key: str) -> Path:
@@ -120,7 +103,7 @@ def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool
         try:
             publish.remove_abandoned(folder.parent)
             with publish.new_folder(folder) as new:
-                _Tokenising(config, sources, columns, tokenizer, stop, shown).run(new)
+                Tokenising(config, sources, columns, tokenizer, stop, shown).run(new)
         except OSError as error:
             raise _cache_error(error, cache_folder(config.cache_dir)) from error
     found = task.read(folder)
@@ -170,127 +153,3 @@ def _cache_error(error: OSError, cache: Path) -> Exception:
             todo="choose another, or set $RINGTUNE_CACHE",
         )
     return error
-
-
-@dataclass(frozen=True)
-class _Tokenising:
-    """The way of all splits from their sources to features."""
-
-    config: TrainConfig
-    sources: Mapping[str, Source]
-    columns: Mapping[str, Columns]
-    tokenizer: Any
-    stop: StopFlag
-    shown: bool
-
-    def run(self, new: publish.NewFolder) -> None:
-        """Write features, task and findings into the new folder."""
-        rows = new.path / _ROWS
-        rows.mkdir()
-        for split in self.sources:
-            self._read(split, rows / split)
-        files = {split: RowFile(rows / split) for split in self.sources}
-        labels = self._labels(files[data.TRAIN])
-        found = task.decide(self.columns[data.TRAIN], labels, self.sources[data.TRAIN].where)
-        known = RowHashes()
-        splits = {}
-        for split, file in files.items():
-            splits[split] = self._tokenise(split, found, file, TableWriter(new, split), known)
-            if split.startswith(data.VALIDATION):
-                new.write(_slices_file(split), slices.to_bytes(self._slices(split, file)))
-        new.write(TASK_FILE, task.to_bytes(found, self.config.row_tokens))
-        new.write(FINDINGS_FILE, findings.to_bytes(splits, labels.note()))
-        shutil.rmtree(rows)
-
-    def _read(self, split: str, path: Path) -> None:
-        """Write the rows of a split to a file. Raises UsageError for the first that cannot be used."""
-        source = self.sources[split]
-
-        def usable() -> Any:
-            for batch in source.read(self.columns[split]):
-                refuse_errors(batch, source)
-                yield batch
-
-        if not write_rows(path, usable(), self.stop.is_set):
-            raise no_rows(source.where)
-
-    def _labels(self, rows: RowFile) -> LabelColumn | LabelNames | TagColumn:
-        """Return the labels of all training rows, also of those that a sample leaves out."""
-        source, columns = self.sources[data.TRAIN], self.columns[data.TRAIN]
-        name = str(columns.label)
-        regression = (
-            True if self.config.task_name == "stsb" and self.config.regression is None else self.config.regression
-        )
-        declared = source.class_names.get(name, ())
-        labels: LabelColumn | LabelNames | TagColumn
-        if columns.form != TEXT:
-            labels = TagColumn(name, scheme=self.config.tag_scheme, declared=declared)
-        elif columns.sets is not None:
-            labels = LabelNames(columns, declared=declared)
-        else:
-            labels = LabelColumn(name, regression=regression, declared=declared)
-        for batch in rows:
-            labels.add(batch.column("label"), source.places(batch))
-        return labels
-
-    def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter, known: RowHashes) -> SplitFindings:
-        """Write the features of a split; return what is found out. known: of the training rows, which come first."""
-        source = self.sources[split]
-        rows_of_files = rows.count_files(len(source.files))
-        total = sum(rows_of_files)
-        limit = data.row_limit(self.config, split)
-        result = SplitFindings(rows_of_files=rows_of_files)
-        training_rows = known.finish() if split != data.TRAIN else None
-        bar = Progress(min(total, limit or total), f"tokenising {split}", unit="rows", shown=self.shown)
-        for batch in sample(rows, total, limit, derive_seed("sample", self.config.seed, split)):
-            if self.stop.is_set():
-                raise StopRequested
-            features = found.encode(batch, self.tokenizer, self.config.row_tokens)
-            if split != data.TEST:
-                _refuse_wrong_label(found, features, batch, source)
-            self._note(result, found, features, batch)
-            if training_rows is None:
-                known.add(batch)
-            else:
-                result.num_also_in_training += count_known(text_hashes(batch), training_rows)
-            writer.append(features, batch.num_rows)
-            bar.update(writer.num_rows)
-        writer.close()
-        bar.close()
-        return result
-
-    def _slices(self, split: str, rows: RowFile) -> list[SliceColumn]:
-        """Return the slice columns of the rows of a split that are used."""
-        if not self.columns[split].sliced:
-            return []
-        limit = data.row_limit(self.config, split)
-        total = sum(rows.count_files(len(self.sources[split].files)))
-        used = sample(rows, total, limit, derive_seed("sample", self.config.seed, split))
-        return slices.columns_of(used, self.sources[split].where)
-
-    def _note(self, result: SplitFindings, found: Task, features: Features, batch: Any) -> None:
-        """Add what is found out about a batch."""
-        result.num_rows += batch.num_rows
-        result.longest = max(result.longest, int(features.lengths.max()))
-        full = np.unique(features.row_of[features.lengths >= self.config.row_tokens])
-        if len(full) and found.cuts_rows:
-            lengths = uncut_lengths(self.tokenizer, texts_of(batch.take(pa.array(full))))
-            result.num_cut += int(np.count_nonzero(lengths > self.config.row_tokens))
-            result.longest = max(result.longest, int(lengths.max()))
-        for name, count in found.count_labels(features).items():
-            result.counts[name] = result.counts.get(name, 0) + count
-        for what, count in found.count_oddities(batch, features).items():
-            result.oddities[what] = result.oddities.get(what, 0) + count
-        labels = found.targets(features)
-        if found.has_several_labels and labels is not None:
-            result.num_unlabelled = (result.num_unlabelled or 0) + int((labels == 0).all(axis=1).sum())
-
-
-def _refuse_wrong_label(found: Task, features: Features, batch: Any, source: Source) -> None:
-    """Raise UsageError for the first row whose label is none."""
-    labels = found.targets(features)
-    is_label = np.zeros(int(features.num_terms.sum()), dtype=bool) if labels is None else found.has_label(labels)
-    if not is_label.all():
-        row = int(np.repeat(features.row_of, features.num_terms)[int(is_label.argmin())])
-        place = next(source.places(batch.slice(row, 1)))
-        raise found.wrong_label(place, batch.column("label")[row].as_py())
