@@ -74,7 +74,7 @@ class Ordinal(SequenceTask):
         return Scores(len(labels), {"loss": loss, "mean_distance": distance}) if len(labels) else None
 
     def to_json(self):
-        return {**self._columns_json(), "levels": list(self.levels)}
+        return {**self._own_json(), "levels": list(self.levels)}
 
 
 def from_json(content):

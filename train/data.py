@@ -60,6 +60,8 @@ def digest(config: TrainConfig, sources: Mapping[str, Source]) -> str:
     content = {name: source.digest for name, source in sources.items()}
     settings = {name: getattr(config, name) for name in _SETTINGS}
     settings |= {name: value for name in _LATER_SETTINGS if (value := getattr(config, name))}
+    if config.window_stride is not None:
+        settings["windows"] = [config.window_stride, config.window_pooling]
     if config.max_train_samples or config.max_eval_samples:
         settings["seed"] = config.seed  # draws the sample
     return hashlib.sha256(json.dumps([content, settings], sort_keys=True).encode()).hexdigest()

@@ -52,6 +52,10 @@ class RowSettings:
     """Predict a number; default: yes if labels are decimal fractions."""
     max_seq_length: int | None = None
     """Tokens per row at most; longer rows are cut; default: 128, or as many as the model takes if these are fewer."""
+    window_stride: int | None = None
+    """Read longer rows as a whole: in windows of max_seq_length tokens that share so many, their logits pooled."""
+    window_pooling: Literal["mean", "max"] = "mean"
+    """How the logits of a row's windows make those of the row."""
     max_train_samples: int | None = None
     """Use only that many training rows, drawn by the seed."""
     max_eval_samples: int | None = None

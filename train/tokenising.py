@@ -58,6 +58,7 @@ class Tokenising:
         files = {split: RowFile(rows / split) for split in self.sources}
         labels = self._labels(files[data.TRAIN])
         found = task.decide(self.columns[data.TRAIN], labels, self.sources[data.TRAIN].where)
+        found = task.in_windows(found, self.config.window_stride, self.config.window_pooling)
         known = RowHashes()
         splits = {}
         for split, file in files.items():

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ringtune.train.columns import Columns
 from ringtune.train.contract import FITTED_TASK_FILE, TASK_FILE, UsageError
@@ -19,9 +20,11 @@ from ringtune.train.task.label_names import LabelNames
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.regression import Regression
+from ringtune.train.task.sequence import SequenceTask
 from ringtune.train.task.tags import TagColumn
 from ringtune.train.task.token_classification import TokenClassification
 from ringtune.train.task.verbs import Task as Task
+from ringtune.train.task.windows import Windows
 
 FORMAT = 1  # of task.json; raise it when the file changes its meaning
 
@@ -44,15 +47,16 @@ def from_json(content: Mapping[str, Any]) -> Task:
         columns = Columns(
             tuple(map(str, content["text_columns"])), content["label_column"], form=content.get("form") or TEXT
         )
+    windows = Windows(**content["windows"]) if content.get("windows") else None
     match content["kind"]:
         case "classification":
-            return Classification(columns, tuple(map(str, content["classes"])))
+            return Classification(columns, tuple(map(str, content["classes"])), windows=windows)
         case "regression":
-            return Regression(columns)
+            return Regression(columns, windows=windows)
         case "token_classification":
             return TokenClassification(columns, tuple(map(str, content["classes"])), str(content["scheme"]))
         case "multi_label":
-            return multilabel.from_json(columns, content)
+            return replace(multilabel.from_json(columns, content), windows=windows)
     raise ValueError(f"no kind of task named {content['kind']!r}")
 
 
@@ -81,6 +85,22 @@ def at_threshold(task: Task, threshold: float | None) -> Task:
     if not isinstance(task, MultiLabel):
         raise UsageError("--threshold", f"it is of labels, and the model gives {task.describe()}", todo="leave it out")
     return task.at(threshold)
+
+
+def in_windows(task: Task, stride: int | None, pooling: Literal["mean", "max"]) -> Task:
+    """Return the task with long rows read in windows that share ``stride`` tokens, the task itself for None. **Pure.**
+
+    Raises UsageError for a task that reads rows otherwise.
+    """
+    if stride is None:
+        return task
+    if not isinstance(task, SequenceTask):
+        raise UsageError(
+            "--window_stride",
+            f"it is of texts with labels, and the model gives {task.describe()}",
+            todo="leave it out",
+        )
+    return replace(task, windows=Windows(stride, pooling))
 
 
 def how_labels_are_given(task: Task, *, fits: bool) -> str:

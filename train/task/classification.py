@@ -97,7 +97,9 @@ class Classification(SequenceTask):
 
     def losses(self, output: Any, batch: Mapping[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:
         """Return the cross entropy of each row, fp32 [B]."""
-        return F.cross_entropy(output.logits.float(), batch[LABELS], reduction="none", label_smoothing=label_smoothing)
+        return F.cross_entropy(
+            self.logits(output, batch), batch[LABELS], reduction="none", label_smoothing=label_smoothing
+        )
 
     def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
         """Return the best class and the probability of each, or the best ``top_k`` classes with theirs."""
@@ -126,7 +128,7 @@ class Classification(SequenceTask):
 
     def to_json(self) -> dict[str, Any]:
         """Return the task for task.json."""
-        return {**self._columns_json(), "classes": list(self.classes)}
+        return {**self._own_json(), "classes": list(self.classes)}
 
 
 def best_columns(classes: Sequence[str], outputs: np.ndarray, shares: np.ndarray, top_k: int) -> dict[str, pa.Array]:

@@ -123,7 +123,7 @@ class MultiLabel(SequenceTask):
         label_smoothing: spread over the two answers to each label, as over two classes.
         """
         targets = batch[LABELS].float() * (1 - label_smoothing) + label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(output.logits.float(), targets, reduction="none")
+        return F.binary_cross_entropy_with_logits(self.logits(output, batch), targets, reduction="none")
 
     def given(self, outputs: np.ndarray) -> np.ndarray:
         """Return which labels rows are given, bool [N, W]. outputs: of the model, [N, W]."""
@@ -172,7 +172,7 @@ class MultiLabel(SequenceTask):
         """Return the task for task.json."""
         sets = (self.columns and self.columns.sets) or LabelSets()
         return {
-            **self._columns_json(),
+            **self._own_json(),
             "label_columns": list(sets.columns),
             "label_separator": sets.separator,
             "classes": list(self.classes),

@@ -68,7 +68,7 @@ class Regression(SequenceTask):
 
     def losses(self, output: Any, batch: Mapping[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:
         """Return the squared error of each row, fp32 [B]; smoothing does not apply."""
-        return F.mse_loss(output.logits.float().squeeze(-1), batch[LABELS].float(), reduction="none")
+        return F.mse_loss(self.logits(output, batch).squeeze(-1), batch[LABELS].float(), reduction="none")
 
     def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
         """Return the number; ``top_k`` does not apply."""
@@ -85,4 +85,4 @@ class Regression(SequenceTask):
 
     def to_json(self) -> dict[str, Any]:
         """Return the task for task.json."""
-        return self._columns_json()
+        return self._own_json()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch
 from ringtune.train import tokens
 from ringtune.train.columns import Columns
 from ringtune.train.rows import texts_of
+from ringtune.train.task import windows
+from ringtune.train.task.windows import WINDOWS, Windows
 from ringtune.train.tokens import Features
 
 LABELS = "labels"
@@ -22,13 +24,18 @@ class SequenceTask:
     """A task of transformers' sequence models: a text or a pair of texts in, ``logits`` [B, W] out."""
 
     columns: Columns | None
+    windows: Windows | None = field(default=None, kw_only=True)  # of long rows; None: they are cut
 
     kind: ClassVar[str]
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     pipeline: ClassVar[str] = "text-classification"
     reads_first_token: ClassVar[bool] = True
-    cuts_rows: ClassVar[bool] = True
     has_several_labels: ClassVar[bool] = False
+
+    @property
+    def cuts_rows(self) -> bool:
+        """Whether rows longer than max_seq_length lose what is behind it."""
+        return self.windows is None
 
     @property
     def width(self) -> int:
@@ -44,8 +51,11 @@ class SequenceTask:
         return {}
 
     def count_oddities(self, rows: pa.RecordBatch, features: Features) -> dict[str, int]:
-        """Return nothing: rows are read as they stand, or cut."""
-        return {}
+        """Return how many rows are read in windows."""
+        if self.windows is None:
+            return {}
+        several = windows.num_windows(features) > 1
+        return {self.windows.describe(): int(several.sum())}
 
     def targets(self, features: Features) -> np.ndarray | None:
         """Return the labels of features, [num_features]; None for rows without labels."""
@@ -53,18 +63,24 @@ class SequenceTask:
 
     def encode(self, rows: pa.RecordBatch, tokenizer: Any, max_seq_length: int) -> Features:
         """Return one feature for each row, with ``labels`` if the rows have a label column."""
-        features = tokens.encode(tokenizer, texts_of(rows), max_seq_length)
+        encode = tokens.encode if self.windows is None else self.windows.encode
+        features = encode(tokenizer, texts_of(rows), max_seq_length)
         if "label" not in rows.schema.names:
             return features
         return replace(features, feature_columns={LABELS: self.labels(rows.column("label").to_pylist())})
 
     def collate(self, features: Features, chosen: Sequence[int] | np.ndarray, seed: int) -> dict[str, torch.Tensor]:
         """Return a padded batch; nothing in it is random."""
-        return tokens.collate(features, chosen)
+        return tokens.collate(features, chosen) if self.windows is None else self.windows.collate(features, chosen)
 
     def inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the batch without its labels: the loss is computed here, not in the model."""
-        return {name: each for name, each in batch.items() if name != LABELS}
+        """Return the batch without its labels, and what is of windows: loss and pooling are not the model's."""
+        return {name: each for name, each in batch.items() if name not in (LABELS, WINDOWS)}
+
+    def logits(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the logits of each row, fp32 [B, W]. output: the model's."""
+        found: torch.Tensor = output.logits.float()
+        return found if self.windows is None else self.windows.pool(found, batch)
 
     def fitted(self, outputs: np.ndarray, labels: np.ndarray) -> Self:
         """Return the task itself: there is nothing to fit."""
@@ -72,8 +88,7 @@ class SequenceTask:
 
     def outputs(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the logits, float32 [B, W]."""
-        logits: torch.Tensor = output.logits
-        return logits.float()
+        return self.logits(output, batch)
 
     def predictions(self, outputs: np.ndarray, top_k: int | None = None) -> dict[str, pa.Array]:
         """Return the columns to write for outputs [N, W]; the first one is the prediction itself."""
@@ -89,9 +104,11 @@ class SequenceTask:
         """Return the predictions: a row has one output."""
         return self.predictions(outputs, top_k)
 
-    def _columns_json(self) -> dict[str, Any]:
-        return {
+    def _own_json(self) -> dict[str, Any]:
+        """Return what every such task has in task.json."""
+        own = {
             "kind": self.kind,
             "text_columns": list(self.columns.text) if self.columns else None,
             "label_column": self.columns.label if self.columns else None,
         }
+        return own if self.windows is None else {**own, "windows": asdict(self.windows)}

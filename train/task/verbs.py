@@ -25,9 +25,13 @@ class Task(Protocol):
     auto_class: ClassVar[str]  # of transformers, for the model
     pipeline: ClassVar[str]  # of transformers, for the model
     reads_first_token: ClassVar[bool]  # whether the model's head reads only the first token of the last layer
-    cuts_rows: ClassVar[bool]  # whether rows longer than max_seq_length lose what is behind it
     has_several_labels: ClassVar[bool]  # whether a row may have several labels, or none; they are [N, W] then
     score_names: ClassVar[tuple[str, ...]]
+
+    @property
+    def cuts_rows(self) -> bool:
+        """Whether rows longer than max_seq_length lose what is behind it."""
+        ...
 
     @property
     def columns(self) -> Columns | None:
