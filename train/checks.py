@@ -71,6 +71,8 @@ def _check_ranges(config: Any) -> None:
     for name, most in (("seed", (1 << 63) - 1), ("num_threads", MOST_THREADS)):
         if (getattr(config, name) or 0) > most:
             raise UsageError(f"--{name}", f"{getattr(config, name)} is too large", legal=f"at most {most}")
+    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
+        raise UsageError("--ema_decay", f"{config.ema_decay} is out of range", legal="0 < value < 1")
     if (config.window_stride or 0) < 0:
         raise UsageError("--window_stride", f"{config.window_stride} is negative", legal="tokens from 0")
     if config.window_pooling != "mean" and config.window_stride is None:

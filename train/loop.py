@@ -227,16 +227,17 @@ class Loop:
     def _predict(self, features: Features, what: str) -> Predictions:
         bar = self.journal.rows_bar(features.num_features, what)
         try:
-            return predict_features(
-                self.stepper.model,
-                self.tables.task,
-                features,
-                self.comm,
-                self.stepper.precision,
-                self.config.eval_batch_tokens,
-                stop_requested=self.stop.is_set,
-                progress=bar.update,
-            )
+            with self.stepper.average.in_model():
+                return predict_features(
+                    self.stepper.model,
+                    self.tables.task,
+                    features,
+                    self.comm,
+                    self.stepper.precision,
+                    self.config.eval_batch_tokens,
+                    stop_requested=self.stop.is_set,
+                    progress=bar.update,
+                )
         finally:
             bar.close()
 
@@ -249,6 +250,7 @@ class Loop:
         takes_best = self.config.load_best_model_at_end and bool(self.best.step)
         if takes_best:
             self.saver.load_best(self.best.step)
+        self.stepper.average.finish(into_model=not takes_best)
         final_task = self._final_task(self.best.step if takes_best else self.step)
         if self.config.do_predict and self.tables.test is not None:
             predictions = self._predict(self.tables.test, "predicting")

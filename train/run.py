@@ -27,6 +27,7 @@ from ringtune.train import (
     task,
     trainable,
 )
+from ringtune.train.average import Average
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_FINISHED, TASK_FILE, UsageError
@@ -210,9 +211,9 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         adapter.require_saved(network, found)
         model.restore_model(network, snapshot.model, str(found))
     network.to(device)
-    updates = make_optimizer(network, config)
+    updates, average = make_optimizer(network, config), Average.of(network, config.ema_decay)
     if snapshot is not None:
-        restore_optimizer(network, updates, snapshot.optimizer, str(found))
+        restore_optimizer(network, updates, average.restore(snapshot.optimizer, str(found)), str(found))
     stepper = Stepper(
         network,
         updates,
@@ -224,6 +225,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         seed=config.seed,
         max_grad_norm=config.max_grad_norm,
         objective=objective.choose(config, tables.task, tables.train, device, report),
+        average=average,
     )
     if snapshot is not None and found is not None:
         restore_reducer(stepper.reducer, found, snapshot.state.step, comm, report)

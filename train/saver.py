@@ -30,7 +30,7 @@ class Saver:
         merges: whether a model with an adapter is written merged, too, at the end."""
         self.folder, self.files, self.keep = folder, files, keep
         self.network, self.optimizer, self.comm = stepper.model, stepper.optimizer, stepper.comm
-        self.reducer, self.merges = stepper.reducer, merges
+        self.reducer, self.average, self.merges = stepper.reducer, stepper.average, merges
         self.adapter = adapter.of(self.network)
         self.weights_file = checkpoint.MODEL_FILE if self.adapter is None else checkpoint.ADAPTER_FILE
         self.writes = self.comm.rank == 0
@@ -53,9 +53,10 @@ class Saver:
         return checkpoint.can_link(self.folder)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return all that training changes: parameters, buffers and moments, by name."""
-        moments = optimizer_tensors(self.network, self.optimizer)
-        return {**self.network.state_dict(), **{f"optimizer/{name}": each for name, each in moments.items()}}
+        """Return all that training changes: parameters, buffers, moments and averages, by name."""
+        moments = {f"optimizer/{name}": each for name, each in optimizer_tensors(self.network, self.optimizer).items()}
+        averages = {f"average/{name}": each for name, each in self.average.values.items()}
+        return {**self.network.state_dict(), **moments, **averages}
 
     def save(self, state: RunState) -> None:
         """Snapshot the run and start to write it, once the save before is on disk. **Collective.**"""
@@ -63,10 +64,14 @@ class Saver:
         parts = self._write_parts()
         if not self.writes:
             return
+        moments = optimizer_tensors(self.network, self.optimizer)
+        optimizer = self.optimizer_file.fill({**moments, **self.average.trained_tensors()})
+        with self.average.in_model():
+            weights = self.model_file.fill(self._weights())
         snapshot = Snapshot(
             state=state,
-            model=self.model_file.fill(self._weights()),
-            optimizer=self.optimizer_file.fill(optimizer_tensors(self.network, self.optimizer)),
+            model=weights,
+            optimizer=optimizer,
             files=self.files,
             parts=parts,
             weights_file=self.weights_file,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ringtune.train.attention import packer_of
+from ringtune.train.average import Average
 from ringtune.train.batches import Batches
 from ringtune.train.clip import clip
 from ringtune.train.comm import Comm
@@ -98,10 +99,12 @@ class Stepper:
         seed: int,
         max_grad_norm: float,
         objective: Objective,
+        average: Average | None = None,
     ) -> None:
         self.model, self.optimizer, self.reducer, self.comm = model, optimizer, reducer, comm
         self.task, self.features, self.precision = task, features, precision
         self.seed, self.max_grad_norm, self.objective = seed, max_grad_norm, objective
+        self.average = average or Average()
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
         self.packer = packer_of(model, precision.device, precision.autocast)  # None: rows are padded
         self.words = word_matrix(model)
@@ -249,6 +252,8 @@ class Stepper:
         with self.row_update.after_a_step(self._filled() if np.isfinite(norm) else None):
             self.scaler.step(self.optimizer)
         self.scaler.update()
+        if np.isfinite(norm):
+            self.average.update(plan.step)
 
 
 class _Facts:

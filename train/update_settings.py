@@ -98,6 +98,9 @@ class UpdateSettings(RowSettings):
     """Term added to their denominator."""
     max_grad_norm: float = 1.0
     """Clip the gradient to this norm, after the reduction; 0 for never."""
+    ema_decay: float | None = None
+    """Average the parameters over the last updates, 1 / (1 - ema_decay) of them, such as 0.999; the average is
+    evaluated, saved and left as the model."""
     label_smoothing_factor: float = 0.0
     """Share of the target spread over all classes."""
     class_weights: str | None = None

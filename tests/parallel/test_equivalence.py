@@ -47,11 +47,12 @@ WAYS = {
     "weighted": {"class_weights": "auto", "focal_gamma": 2.0},
     "balanced": {"balanced_sampling": "true"},
     "random layers": {"reinit_layers": 1},
+    "averaged": {"ema_decay": 0.8},
 }
 
 
 #: The others are long: they are updates of the same kind, held to their authors' by tests/unit/test_optimizer.py.
-IN_SHORT = ("adafactor", "layers", "weighted")
+IN_SHORT = ("adafactor", "averaged", "weighted")
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in IN_SHORT else pytest.mark.long) for way in WAYS])
