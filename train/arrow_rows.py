@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ringtune.train import word_rows
+from ringtune.train import arrow_values, word_rows
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.shapes import TEXT, WORDS
@@ -97,7 +97,7 @@ def _source(
     def read(columns: Columns) -> Iterator[pa.RecordBatch]:
         for name in columns.text if columns.form != WORDS else ():
             kind = schema.field(name).type
-            if not (_is_text(kind) or pa.types.is_null(kind)):
+            if not (arrow_values.is_text(kind) or pa.types.is_null(kind)):
                 raise UsageError(
                     where,
                     f"column {name[:40]!r} holds {str(kind)[:100]}, not text",
@@ -118,31 +118,21 @@ def _source(
         class_names,
         shapes={each.name: shape for each in schema if (shape := word_rows.shape_of_type(each.type))},
         types={each.name: _kept_type(each.type) for each in schema},
-        lists=frozenset(each.name for each in schema if _is_list(each.type)),
+        lists=frozenset(each.name for each in schema if arrow_values.is_list(each.type)),
     )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
     if columns.form != TEXT:
         return _word_batch(batch, first, columns, class_names)
-    texts = {name: _texts(batch.column(name)) for name in columns.text}
+    texts = {name: arrow_values.texts(batch.column(name)) for name in columns.text}
     errors = [what_is_wrong(dict(zip(texts, row, strict=True)), columns) for row in zip(*texts.values(), strict=True)]
     arrays = row_columns(range(first, first + batch.num_rows), errors)
     for number, name in enumerate(columns.text):
         usable = [None if error else text for text, error in zip(texts[name], errors, strict=True)]
         arrays[f"text/{number}"] = pa.array(usable, pa.string())
     if columns.label is not None:
-        values = {name: batch.column(name).to_pylist() for name in columns.labels}
+        values = {name: arrow_values.values(batch.column(name)) for name in columns.labels}
         if class_names and not columns.sets:  # numbers of classes; one outside, such as -1 in GLUE's test rows: none
             values[columns.label] = [
                 class_names[each] if each is not None and 0 <= each < len(class_names) else None
@@ -151,8 +141,7 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
         rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
         arrays["label"] = label_column(rows, columns, class_names)
     for name in columns.sliced:
-        column = batch.column(name)
-        arrays[f"slice/{name}"] = slice_values(_texts(column) if _is_text(column.type) else column.to_pylist())
+        arrays[f"slice/{name}"] = slice_values(arrow_values.values(batch.column(name)))
     for name in columns.kept:
         arrays[f"kept/{name}"] = _kept(batch.column(name))
     return pa.RecordBatch.from_pydict(arrays)
@@ -160,7 +149,9 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
 
 def _word_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
     """Return rows of words, or of texts with entities, as `source.row_batches` does."""
-    values = {name: _python(batch.column(name)) for name in (*columns.text, columns.label) if name is not None}
+    values = {
+        name: arrow_values.values(batch.column(name)) for name in (*columns.text, columns.label) if name is not None
+    }
     if class_names and columns.label is not None:
         values[columns.label] = [_named(each, class_names) for each in values[columns.label]]
     rows = [
@@ -172,10 +163,6 @@ def _word_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names
     return pa.RecordBatch.from_pydict(arrays | {f"kept/{name}": _kept(batch.column(name)) for name in columns.kept})
 
 
-def _python(column: pa.Array) -> list[Any]:
-    return _texts(column) if _is_text(column.type) else list(column.to_pylist())
-
-
 def _named(row: Any, class_names: tuple[str, ...]) -> list[str] | None:
     """Return the names of a row's tags; None for a row with a number outside, such as -1, which means no tag."""
     if row is None or any(each is None or not 0 <= each < len(class_names) for each in row):
@@ -185,16 +172,10 @@ def _named(row: Any, class_names: tuple[str, ...]) -> list[str] | None:
 
 def _kept(column: pa.Array) -> pa.Array:
     """Return a column to keep; of categories their values, as the categories may differ from batch to batch."""
-    if _is_text(column.type):
-        return pa.array([None if each is None else clean(each) for each in _texts(column)], pa.string())
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if arrow_values.is_text(column.type):
+        return pa.array([None if each is None else clean(each) for each in arrow_values.texts(column)], pa.string())
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else arrow_values.cleaned(column)
 
 
 def _kept_type(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if _is_text(kind) else kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _texts(column: pa.Array) -> list[str | None]:
-    """Return a column's texts; bytes that are not UTF-8, which Arrow does not check, become surrogates (PEP 383)."""
-    values = column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
-    return [None if each is None else each.decode("utf-8", "surrogateescape") for each in values]
+    return pa.string() if arrow_values.is_text(kind) else kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -1,0 +1,65 @@
+"""The values of Arrow's columns as Python's, whatever bytes stand where texts should."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds texts. **Pure.**"""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds lists. **Pure.**"""
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def texts(column: pa.Array) -> list[str | None]:
+    """Return a column's texts; bytes that are not UTF-8, which Arrow does not check, become surrogates (PEP 383)."""
+    values = column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+    return [None if each is None else each.decode("utf-8", "surrogateescape") for each in values]
+
+
+def values(column: pa.Array) -> list[Any]:
+    """Return a column's values as `to_pylist` does, with texts as `texts` gives them, also within lists and structs."""
+    if is_text(column.type):
+        return list(texts(column))
+    if is_list(column.type):
+        inner = values(column.flatten())  # of the lists that are not null, one behind the other
+        ends = column.value_lengths().to_pylist()
+        result, start = [], 0
+        for length in ends:
+            result.append(None if length is None else inner[start : start + length])
+            start += length or 0
+        return result
+    if pa.types.is_struct(column.type):
+        names = [column.type.field(number).name for number in range(column.type.num_fields)]
+        fields = [values(each) for each in column.flatten()]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*fields, strict=True)] if fields else []
+        return [row if there else None for row, there in zip(rows, column.is_valid().to_pylist(), strict=True)]
+    return list(column.to_pylist())
+
+
+def cleaned(column: pa.Array) -> pa.Array:
+    """Return a column of lists or structs with a question mark for what is not UTF-8 in their texts, any other as it
+    is."""
+    if not (is_list(column.type) or pa.types.is_struct(column.type)):
+        return column
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.array(_cleaned(values(column)), column.type)
+    return column
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_cleaned(each) for each in value]
+    return {name: _cleaned(each) for name, each in value.items()} if isinstance(value, dict) else value
