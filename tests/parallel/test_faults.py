@@ -27,7 +27,7 @@ def test_a_failing_rank_takes_the_job_down_with_its_traceback_once(workshop, tmp
     assert done.output.count("Traceback") == 1
 
 
-@pytest.mark.parametrize("gloo", [False, True], ids=["mpirun", "gloo"])
+@pytest.mark.parametrize("gloo", [pytest.param(False, marks=pytest.mark.long), True], ids=["mpirun", "gloo"])
 def test_a_rank_that_hangs_ends_the_job_by_itself_named_by_horovod(workshop, tmp_path, gloo):
     """Nobody set a limit; only, the one that ringtune sets is short here."""
     words = [str(FAULTS), "hang", "4", "1", "--", *workshop.arguments(tmp_path / "run", save_steps=1)]
