@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ringtune.launch.ranks import RankSlot
-from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, EXIT_REQUEUE
+from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, EXIT_PRUNED, EXIT_REQUEUE, ORDERLY
 
 TRACEBACK = "Traceback (most recent call last):"
 #: What the stderr of a rank contains that failed only because another one had ended.
@@ -54,9 +54,7 @@ def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
     The first rank that failed by itself is blamed, rather than one that failed because of it or was asked to end.
     """
     bad = [
-        each
-        for each in endings
-        if not each.was_terminated and (each.lost or each.exit_code not in (None, EXIT_FINISHED, EXIT_REQUEUE))
+        each for each in endings if not each.was_terminated and (each.lost or each.exit_code not in (None, *ORDERLY))
     ]
     own = [each for each in bad if not is_consequence(each)]
     missing = missing_ranks(stalled)
@@ -78,7 +76,7 @@ def judge(endings: Sequence[Ending], stalled: Sequence[str] = ()) -> Verdict:
             _lost_hosts(endings),
         )
     codes = {each.exit_code for each in endings if not each.was_terminated}
-    return Verdict(EXIT_REQUEUE if EXIT_REQUEUE in codes else EXIT_FINISHED, "")
+    return Verdict(next((code for code in (EXIT_REQUEUE, EXIT_PRUNED) if code in codes), EXIT_FINISHED), "")
 
 
 def _lost_hosts(endings: Sequence[Ending]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from ringtune.launch.plan import Command, LaunchPlan, Timeouts
 from ringtune.launch.rank_output import KEPT_LINES, RankOutput
 from ringtune.launch.rank_state import RankState, mismatches
 from ringtune.launch.rendezvous import Rendezvous
-from ringtune.train.contract import CONTROL_VARIABLE, EXIT_FAILED, EXIT_REQUEUE, EXIT_USAGE, VERDICT_FILE
+from ringtune.train.contract import CONTROL_VARIABLE, EXIT_FAILED, EXIT_USAGE, ORDERLY, VERDICT_FILE
 
 FAIL_GRACE_S = 2.0  # for the other ranks to fail by themselves after the first
 TERM_GRACE_S = 3.0  # between SIGTERM and SIGKILL of the remaining ranks
@@ -175,7 +175,7 @@ class Job:
                     self.rank_output.take_line(state, stream, str(message[stream]))
             if "exit" in message:
                 state.ending.exit_code = int(message["exit"])
-                self._record_end(state, failed=state.ending.exit_code not in (0, EXIT_REQUEUE))
+                self._record_end(state, failed=state.ending.exit_code not in ORDERLY)
         if state.channel.closed:
             self.selector.unregister(state.channel)
             if not state.has_ended:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ringtune.launch.blame import TRACEBACK, is_consequence
 from ringtune.launch.rank_state import RankState
-from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, UsageError
+from ringtune.train.contract import ORDERLY, UsageError
 
 HELD_S = 3.0  # how long a traceback waits for the end of its rank before it is one that the rank survives
 KEPT_LINES = 40  # of a rank's stderr without a traceback, and of the launcher's output
@@ -81,7 +81,7 @@ class RankOutput:
         """
         for state in self.states:
             ending = state.ending
-            survived = stopped or ending.was_terminated or ending.exit_code in (EXIT_FINISHED, EXIT_REQUEUE)
+            survived = stopped or ending.was_terminated or ending.exit_code in ORDERLY
             if state.in_traceback and survived and not _is_asked_to_stop(state) and not is_consequence(ending):
                 self._release(state)
 

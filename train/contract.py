@@ -25,6 +25,10 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 #: Stopped on request with a checkpoint; the same command goes on from it. ``EX_TEMPFAIL`` of sysexits.h.
 EXIT_REQUEUE = 75
+#: A trial of a search that was ended because others do better; it has finished, and running it again changes nothing.
+EXIT_PRUNED = 76
+#: How a rank ends that nothing is wrong with.
+ORDERLY = (EXIT_FINISHED, EXIT_REQUEUE, EXIT_PRUNED)
 #: Nobody reads the output any more, as when `head` has its lines: what a shell shows for a program that ends by it.
 EXIT_UNREAD = 128 + signal.SIGPIPE
 
@@ -47,6 +51,8 @@ SET_ASIDE_PREFIX = "set-aside-"  # of folders with what no longer belongs to the
 #: Temporary names that a killed process may leave: of a file that was being replaced, of a folder being written or
 #: removed.
 LEFT_BEHIND = re.compile(r"\..+\.(\d+|[0-9a-f]{8})\.(tmp|old)")
+TRIAL_FILE = "trial.json"  # in the run directory of a trial: its number and settings
+SEARCH_DIR = "search"  # beside the run directories of a search's trials: what they share
 LOCK_FILE = ".lock"  # held while a run is alive in the directory
 HOLDER_FILE = ".lock.holder"  # who holds it
 MANIFEST_FILE = "manifest.json"  # of a checkpoint; written last
@@ -153,7 +159,7 @@ def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
     signs = [folder / CONFIG_FILE, folder / FINISHED_FILE, *folder.glob(f"{CHECKPOINT_PREFIX}*/{MANIFEST_FILE}")]
     if any(each.exists() for each in signs):
         return True
-    ours = {LOCK_FILE, HOLDER_FILE, SLURM_DIR, *ours}
+    ours = {LOCK_FILE, HOLDER_FILE, SLURM_DIR, TRIAL_FILE, *ours}
     names = sorted(each.name for each in folder.iterdir())
     foreign = [name for name in names if name not in ours and not LEFT_BEHIND.fullmatch(name)]
     if foreign:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ringtune.launch import rank
-from ringtune.launch.blame import Ending, judge, missing_ranks
+from ringtune.launch.blame import Ending, Verdict, judge, missing_ranks
 from ringtune.launch.hosts import Host
 from ringtune.launch.plan import LaunchPlan
 from ringtune.launch.rank_state import mismatches
@@ -92,6 +92,7 @@ def test_the_first_rank_that_failed_by_itself_is_blamed():
     )
     assert judge(endings({"exit_code": 0}, {"exit_code": 0}, {"exit_code": 0})).exit_code == 0
     assert judge(endings({"exit_code": 75}, {"exit_code": 75}, {"exit_code": 0})).exit_code == 75
+    assert judge(endings(*[{"exit_code": 76}] * 3)) == Verdict(76, "")
 
 
 def test_a_rank_that_others_wait_for_is_blamed_though_it_never_failed():
