@@ -48,6 +48,8 @@ setup(
         ],
         # Adapters: --lora_r, --peft_config.
         "peft": ["peft>=0.21,<0.22"],
+        # Searches: --search optuna.
+        "search": ["optuna>=5,<6"],
         "test": [
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",
@@ -56,6 +58,7 @@ setup(
             "psutil",
             "accelerate>=1.1,<2",
             "peft>=0.21,<0.22",
+            "optuna>=5,<6",
         ],
         # What `make bench` compares with: transformers' Trainer needs accelerate; so do tests of its launcher.
         "bench": ["accelerate>=1.1,<2"],

@@ -33,6 +33,10 @@ class Schedule:
         last = step == self.total_steps
         return last or self.evaluate(step) or self._at(step, self.config.save_strategy, self.config.save_steps)
 
+    def num_evaluations(self, step: int) -> int:
+        """Return how many evaluations are due up to a step, at least one: that of the step itself."""
+        return max(1, sum(map(self.evaluate, range(1, step + 1))))
+
     def evaluate_again(self, step: int, total_steps_then: int) -> bool:
         """Return whether a run that goes on at ``step`` lost an evaluation of that step with its process.
 

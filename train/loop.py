@@ -18,13 +18,14 @@ import torch
 from ringtune.train import slices, task
 from ringtune.train.checkpoint import Best, RunState
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import EXIT_REQUEUE, FITTED_TASK_FILE, StopRequested
+from ringtune.train.contract import EXIT_PRUNED, EXIT_REQUEUE, FITTED_TASK_FILE, StopRequested
 from ringtune.train.due import Schedule
 from ringtune.train.evaluate import Predictions, predict_features
 from ringtune.train.journal import Journal, closing_message, write_predictions
 from ringtune.train.measures import Measure
 from ringtune.train.order import DataOrder
 from ringtune.train.profiler import Profiler
+from ringtune.train.pruning import Pruner
 from ringtune.train.saver import Saver, versions
 from ringtune.train.schedule import learning_rate
 from ringtune.train.scores import is_better
@@ -56,6 +57,7 @@ class Loop:
     greater_is_better: bool
     resumed: RunState | None  # the state of the checkpoint to go on from
     schedule_steps: int  # that the learning rates are planned for; after them the last one stays
+    pruner: Pruner | None = None  # of a trial of a search
 
     def __post_init__(self) -> None:
         self.folder = Path(self.config.output_dir)
@@ -90,7 +92,7 @@ class Loop:
         try:
             if self.resumed and self.due.evaluate_again(self.step, self.resumed.total_steps):
                 self._evaluate()
-            while self.step < self.total_steps and not self._out_of_patience():
+            while self.step < self.total_steps and not self._ends_early():
                 self.profiler.begin(self.step + 1)
                 plan = self.plan(self.step)
                 started = time.perf_counter()
@@ -172,6 +174,12 @@ class Loop:
         patience = self.config.early_stopping_patience
         return patience is not None and self.best.num_worse >= patience
 
+    def _ends_early(self) -> bool:
+        return self._out_of_patience() or self._is_pruned()
+
+    def _is_pruned(self) -> bool:
+        return self.pruner is not None and self.pruner.pruned
+
     # Evaluation
 
     def _evaluate(self) -> None:
@@ -186,6 +194,10 @@ class Loop:
             self.best = Best(self.best.score, self.best.step, self.best.num_worse + 1)
         self.journal.record_scores(self.step, scores, self.best.score)
         self.journal.record_slices(self.step, sliced, self.score)
+        if self.pruner is not None:
+            is_last = self.step >= self.total_steps or self._out_of_patience()
+            if self.pruner.judge(self.due.num_evaluations(self.step), value, is_last=is_last):
+                self.journal.report(f"pruned after step {self.step} of {self.total_steps}: other trials do better")
 
     def _score_validation(self, judged: Task | None = None) -> tuple[dict[str, float], list[ColumnScores]]:
         """Return rank 0's scores of the validation rows, as a whole and by slice. **Collective.**
@@ -252,14 +264,17 @@ class Loop:
             self.saver.load_best(self.best.step)
         self.stepper.average.finish(into_model=not takes_best)
         final_task = self._final_task(self.best.step if takes_best else self.step)
-        if self.config.do_predict and self.tables.test is not None:
+        if self.config.do_predict and self.tables.test is not None and not self._is_pruned():
             predictions = self._predict(self.tables.test, "predicting")
             if self.comm.rank == 0:
                 write_predictions(self.folder, final_task.predict_rows(predictions.outputs, self.tables.test, None))
-        sliced = self._score_validation(final_task)[1] if self.config.max_gap else []  # of the model that is left
+        # Of the model that is left.
+        sliced = self._score_validation(final_task)[1] if self.config.max_gap and not self._is_pruned() else []
         # A run that early stopping ended is finished at whatever step.
         facts: dict[str, Any] = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
         facts |= {"metrics": self.journal.metrics_entry(), "slices": [each.as_json() for each in sliced]}
+        if self.pruner is not None:
+            facts |= self.pruner.facts(self.best.score if takes_best else None)
         self.saver.write_final_model(task.to_bytes(final_task, self.config.row_tokens), facts)
         self.journal.report(closing_message(self.config, final_task.pipeline, self.score, self.best, self.peak_memory))
-        return slices.judge(sliced, self.config.max_gap, self.journal.report)
+        return EXIT_PRUNED if self._is_pruned() else slices.judge(sliced, self.config.max_gap, self.journal.report)

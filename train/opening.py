@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import batching, checkpoint, disk, final, metrics, publish, rundir
+from ringtune.train import batching, checkpoint, disk, final, metrics, pruning, publish, rundir, trial
 from ringtune.train.checkpoint import RunState
 from ringtune.train.config import TrainConfig, refuse_changes, to_yaml
 from ringtune.train.contract import (
@@ -38,6 +38,7 @@ class Opening:
     best: Path | None  # the checkpoint with the best score before that one
     best_is_lost: str  # why it is not there, "" if it is or there is none
     damaged: tuple[Path, ...]  # checkpoints that are not whole
+    trial: trial.Trial | None  # of a search
 
     @property
     def done(self) -> int:
@@ -86,6 +87,7 @@ def open_run(
         _finished_step(folder, found, report) if goes_on and not _names_checkpoint(config) else 0,
         *_find_best(found, state),
         damaged,
+        pruning.report_trial(trial.read(folder), report),
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import sweep
+from ringtune.train import search, space, sweep, trial
 from ringtune.train.contract import FINISHED_FILE, METRICS_FILE, read_records
 
 SEED = "seed"
@@ -22,13 +22,28 @@ class Row:
     settings: Mapping[str, str]  # without the seed
     num_runs: int
     num_finished: int
-    scores: Mapping[str, tuple[float, float]]  # name → mean, sample deviation over the finished runs (0 for one)
+    scores: Mapping[str, tuple[float, float]]  # name → mean, sample deviation over the runs that ended (0 for one)
+    num_pruned: int = 0  # trials of a search that ended early; they are not among the finished
 
 
 def collect(folder: Path, axes: sweep.Axes) -> list[Row]:
     """Return the rows of a sweep's folder, from the last evaluation of each finished run."""
-    runs = sweep.expand(axes)
-    return group([(settings, scores_of_run(folder / sweep.folder_name(settings))) for settings in runs])
+    runs = {folder / sweep.folder_name(settings): settings for settings in sweep.expand(axes)}
+    found = group([({**settings, **_drawn(run)}, scores_of_run(run)) for run, settings in runs.items()])
+    if search.TRIAL not in axes:
+        return found
+    return [_judged(row, trial.outcome(run)) for row, run in zip(found, runs, strict=True)]
+
+
+def _drawn(run: Path) -> Mapping[str, str]:
+    """Return the settings of a trial of a search, nothing for another run."""
+    found = trial.read(run)
+    return found.settings if found is not None else {}
+
+
+def _judged(row: Row, outcome: trial.Outcome | None) -> Row:
+    """Return the row of one trial with whether it was pruned."""
+    return replace(row, num_finished=0, num_pruned=1) if outcome is not None and outcome.pruned else row
 
 
 def scores_of_run(folder: Path) -> dict[str, Any] | None:
@@ -65,15 +80,26 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 
 def results_table(rows: Sequence[Row]) -> str:
     """Return the rows for people, ``mean ± deviation`` a score. **Pure.**"""
-    settings = list(rows[0].settings)
+    settings = list(dict.fromkeys(name for row in rows for name in row.settings))
     scores = list(dict.fromkeys(name for row in rows for name in row.scores))
     lines = [[*settings, "finished", *scores]]
     for row in rows:
         cells = [
             f"{row.scores[name][0]:.4f} ± {row.scores[name][1]:.4f}" if name in row.scores else "-" for name in scores
         ]
-        lines.append([*(row.settings[name] for name in settings), f"{row.num_finished} of {row.num_runs}", *cells])
+        ended = "pruned" if row.num_pruned else f"{row.num_finished} of {row.num_runs}"
+        lines.append([*(row.settings.get(name, "-") for name in settings), ended, *cells])
     return aligned(lines)
+
+
+def best_trial(folder: Path, axes: sweep.Axes) -> str:
+    """Return which trial of a search is best so far, as a line; "" if none has trained to its end, or for a sweep."""
+    runs = [folder / sweep.folder_name(settings) for settings in sweep.expand(axes)] if search.TRIAL in axes else []
+    ended = [(found.cost, run, found) for run in runs if (found := trial.outcome(run)) is not None and not found.pruned]
+    if not ended:
+        return ""
+    _, run, found = min(ended, key=lambda each: each[0])
+    return f"best: {found.shown()}, {space.shown(_drawn(run))}: {run}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:

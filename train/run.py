@@ -21,9 +21,9 @@ from ringtune.train import (
     model,
     model_tokens,
     objective,
+    pruning,
     resumed,
     rundir,
-    slices,
     task,
     trainable,
 )
@@ -80,10 +80,11 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
         inputs = _prepare(opening, tokenizer, comm, stop)
         _report_plan(inputs, comm.size, report)
         _require_splits(inputs, report)
+        pruning.require_scores(opening.trial, evaluates=config.do_eval and bool(inputs.tables.validation))
         if opening.finished_step == inputs.total_steps or opening.done > inputs.total_steps:
             _report_nothing_to_do(config, opening, inputs.total_steps, report)
             folder = Path(config.output_dir)
-            return comm.on_rank_0(lambda: slices.judge_finished(folder, config.max_gap, report), stop, "run/finished")
+            return comm.on_rank_0(lambda: pruning.judge_finished(folder, config.max_gap, report), stop, "run/finished")
         if opening.checkpoint is not None:
             report(f"going on from {opening.checkpoint}")
         if dry_run:
@@ -94,6 +95,7 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
             return _assemble(inputs, opening, comm, stop, device)
 
         loop = comm.work_together(assemble, stop, "run/model")
+        loop.pruner = pruning.choose(opening.trial, comm, loop.score, greater_is_better=loop.greater_is_better)
         _refuse_unequal_replicas(loop, comm)
         if comm.rank == 0:
             sign(Path(config.output_dir), inputs.config, opening, report)

@@ -9,21 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ringtune.train import config, results, sweep
+from ringtune.train import child, config, results, search, sweep, trials
 from ringtune.train.contract import (
     EXIT_FAILED,
     EXIT_FINISHED,
     EXIT_REQUEUE,
     EXIT_USAGE,
     UsageError,
-    promised_size,
 )
 
 NAME = "sweep"
@@ -35,7 +33,13 @@ def main(argv: Sequence[str]) -> int:
     """Run ``ringtune-train sweep`` and return its exit code."""
     options, flags = make_parser().parse_known_args(argv)
     try:
-        return train_all(sweep.parse(options.sweep), options, flags, results.results_table)
+        found = search.of_options(options, {name: each.type for name, each in config.FIELDS.items()})
+        if found is None:
+            return train_all(sweep.parse(options.sweep), options, flags, results.results_table)
+        code = trials.run_all(found, options, flags)
+        if not options.dry_run:
+            show(found.axes, options, results.results_table)
+        return code
     except UsageError as error:
         print(f"ringtune-train {NAME}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -45,9 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's own options."""
     parser = argparse.ArgumentParser(
         prog=f"ringtune-train {NAME}",
-        usage=f"ringtune-train {NAME} --sweep NAME=VALUES [--sweep ...] [--num_proc N] FLAGS OF ringtune-train",
+        usage=f"ringtune-train {NAME} --sweep NAME=VALUES [--sweep ...] [--search optuna --trials N] [--num_proc N] "
+        "FLAGS OF ringtune-train",
         description="Train a run for every combination of the values, one after the other on this machine, and compare "
-        "them: mean and deviation over seeds. Started again, it goes on with what has not finished.",
+        "them: mean and deviation over seeds. With --search optuna, trials that are drawn one by one from ranges and "
+        "lists: LOW..HIGH, LOW..HIGH:log, A,B,C. Started again, it goes on with what has not finished.",
         epilog="ringtune-slurm submit --sweep makes a job array of the same runs. exit codes: 0 all have finished, 75 "
         "stopped on request (run again), 2 wrong usage, 1 a run failed",
         allow_abbrev=False,
@@ -55,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sweep", action="append", required=True, metavar="NAME=VALUES", help="learning_rate=1e-5,2e-5 or seed=1..5"
     )
+    search.add_to(parser)
     add_common(parser, "runs/sweep")
     return parser
 
@@ -82,6 +89,9 @@ def show(axes: sweep.Axes, options: argparse.Namespace, table: Table) -> None:
     """Print the scores of the runs that have finished, as a table or as JSON."""
     rows = results.collect(options.output_dir, axes)
     print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else table(rows))
+    best = results.best_trial(options.output_dir, axes)
+    if best and not options.json:
+        print(best)
 
 
 def run_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str]) -> int:
@@ -89,13 +99,13 @@ def run_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str])
 
     A run that fails does not keep the others from running; one that is stopped on request ends the series.
     """
-    _refuse_ranks(options.num_proc)
+    child.refuse_ranks(options.num_proc)
     runs = sweep.expand(axes)
-    commands = [_command(settings, options, flags) for settings in runs]
+    commands = [child.command(settings, settings, options, flags) for settings in runs]
     for settings in sweep.to_check(axes):
         config.parse([*flags, *sweep.flags(settings)], lambda line: None)  # each run prints its own notes
     failed = []
-    stop = _Stop()
+    stop = child.Stop()
     for number, (settings, command) in enumerate(zip(runs, commands, strict=True), start=1):
         name = sweep.folder_name(settings)
         if options.dry_run:
@@ -109,42 +119,3 @@ def run_all(axes: sweep.Axes, options: argparse.Namespace, flags: Sequence[str])
             failed.append(name)
             print(f"run {number} of {len(runs)}: {name}: it failed with exit code {code}", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_FINISHED
-
-
-class _Stop:
-    """Whether a stop was asked for. A terminal sends SIGINT to the run as well; SIGTERM is handed on to it."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.process: subprocess.Popen[bytes] | None = None
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, self._note)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.requested = True
-        if number == signal.SIGTERM and self.process is not None:
-            self.process.terminate()
-
-    def wait(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for a run and return its exit code."""
-        self.process = process
-        return process.wait()
-
-
-def _command(settings: dict[str, str], options: argparse.Namespace, flags: Sequence[str]) -> list[str]:
-    """Return the command of one run. ``-P``: modules are not taken from the working folder."""
-    python = [sys.executable, "-P", "-m"]
-    folder = options.output_dir / sweep.folder_name(settings)
-    train = [*python, "ringtune.train.cli", *flags, *sweep.flags(settings), f"--output_dir={folder}"]
-    if options.num_proc is None:
-        return train
-    return [*python, "ringtune.launch.cli", "run", "-np", str(options.num_proc), "--", *train]
-
-
-def _refuse_ranks(num_proc: int | None) -> None:
-    if promised_size() > 1:
-        raise UsageError(
-            "launcher", "it started several ranks of this command", legal="no launcher", todo="use --num_proc"
-        )
-    if num_proc is not None and num_proc < 1:
-        raise UsageError("--num_proc", f"{num_proc} is too few", legal="a number from 1")

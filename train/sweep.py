@@ -19,24 +19,38 @@ NOT_SWEPT = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
 _LEGAL = "--sweep learning_rate=1e-5,2e-5 or --sweep seed=1..5"
 
 
-def parse(words: Sequence[str]) -> dict[str, list[str]]:
-    """Return the axes of ``name=a,b,c`` and ``name=1..5``. **Pure.** Raises UsageError for anything else."""
-    axes: dict[str, list[str]] = {}
+def split(words: Sequence[str], legal: str = _LEGAL) -> dict[str, str]:
+    """Return the text behind each name of ``name=text``. **Pure.** Raises UsageError for anything else.
+
+    legal: for the message.
+    """
+    texts: dict[str, str] = {}
     for word in words:
         name, equals, text = word.partition("=")
         name = name.removeprefix("--").replace("-", "_")
         if not equals or not name or not text:
-            raise UsageError("--sweep", f"{word!r} is not understood", legal=_LEGAL)
-        if name in axes:
+            raise UsageError("--sweep", f"{word!r} is not understood", legal=legal)
+        if name in texts:
             raise UsageError("--sweep", f"{name} is given twice", legal="one list of values each")
         if name in NOT_SWEPT:
             raise UsageError("--sweep", f"{name} cannot be swept over", legal="each run gets a folder of its own")
+        texts[name] = text
+    return texts
+
+
+def parse(words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the axes of ``name=a,b,c`` and ``name=1..5``. **Pure.** Raises UsageError for anything else."""
+    axes: dict[str, list[str]] = {}
+    for name, text in split(words).items():
         span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text)
+        if span is None and re.fullmatch(r"[-+.\deE]*\d\.\.[-+]?\d[-+.\deE]*(:.*)?", text):
+            raise UsageError(
+                "--sweep", f"'{name}={text}' is a range of fractions", legal=_LEGAL, todo="--search optuna takes ranges"
+            )
         values = [str(n) for n in _range(int(span[1]), int(span[2]))] if span else text.split(",")
         if not all(values) or not values or len(set(values)) < len(values):
-            raise UsageError(
-                "--sweep", f"{word!r} has {'no' if not values else 'an empty or a repeated'} value", legal=_LEGAL
-            )
+            what = "no" if not values else "an empty or a repeated"
+            raise UsageError("--sweep", f"'{name}={text}' has {what} value", legal=_LEGAL)
         axes[name] = values
     _refuse_many(math.prod(map(len, axes.values())))
     names = [folder_name(settings) for settings in expand(axes)]
