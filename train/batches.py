@@ -31,14 +31,15 @@ class Batches:
         prepared, self.prepared = self.prepared, None
         if prepared is not None and prepared[:2] == (step, shard):
             return prepared[2]
-        return self._build(step, shard, chosen)
+        return self._build(step, chosen)
 
     def prepare(self, step: int, shard: int, chosen: np.ndarray) -> None:
         """Build a batch that `get` will be asked for next."""
-        self.prepared = step, shard, self._build(step, shard, chosen)
+        self.prepared = step, shard, self._build(step, chosen)
 
-    def _build(self, step: int, shard: int, chosen: np.ndarray) -> Batch:
-        batch = self.task.collate(self.features, chosen, derive_seed("collate", self.seed, step, shard))
+    def _build(self, step: int, chosen: np.ndarray) -> Batch:
+        # Not of the shard: what is drawn for a feature is the same on whatever rank it is computed.
+        batch = self.task.collate(self.features, chosen, derive_seed("collate", self.seed, step))
         return on_device(batch, self.packer, self.device)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringtune.train import adapter_settings, csv_rule, decay, flags, gap, interval, wire
+from ringtune.train import adapter_settings, csv_rule, decay, flags, gap, interval, mask_settings, wire
 from ringtune.train.contract import UsageError
 
 MOST_THREADS = 1024  # OpenMP dies of many more
@@ -33,6 +33,7 @@ def check(config: Any) -> None:
     decay.check_settings(config.lr_scheduler_type, config.lr_scheduler_kwargs or {}, config.learning_rate)
     _check_ranges(config)
     check_labels(config)
+    mask_settings.check(config)
     _check_loss(config)
     if gap.bounds(config.max_gap) and not config.slice_by:
         raise UsageError("--max_gap", "there are no slices to compare", legal="needs --slice_by")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import arrow_rows, columns, files, formats, label_sets, reader, word_columns
+from ringtune.train import arrow_rows, columns, files, formats, label_sets, mask_settings, reader, word_columns
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -43,7 +43,7 @@ _SETTINGS = (
 
 
 #: More of them, which count only where they are set: runs of before they were there go on.
-_LATER_SETTINGS = ("task", "tag_scheme", "label_separator")
+_LATER_SETTINGS = ("task", "tag_scheme", "label_separator", *mask_settings.OWN)
 
 
 def open_splits(config: TrainConfig) -> dict[str, Source]:
@@ -89,6 +89,10 @@ def choose_columns(config: TrainConfig, sources: Mapping[str, Source]) -> dict[s
 def _choose_columns(config: TrainConfig, train: Source) -> Columns:
     """Return the columns of the training rows. Raises UsageError."""
     asked, label = config.text_column_names, config.label_column_name
+    if config.task == mask_settings.TASK:
+        text = columns.choose_text_columns(train.names, train.where, asked=asked, label=label)
+        mask_settings.require_one_text(text, train.where)
+        return Columns(text, None)
     found = word_columns.choose(train.names, train.shapes, train.where, text=asked, label=label, task=config.task)
     if found is not None:
         if config.regression is not None or config.task_name:
@@ -121,14 +125,17 @@ def _open_files(config: TrainConfig) -> dict[str, Source]:
     named = {TRAIN: config.train_file, VALIDATION: config.validation_file, TEST: config.test_file}
     # Of one that is known to hold tags, also endings that tables or texts have otherwise.
     legal = {**formats.TABLES, **(formats.COLUMN_FILES if config.task == word_columns.TASK else {})}
+    if config.task == mask_settings.TASK:
+        legal = formats.BY_ENDING
     found = {}
     for split, name in named.items():
         if name and holds_data_set(Path(name)):
             found[split] = _open_saved(name, f"--{split}_file {name}")
         elif name:
+            several = files.find(name, f"--{split}_file", legal)
             found[split] = reader.open_files(
-                files.find(name, f"--{split}_file", legal),
-                text_name="words",  # of a column file
+                several,
+                text_name="words" if several.kind == formats.CONLL else "text",
                 delimiter=config.csv_delimiter,
                 quoting=config.csv_quoting,
                 data_field=config.data_field,

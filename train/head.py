@@ -13,6 +13,7 @@ import torch
 from ringtune.train.columns import shown_names
 from ringtune.train.contract import UsageError
 from ringtune.train.task import Task
+from ringtune.train.task.masked_lm import MaskedLM
 from torch import nn
 
 
@@ -66,6 +67,8 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
 
     names: the classes of the saved head in its order, None if they have no names.
     """
+    if isinstance(task, MaskedLM):
+        return _about_vocabulary_head(model, loaded)
     classes = tuple(getattr(task, "classes", ()))
     name, output = output_layer(model, task.width)
     saved_shape = {key: shape for key, shape, _ in loaded["mismatched_keys"]}.get(f"{name}.weight")
@@ -86,6 +89,14 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
         nn.init.zeros_(output.bias)
     known = f"knows other classes ({shown_names(names)})" if names else "gives its classes no names"
     return f"its head {known}: a new one is drawn for {shown_names(classes)}"
+
+
+def _about_vocabulary_head(model: nn.Module, loaded: Mapping[str, Any]) -> str:
+    """Return what to report of a head for masked tokens, "" if all of it was there."""
+    prefix = f"{model.base_model_prefix}."
+    names = [*loaded["missing_keys"], *(each[0] for each in loaded["mismatched_keys"])]
+    new = sorted(each for each in names if not each.startswith(prefix))
+    return f"{len(new)} tensors of its head for masked tokens are drawn: {shown_names(new)}" if new else ""
 
 
 def settle_tensors(

@@ -149,6 +149,8 @@ def closing_message(config: TrainConfig, pipeline: str, score: str, best: Best, 
     whole = folder / MERGED_DIR if config.save_merged_model else folder
     if weights_file(whole) == MODEL_FILE:
         call = f"print(pipeline('{pipeline}', '{whole}')('what a film'))"
+        if pipeline == "fill-mask":
+            call = f"p = pipeline('{pipeline}', '{whole}'); print(p('what a ' + p.tokenizer.mask_token))"
         lines.append(f'  python -c "from transformers import pipeline; {call}"')
     return "\n".join(lines)
 

@@ -14,11 +14,13 @@ from ringtune.train.adapter_folder import PREFIX, AdapterFolder
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.first_token import leave_out_other_tokens
+from ringtune.train.masked_tokens import read_masked_tokens
 from ringtune.train.pretrained import error_in_one_line, read_config, saved_config, set_dropout
 from ringtune.train.recompute import recompute_layers
 from ringtune.train.reinit import reinitialise
-from ringtune.train.task import Task, is_token_model, of_model
+from ringtune.train.task import Task, is_masked_model, is_token_model, of_model
 from ringtune.train.task import read as read_task
+from ringtune.train.task.masked_lm import MaskedLM
 from ringtune.train.task.token_classification import TokenClassification
 from torch import nn
 
@@ -138,6 +140,8 @@ def _compute_no_more(model: nn.Module, task: Task) -> str:
     """Let a model leave out what nothing reads: padding, and tokens but the first; return what of it, for the user."""
     if task.reads_first_token:
         leave_out_other_tokens(model)
+    if isinstance(task, MaskedLM):
+        read_masked_tokens(model)
     if attention.can_pack(model, reads_first_token=task.reads_first_token):
         attention.take_packed_rows(model)
         return "its rows are packed: no padding is computed"
@@ -149,6 +153,13 @@ def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
     dtype = str(saved.get("dtype") or saved.get("torch_dtype") or "float32")
     if dtype != "float32":
         yield f"its weights are {dtype}: they are trained and saved as float32"
+    was_masked = is_masked_model(SimpleNamespace(**{"architectures": None, **saved}))
+    if isinstance(task, MaskedLM):
+        if str((saved.get("architectures") or [""])[0]).endswith(("Classification", "Answering", "Choice")):
+            yield "it was trained to predict something else: that head is left out"
+        return
+    if was_masked:
+        yield "it was trained on masked tokens: that head is left out, and a new one is drawn"
     before, after = saved.get("problem_type"), task.model_settings().get("problem_type")
     if before == "multi_label_classification" != after:
         yield "it was trained to give a row several labels; now it is trained to give one"
@@ -158,8 +169,10 @@ def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
 
 def _unknown_auto_class(saved: Mapping[str, Any]) -> str:
     """Return the Auto class of a model that was trained elsewhere. saved: its configuration. **Pure.**"""
-    tags_words = is_token_model(SimpleNamespace(**{"architectures": None, **saved}))
-    return TokenClassification.auto_class if tags_words else "AutoModelForSequenceClassification"
+    settings = SimpleNamespace(**{"architectures": None, **saved})
+    if is_masked_model(settings):
+        return MaskedLM.auto_class
+    return TokenClassification.auto_class if is_token_model(settings) else "AutoModelForSequenceClassification"
 
 
 def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, Task, int | None]:
@@ -199,7 +212,7 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
             todo="fine-tune it with ringtune-train first",
         )
     task, max_seq_length = found if found else (of_model(model.config, where), None)
-    if task.width != model.config.num_labels:
+    if task.width != model.config.num_labels and not isinstance(task, MaskedLM):
         raise UsageError(
             where,
             f"its task.json has {task.width} outputs, its model {model.config.num_labels}",

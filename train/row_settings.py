@@ -43,9 +43,16 @@ class RowSettings:
     """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
     data_field: str | None = None
     """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
-    task: Literal["token_classification"] | None = None
+    task: Literal["token_classification", "masked_lm"] | None = None
     """What to learn, where the rows do not say it: token_classification, a tag for each word, also of .txt and .tsv
-    files of columns; default: by the rows (docs/tasks.md)."""
+    files of columns; masked_lm, masked tokens of texts without labels, also of .txt files of a text a line; default: by
+    the rows (docs/tasks.md)."""
+    mlm_probability: float | None = None
+    """Share of the tokens that masked_lm masks; default 0.15."""
+    whole_word_mask: bool = False
+    """Mask all pieces of a word, or none."""
+    line_by_line: bool = False
+    """Let masked_lm read each text by itself; default: texts are joined and cut into rows of max_seq_length tokens."""
     tag_scheme: Literal["iob1", "iob2", "bioes"] | None = None
     """Scheme of the tags of words, in which predictions are written; default: that of the training rows."""
     regression: bool | None = None

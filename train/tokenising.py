@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ringtune.train import data, findings, publish, slices, task
+from ringtune.train import data, findings, mask_settings, publish, slices, task
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested
 from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_hashes
+from ringtune.train.joined_texts import JoinedTexts
 from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
 from ringtune.train.rows import RowFile, sample, texts_of, write_rows
@@ -26,6 +27,7 @@ from ringtune.train.table import TableWriter
 from ringtune.train.task import Task
 from ringtune.train.task.label_names import LabelNames
 from ringtune.train.task.labels import LabelColumn
+from ringtune.train.task.masking import Masking, Vocabulary
 from ringtune.train.task.tags import TagColumn
 from ringtune.train.tokens import Features, uncut_lengths
 
@@ -81,8 +83,10 @@ class Tokenising:
         if not write_rows(path, usable(), self.stop.is_set):
             raise no_rows(source.where)
 
-    def _labels(self, rows: RowFile) -> LabelColumn | LabelNames | TagColumn:
-        """Return the labels of all training rows, also of those that a sample leaves out."""
+    def _labels(self, rows: RowFile) -> LabelColumn | LabelNames | TagColumn | Masking:
+        """Return the labels of all training rows, also of those that a sample leaves out; of texts: the masking."""
+        if self.config.task == mask_settings.TASK:
+            return self._masking()
         source, columns = self.sources[data.TRAIN], self.columns[data.TRAIN]
         name = str(columns.label)
         regression = (
@@ -100,6 +104,11 @@ class Tokenising:
             labels.add(batch.column("label"), source.places(batch))
         return labels
 
+    def _masking(self) -> Masking:
+        config = self.config
+        probability = config.mlm_probability or mask_settings.PROBABILITY
+        return Masking(probability, config.whole_word_mask, config.line_by_line, Vocabulary.of(self.tokenizer))
+
     def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter, known: RowHashes) -> SplitFindings:
         """Write the features of a split; return what is found out. known: of the training rows, which come first."""
         source = self.sources[split]
@@ -108,6 +117,7 @@ class Tokenising:
         limit = data.row_limit(self.config, split)
         result = SplitFindings(rows_of_files=rows_of_files)
         training_rows = known.finish() if split != data.TRAIN else None
+        texts = JoinedTexts(found, self.config.row_tokens)
         bar = Progress(min(total, limit or total), f"tokenising {split}", unit="rows", shown=self.shown)
         for batch in sample(rows, total, limit, derive_seed("sample", self.config.seed, split)):
             if self.stop.is_set():
@@ -117,11 +127,14 @@ class Tokenising:
                 _refuse_wrong_label(found, features, batch, source)
             self._note(result, found, features, batch)
             if training_rows is None:
-                known.add(batch)
+                known.add(texts.hashed(batch))
             else:
-                result.num_also_in_training += count_known(text_hashes(batch), training_rows)
-            writer.append(features, batch.num_rows)
+                result.num_also_in_training += count_known(text_hashes(texts.hashed(batch)), training_rows)
+            writer.append(texts.add(features, batch.num_rows), batch.num_rows)
             bar.update(writer.num_rows)
+        rest = texts.finish(source.where)
+        if rest is not None:
+            writer.append(rest, 0)
         writer.close()
         bar.close()
         return result
@@ -138,7 +151,7 @@ class Tokenising:
     def _note(self, result: SplitFindings, found: Task, features: Features, batch: Any) -> None:
         """Add what is found out about a batch."""
         result.num_rows += batch.num_rows
-        result.longest = max(result.longest, int(features.lengths.max()))
+        result.longest = max(result.longest, int(features.lengths.max(initial=0)))
         full = np.unique(features.row_of[features.lengths >= self.config.row_tokens])
         if len(full) and found.cuts_rows:
             lengths = uncut_lengths(self.tokenizer, texts_of(batch.take(pa.array(full))))

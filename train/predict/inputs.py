@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import arrow_rows, chunks, columns, data, files, formats, label_sets, reader
+from ringtune.train import arrow_rows, chunks, columns, data, files, formats, label_sets, mask_settings, reader
 from ringtune.train.columns import Columns
 from ringtune.train.compression import plain_ending
 from ringtune.train.contract import UsageError
@@ -20,6 +20,7 @@ from ringtune.train.predict.config import ALL_COLUMNS, PredictConfig
 from ringtune.train.shapes import SPANS, TEXT, WORDS, shape_of
 from ringtune.train.source import Place, Source, row_batches
 from ringtune.train.task import Task
+from ringtune.train.task.mask_filling import MaskFilling, with_masks
 
 DEFAULT_LABEL = "label"
 _TEXT_NAMES = ("text", "text_pair")
@@ -33,9 +34,9 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
     elif _names_files(config):
         found = files.find(config.input, "--input", formats.BY_ENDING, config.input_format)
     else:
-        return _open_data_set(config)
+        return with_masks(_open_data_set(config), task)
     names = columns.split_names(config.text_column_names) or (task.columns.text if task.columns else _TEXT_NAMES)
-    return reader.open_files(
+    source = reader.open_files(
         found,
         text_name=names[0],
         label_name=config.label_column_name or (task.columns and task.columns.label) or formats.TAGS,
@@ -43,6 +44,7 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
         quoting=config.csv_quoting,
         data_field=config.data_field,
     )
+    return with_masks(source, task)
 
 
 def _names_files(config: PredictConfig) -> bool:
@@ -81,6 +83,8 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     there.
     """
     trained = task.columns
+    if isinstance(task, MaskFilling):
+        return _masked_columns(source, config, trained)
     label = config.label_column_name or (trained.label if trained else None) or DEFAULT_LABEL
     sets = _label_sets(source, config, task, label)
     labels = (sets and sets.columns) or (label,)
@@ -110,6 +114,22 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     form = WORDS if source.shapes.get(text[0]) == WORDS else SPANS
     is_labelled = is_labelled and source.shapes.get(label) == form
     return Columns(text, label if is_labelled else None, kept, sliced, form)
+
+
+def _masked_columns(source: Source, config: PredictConfig, trained: Columns | None) -> Columns:
+    """Return the columns of texts whose masks are to be filled, as `choose_columns` does: they have no labels."""
+    for name in ("label_column_name", "label_separator", "slice_by"):
+        if getattr(config, name):
+            raise UsageError(f"--{name}", "masks are filled, and not scored", todo="leave it out")
+    asked = config.text_column_names
+    if trained is None or asked:
+        text = columns.choose_text_columns(source.names, source.where, asked=asked, label=DEFAULT_LABEL)
+    else:
+        text = trained.text
+    mask_settings.require_one_text(text, source.where)
+    kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
+    columns.require_columns(source.names, (*text, *kept), source.where)
+    return Columns(text, None, kept)
 
 
 def _label_sets(source: Source, config: PredictConfig, task: Task, label: str) -> LabelSets | None:
@@ -171,7 +191,7 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
     def read(chosen: Columns) -> Iterator[pa.RecordBatch]:
         return row_batches(rows(), replace(chosen, label=None), holds_json=True)
 
-    return Source("input", (Place("input", ": row "),), names, "", read, shapes=shapes)
+    return with_masks(Source("input", (Place("input", ": row "),), names, "", read, shapes=shapes), task)
 
 
 def _values(item: Any, names: tuple[str, ...], kind: type) -> tuple[Mapping[str, Any], str | None]:

@@ -19,6 +19,7 @@ from ringtune.train.predict import config as settings
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.predictor import Predictor
 from ringtune.train.step import Precision
+from ringtune.train.task.mask_filling import for_prediction
 from ringtune.train.tokenizer import open_tokenizer
 from ringtune.train.tokens import tokenizer_digest
 
@@ -48,7 +49,7 @@ def load_predictor(
     model_tokens.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer))
     network.config.pad_token_id = fitted.tokenizer.pad_token_id  # type: ignore[union-attr]
     return Predictor(
-        tasks.at_threshold(task, config.threshold),
+        for_prediction(tasks.at_threshold(task, config.threshold), fitted.tokenizer, config.top_k),
         network.to(device),
         fitted.tokenizer,
         fitted.limit.settle(config.max_seq_length, report),

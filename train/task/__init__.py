@@ -18,6 +18,8 @@ from ringtune.train.task import multilabel, tags
 from ringtune.train.task.classification import Classification
 from ringtune.train.task.label_names import LabelNames
 from ringtune.train.task.labels import LabelColumn
+from ringtune.train.task.masked_lm import MaskedLM
+from ringtune.train.task.masking import Masking
 from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.regression import Regression
 from ringtune.train.task.sequence import SequenceTask
@@ -29,10 +31,12 @@ from ringtune.train.task.windows import Windows
 FORMAT = 1  # of task.json; raise it when the file changes its meaning
 
 
-def decide(columns: Columns, labels: LabelColumn | LabelNames | TagColumn, where: str) -> Task:
+def decide(columns: Columns, labels: LabelColumn | LabelNames | TagColumn | Masking, where: str) -> Task:
     """Return the task that the training rows' labels make. Raises UsageError for labels that make none. **Pure.**"""
     if isinstance(labels, TagColumn):
         return TokenClassification(columns, labels.classes(where), labels.scheme)
+    if isinstance(labels, Masking):
+        return MaskedLM(columns, labels)
     if isinstance(labels, LabelNames):
         return MultiLabel(columns, labels.classes(where))
     if labels.are_ratings():
@@ -55,6 +59,8 @@ def from_json(content: Mapping[str, Any]) -> Task:
             return Regression(columns, windows=windows)
         case "token_classification":
             return TokenClassification(columns, tuple(map(str, content["classes"])), str(content["scheme"]))
+        case "masked_lm":
+            return MaskedLM(columns, Masking.from_json(content))
         case "multi_label":
             return replace(multilabel.from_json(columns, content), windows=windows)
     raise ValueError(f"no kind of task named {content['kind']!r}")
@@ -62,6 +68,8 @@ def from_json(content: Mapping[str, Any]) -> Task:
 
 def of_model(config: Any, where: str) -> Task:
     """Return the task of a model that was trained elsewhere. config: its configuration. Raises UsageError."""
+    if is_masked_model(config):
+        return MaskedLM(None, Masking())
     names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
     if is_token_model(config):
         if not all(map(tags.is_tag, names)):
@@ -116,6 +124,11 @@ def how_labels_are_given(task: Task, *, fits: bool) -> str:
 def is_token_model(config: Any) -> bool:
     """Return whether a model gives each token a class. config: its configuration."""
     return any(str(each).endswith("ForTokenClassification") for each in config.architectures or ())
+
+
+def is_masked_model(config: Any) -> bool:
+    """Return whether a model says which tokens are masked. config: its configuration."""
+    return any(str(each).endswith("ForMaskedLM") for each in config.architectures or ())
 
 
 # task.json

@@ -48,7 +48,7 @@ def encode(
         return_token_type_ids=False,
         verbose=False,
     )
-    before, behind, token_type = _specials(tokenizer)
+    before, behind, token_type = specials(tokenizer)
     room = max(1, max_seq_length - len(before) - len(behind))
     builder = _Builder(before, behind)
     for row, (text, places, labels) in enumerate(zip(texts, bounds, tags, strict=True)):
@@ -64,7 +64,7 @@ def encode(
     return builder.features(Padding.of(tokenizer), token_type if TYPES in tokenizer.model_input_names else None)
 
 
-def _specials(tokenizer: Any) -> tuple[list[int], list[int], int]:
+def specials(tokenizer: Any) -> tuple[list[int], list[int], int]:
     """Return the special tokens before and behind a text, and its token type."""
     shown = tokenizer(
         "a", truncation=False, padding=False, return_special_tokens_mask=True, return_token_type_ids=True, verbose=False
