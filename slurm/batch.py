@@ -21,16 +21,17 @@ from typing import Any
 
 from ringtune.launch import doctor, findings, slurm_job
 from ringtune.launch.run import LaunchRequest
-from ringtune.slurm import index, queue, requeue
+from ringtune.slurm import array_task, index, queue, requeue
 from ringtune.slurm import record as records
 from ringtune.slurm.decide import REQUEUE, SLURM, STOP, Decision, JobEnd, decide, one_time_flags
 from ringtune.slurm.ranks import ranks_command
 from ringtune.slurm.record import History, Record
 from ringtune.slurm.script import RetryLimits
-from ringtune.train import sweep
+from ringtune.train import search, sweep
 from ringtune.train.contract import (
     CONFIG_FILE,
     EXIT_FINISHED,
+    EXIT_PRUNED,
     EXIT_REQUEUE,
     EXIT_USAGE,
     LOCK_FILE,
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--carry", action="append", default=[])
     parser.add_argument("--container", action="append", default=[])
     parser.add_argument("--sweep", action="append", default=[])
+    search.add_to(parser)
     parser.add_argument("--script", required=True)
     return parser
 
@@ -79,17 +81,11 @@ class BatchStep:
         self.job_id = queue.own_id()
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         self.nodes = slurm_job.node_names(os.environ)
-        self.settings = self._settings()
+        self.settings = array_task.settings_of(options)
         self.record = Record(options.output_dir / sweep.folder_name(self.settings))
         self.limits = RetryLimits(options.max_requeues, options.max_tries)
         self.asked = ""  # the signal that asked for a stop
         self.ranks: subprocess.Popen[bytes] | None = None
-
-    def _settings(self) -> dict[str, str]:
-        """Return what this task of a sweep sets; {} outside a sweep."""
-        if not self.options.sweep:
-            return {}
-        return sweep.expand(sweep.parse(self.options.sweep))[int(os.environ["SLURM_ARRAY_TASK_ID"])]
 
     # The life of a start
 
@@ -103,6 +99,7 @@ class BatchStep:
             end = JobEnd(EXIT_REQUEUE if self.asked else EXIT_USAGE, str(error))
         decision = self._decide(end)
         self._record_end(end, decision)
+        array_task.settle(self.options)
         if decision.what == REQUEUE:
             self._requeue(end.bad_nodes)
         return end.exit_code
@@ -186,7 +183,7 @@ class BatchStep:
         logs = self.record.folder / "ranks" / f"{self.job_id}.{self.restart}"
         words = [
             *("--config", str(config)),
-            *sweep.flags(self.settings),
+            *array_task.flags_of(self.options, self.settings, self.config),
             *("--output_dir", str(self.record.run)),
             *self._one_time_flags(config),
         ]
@@ -225,6 +222,8 @@ class BatchStep:
         code = code if code >= 0 else 128 - code
         if code == EXIT_FINISHED:
             return JobEnd(code, "finished")
+        if code == EXIT_PRUNED:
+            return JobEnd(EXIT_FINISHED, "pruned: other trials do better")
         if code == EXIT_REQUEUE:
             return JobEnd(code, f"stopped by {self.asked or 'a signal to the ranks'} with a checkpoint")
         if self.asked and code in (128 + signal.SIGUSR1, 128 + signal.SIGTERM):

@@ -66,6 +66,9 @@ def _job(options: argparse.Namespace) -> Any:
             sbatch=_sbatch(options),
             profile=profile.load(options.profile),
             sweep=options.sweep,
+            search=options.search,
+            trials=options.trials,
+            pruning=options.pruning,
             launcher=options.launcher,
             controller=options.controller,
             limits=RetryLimits(options.max_requeues, options.max_tries),
@@ -192,8 +195,13 @@ def _table(options: argparse.Namespace) -> int:
     from ringtune.slurm.results import axes_of
     from ringtune.train import results
 
-    rows = results.collect(options.folder, axes_of(options.folder))
-    print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else results.results_table(rows))
+    axes = axes_of(options.folder)
+    rows = results.collect(options.folder, axes)
+    best = results.best_trial(options.folder, axes)
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        print("\n".join([results.results_table(rows), *([best] if best else [])]))
     return EXIT_FINISHED
 
 

@@ -10,6 +10,7 @@ from ringtune.launch.parser import Parser
 from ringtune.slurm import options as sbatch
 from ringtune.slurm.profile import LAUNCHERS
 from ringtune.slurm.script import RetryLimits
+from ringtune.train import search
 
 TAKE_SBATCH = ("submit", "script", "resume")  # commands with sbatch's options, also those of a site's own plug-ins
 _EPILOG = "exit codes: 0 done, 1 the run failed or was cancelled, 2 wrong usage or a request that SLURM refused"
@@ -125,6 +126,7 @@ def _add_description(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=A,B",
         help="one run for each value (also 1..5), for each combination if repeated; one job array",
     )
+    search.add_to(parser)
     parser.add_argument("--launcher", choices=LAUNCHERS, help="what starts the ranks in the job (default: srun)")
     parser.add_argument("--controller", choices=("mpi", "gloo"), help="default: the launcher's, for srun gloo")
     parser.add_argument(

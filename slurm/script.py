@@ -15,6 +15,7 @@ from ringtune.launch import commands
 from ringtune.slurm import options
 from ringtune.slurm.profile import Container
 from ringtune.train.contract import SLURM_DIR, UsageError
+from ringtune.train.search import OPTUNA, Search
 from ringtune.train.sweep import Axes
 
 END_OF_CONFIG = "RINGTUNE_CONFIG"  # a line of YAML never starts with it: keys are lower case, text is indented
@@ -44,6 +45,7 @@ class BatchJob:
     container: Container | None = None
     limits: RetryLimits = field(default_factory=RetryLimits)
     axes: Axes = field(default_factory=dict)
+    search: Search | None = None  # whose trials the axes are
     examined: bool = True  # by doctor, before the ranks start
 
 
@@ -88,10 +90,18 @@ def _command(job: BatchJob) -> str:
         *([] if job.examined else ["--no-doctor"]),
         *(f"--carry={each}" for each in job.carry),
         *(f"--container={word}" for word in _container_words(job.container)),
-        *(f"--sweep={name}={','.join(values)}" for name, values in job.axes.items()),
+        *_sweep_words(job),
     ]
     start = shlex.join(commands.module("ringtune.slurm.batch", job.python))
     return " \\\n  ".join([start, *map(shlex.quote, options), '--script="$0"'])
+
+
+def _sweep_words(job: BatchJob) -> list[str]:
+    if job.search is None:
+        return [f"--sweep={name}={','.join(values)}" for name, values in job.axes.items()]
+    found = job.search
+    options = [f"--search={OPTUNA}", f"--trials={found.num_trials}", f"--pruning={found.pruning_word}"]
+    return [*options, *(f"--sweep={word}" for word in found.words)]
 
 
 def _container_words(container: Container | None) -> list[str]:

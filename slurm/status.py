@@ -14,6 +14,8 @@ from ringtune.slurm import record as records
 from ringtune.slurm.decide import REQUEUE, STOP
 from ringtune.slurm.queue import QueuedJob
 from ringtune.slurm.record import History, Record
+from ringtune.train import space, trial
+from ringtune.train.contract import UsageError
 
 STALLED_AFTER_S = 600.0
 COMPLETED, FAILED, STALLED, LOST, UNSENT = "COMPLETED", "FAILED", "STALLED", "LOST", "NOT SUBMITTED"
@@ -40,6 +42,7 @@ class Status:
     checkpoint_age_s: float | None
     reason: str  # of the latest stop, or what it waits for
     last_line: str  # of the rank that failed last
+    trial: str = ""  # settings of a trial of a search
 
 
 def look(runs: Sequence[Path], *, stalled_after_s: float = STALLED_AFTER_S, now: float | None = None) -> list[Status]:
@@ -113,7 +116,16 @@ def _status(record: Record, history: History, answers: _Answers, stalled_after_s
         checkpoint_age_s=now - checkpoint[1] if checkpoint else None,
         reason=_reason(history, job, answers.silence if job is None and history.job_id else ""),
         last_line=str(ended.get("last_line", "")) if ended else _last_logged(history) if is_over else "",
+        trial=_trial(record.run),
     )
+
+
+def _trial(run: Path) -> str:
+    try:
+        found = trial.read(run)
+    except UsageError as error:
+        return str(error)
+    return space.shown(found.settings) if found is not None else ""
 
 
 def judge(
@@ -206,7 +218,7 @@ def status_table(found: Sequence[Status]) -> str:
             _span(each.eta_s),
             str(each.requeues),
             f"{each.checkpoint_step}, {_span(each.checkpoint_age_s)} old" if each.checkpoint_step is not None else "-",
-            each.last_line or each.reason,
+            "; ".join(filter(None, (each.trial, each.last_line or each.reason))),
         )
         for each in found
     ]
@@ -220,6 +232,7 @@ def status_table(found: Sequence[Status]) -> str:
 def _portrait(each: Status) -> str:
     facts = {
         "run": each.run,
+        "trial": each.trial,
         "job": f"{each.job_id or '-'}  {each.state}" + (f"  on {each.nodes}" if each.nodes else ""),
         "step": _progress(each) + (f", epoch {each.epoch:.2f}" if each.epoch is not None else ""),
         "loss": _number(each.loss),

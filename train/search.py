@@ -52,10 +52,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def of_options(options: argparse.Namespace, types: Mapping[str, object]) -> Search | None:
+def of_options(options: Any, types: Mapping[str, object]) -> Search | None:
     """Return the search that options of `add_to` and ``--sweep`` mean, None if they mean a sweep. **Pure.**
 
-    types: of the settings, by name. Raises UsageError for what cannot be searched.
+    options: with the names of `add_to`, and ``sweep``. types: of the settings, by name. Raises UsageError for what
+    cannot be searched.
     """
     if options.search is None:
         for name in ("trials", "pruning"):
@@ -84,12 +85,14 @@ def _pruning(text: str | None) -> int | None:
     return int(text)
 
 
-def check(search: Search, flags: Sequence[str], parse: Callable[..., tuple[Any, bool]]) -> Any:
+def check(
+    search: Search, flags: Sequence[str], parse: Callable[..., tuple[Any, bool]], note: Callable[[str], None]
+) -> Any:
     """Return the configuration of the flags without those that are searched over.
 
-    parse: of `ringtune.train.config`. Raises UsageError for flags of any trial that cannot work.
+    parse: of `ringtune.train.config`. note: takes its notes. Raises UsageError for flags of any trial that cannot work.
     """
-    config, _ = parse(list(flags))
+    config, _ = parse(list(flags), note)
     for settings in space.to_check(search.space):
         parse([*flags, *(f"--{name}={value}" for name, value in settings.items())], lambda line: None)
     if not config.do_eval:

@@ -24,7 +24,7 @@ def run_all(found: search.Search, options: argparse.Namespace, flags: Sequence[s
     """
     child.refuse_ranks(options.num_proc)
     search.require_optuna()
-    settings = search.check(found, flags, config.parse)
+    settings = search.check(found, flags, config.parse, lambda line: None)  # each trial prints its own notes
     facts = study.facts_of(found, settings.seed)
     if options.dry_run:
         _show(found, options, flags, settings.seed)

@@ -99,14 +99,14 @@ def test_flags_of_every_end_and_value_are_checked_before_the_first_trial():
     from ringtune.train import config
 
     found = search.of_options(options(), TYPES)
-    assert search.check(found, flags, config.parse).seed == 42
+    assert search.check(found, flags, config.parse, print).seed == 42
     with pytest.raises(UsageError, match="warmup_ratio"):
-        search.check(search.of_options(options(sweep=["warmup_ratio=0.0..1.5"]), TYPES), flags, config.parse)
+        search.check(search.of_options(options(sweep=["warmup_ratio=0.0..1.5"]), TYPES), flags, config.parse, print)
     with pytest.raises(UsageError, match="nothing is evaluated"):
-        search.check(found, [*flags, "--do_eval=false"], config.parse)
+        search.check(found, [*flags, "--do_eval=false"], config.parse, print)
     with pytest.raises(UsageError, match="only at their end"):
-        search.check(found, [*flags, "--eval_strategy=no"], config.parse)
-    search.check(search.of_options(options(pruning="off"), TYPES), [*flags, "--eval_strategy=no"], config.parse)
+        search.check(found, [*flags, "--eval_strategy=no"], config.parse, print)
+    search.check(search.of_options(options(pruning="off"), TYPES), [*flags, "--eval_strategy=no"], config.parse, print)
 
 
 # Drawing

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ringtune.slurm import options, parser, profile, script, submit
 from ringtune.slurm.script import BatchJob, RetryLimits
 from ringtune.train.contract import UsageError
+from ringtune.train.search import Search
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = "a b'c\"d\\e$(touch evil)`touch evil`%j;#\tü"
@@ -37,6 +38,11 @@ JOBS = {
     "sweep": job(
         axes={"learning_rate": ["1e-5", "2e-5"], "seed": ["1", "2", "3"]},
         sbatch=options.complete({"job-name": "s", "array": "0-5%2", "exclusive": None, "no-requeue": None}),
+    ),
+    "search": job(
+        axes={"trial": ["0", "1"]},
+        search=Search(("learning_rate=1e-5..1e-3:log", "optim=adamw_torch,lamb"), {}, 2, None),
+        sbatch=options.complete({"job-name": "s", "array": "0-1%4"}),
     ),
     "container": job(
         container=profile.Container("apptainer", "/images/torch 2.sif", ("--nv",)),
@@ -165,6 +171,12 @@ TRAIN = ("--", "--model_name_or_path", "m", "--train_file", "f.csv")
         (("script", "--sweep", "seed=1,1", *TRAIN), "an empty or a repeated value"),
         (("script", "--sweep", "output_dir=a,b", *TRAIN), "output_dir cannot be swept over"),
         (("script", "--sweep", "seed=1..50000", *TRAIN), "50000 runs; at most 10000"),
+        (("script", "--sweep", "learning_rate=1e-5..1e-3:log", *TRAIN), "--search optuna takes ranges"),
+        (("script", "--trials", "4", *TRAIN), "--trials: there is no search; with --search optuna"),
+        (
+            ("script", "--search", "optuna", "--sweep", "sed=1,2,3", "--trials", "2", *TRAIN),
+            "--sed: there is no such flag",
+        ),
         (("script", "--profile", "/no/such", *TRAIN), "--profile /no/such: No such file or directory"),
         (("script", *TRAIN, "--lerning_rate", "1"), "nearest is learning_rate"),
         (("script", *TRAIN, "--learning_rate", "-1"), "--learning_rate: -1.0 is not positive"),

@@ -21,7 +21,13 @@ LAYERS = {
     "train": ["ringtune.train"],
     "launch": ["ringtune.launch", CONTRACT],
     # A sweep is a set of flags of ringtune-train; what it brought is read from run directories.
-    "slurm": ["ringtune.slurm", "ringtune.launch", CONTRACT, "ringtune.train.sweep", "ringtune.train.results"],
+    # So are the trials of a search, whose settings a job asks of its study.
+    "slurm": [
+        "ringtune.slurm",
+        "ringtune.launch",
+        CONTRACT,
+        *(f"ringtune.train.{name}" for name in ("sweep", "results", "search", "space", "study", "trial")),
+    ],
 }
 EXCEPTIONS = {
     # A job whose flags are wrong is refused before it is queued, not when it starts hours later.
