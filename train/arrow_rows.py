@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ringtune.train import arrow_values, word_rows
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
-from ringtune.train.shapes import TEXT, WORDS
+from ringtune.train.shapes import CHOICES, TEXT, WORDS
 from ringtune.train.source import (
     ROWS_AT_ONCE,
     Place,
@@ -97,7 +97,8 @@ def _source(
     def read(columns: Columns) -> Iterator[pa.RecordBatch]:
         for name in columns.text if columns.form != WORDS else ():
             kind = schema.field(name).type
-            if not (arrow_values.is_text(kind) or pa.types.is_null(kind)):
+            is_choices = columns.choices == (name,) and arrow_values.is_list(kind)
+            if not (arrow_values.is_text(kind) or pa.types.is_null(kind) or is_choices):
                 raise UsageError(
                     where,
                     f"column {name[:40]!r} holds {str(kind)[:100]}, not text",
@@ -134,10 +135,7 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
     if columns.label is not None:
         values = {name: arrow_values.values(batch.column(name)) for name in columns.labels}
         if class_names and not columns.sets:  # numbers of classes; one outside, such as -1 in GLUE's test rows: none
-            values[columns.label] = [
-                class_names[each] if each is not None and 0 <= each < len(class_names) else None
-                for each in values[columns.label]
-            ]
+            values[columns.label] = [_named_one(each, class_names) for each in values[columns.label]]
         rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
         arrays["label"] = label_column(rows, columns, class_names)
     for name in columns.sliced:
@@ -148,12 +146,12 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
 
 
 def _word_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
-    """Return rows of words, or of texts with entities, as `source.row_batches` does."""
-    values = {
-        name: arrow_values.values(batch.column(name)) for name in (*columns.text, columns.label) if name is not None
-    }
+    """Return rows of words, of texts with entities, or of choices, as `source.row_batches` does."""
+    wanted = dict.fromkeys((*columns.text, columns.label, *columns.sliced))
+    values = {name: arrow_values.values(batch.column(name)) for name in wanted if name is not None}
     if class_names and columns.label is not None:
-        values[columns.label] = [_named(each, class_names) for each in values[columns.label]]
+        named = _named_one if columns.form == CHOICES else _named
+        values[columns.label] = [named(each, class_names) for each in values[columns.label]]
     rows = [
         (line, dict(zip(values, row, strict=True)), None)
         for line, row in enumerate(zip(*values.values(), strict=True), start=first)
@@ -161,6 +159,11 @@ def _word_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names
     plain = next(row_batches(rows, replace(columns, kept=()), holds_json=True, at_once=len(rows)))
     arrays = dict(zip(plain.schema.names, plain.columns, strict=True))
     return pa.RecordBatch.from_pydict(arrays | {f"kept/{name}": _kept(batch.column(name)) for name in columns.kept})
+
+
+def _named_one(number: int | None, class_names: tuple[str, ...]) -> str | None:
+    """Return the name of a class, None for a number outside."""
+    return class_names[number] if number is not None and 0 <= number < len(class_names) else None
 
 
 def _named(row: Any, class_names: tuple[str, ...]) -> list[str] | None:

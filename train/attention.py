@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from ringtune.train.attention_dropout import attend_with_dropout
 from ringtune.train.dropout import draw_in_fours
 from ringtune.train.first_token import has_cut
-from ringtune.train.packing import EVEN_TOKENS, MASK, PACKING, Group, Packer, Packing, current
+from ringtune.train.packing import EVEN_TOKENS, MASK, PACKING, POSITIONS, Group, Packer, Packing, current
 from torch import nn
 
 NAME = "ringtune"  # of this attention among those of transformers
@@ -84,9 +84,17 @@ def _no_mask(**_facts: Any) -> None:
 
 def _begin(model: nn.Module, words: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Take the packing out of a model's inputs."""
-    packed = dict(inputs) if PACKING in inputs else Packer.of(model).pack(_with_mask(inputs))
+    packed = dict(inputs) if PACKING in inputs else _packed(model, _with_mask(inputs))
     current.set(packed.pop(PACKING))
     return words, packed
+
+
+def _packed(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a padded batch packed; of one of choices, [N, 1, T], each as a row, [1, 1, tokens]."""
+    if inputs[MASK].ndim == 2:
+        return Packer.of(model).pack(inputs)
+    packed = Packer.of(model).pack({name: each.flatten(0, 1) for name, each in inputs.items()})
+    return {name: each if name in (PACKING, POSITIONS) else each[:, None] for name, each in packed.items()}
 
 
 def _with_mask(inputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ringtune.train.contract import UsageError
 from ringtune.train.label_sets import LabelSets
-from ringtune.train.shapes import SPANS, TEXT, WORDS
+from ringtune.train.shapes import CHOICES, SPANS, TEXT, WORDS
 
 #: Columns of the GLUE tasks (Wang et al. 2019), as the data set `nyu-mll/glue` names them.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -46,17 +46,29 @@ _SHOWN, _LONGEST = 12, 40  # names in a message, characters of a name
 class Columns:
     """The columns of a table that are read."""
 
-    text: tuple[str, ...]  # one, or two for pairs
+    text: tuple[str, ...]  # one, or two for pairs; a context and its choices
     label: str | None  # None: the rows have no labels; of several columns, their names joined by commas
     kept: tuple[str, ...] = ()  # written beside the predictions
     sliced: tuple[str, ...] = ()  # by whose values the rows are scored, too
     form: str = TEXT
     sets: LabelSets | None = None  # how labels are written where a row may have several; None: it has one
+    begin: str | None = None  # the text column whose text begins each choice
+    most_choices: int | None = None  # of a row; None: any number
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The columns with labels: none, one, or one for each label."""
         return () if self.label is None else (self.sets.columns if self.sets else ()) or (self.label,)
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """The text columns that are no choices: of rows with choices, the context and perhaps what begins each."""
+        return self.text[: 1 + (self.begin is not None)] if self.form == CHOICES else self.text
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The columns with choices: one of lists, or one for each choice."""
+        return self.text[len(self.contexts) :]
 
     def describe(self, names: Sequence[str], label_note: str = "") -> str:
         """Return the columns in one line for the user. **Pure.**
@@ -64,8 +76,9 @@ class Columns:
         names: all columns of the table. label_note: what the labels are, ``2 classes``.
         """
         several = "s" if len(self.text) > 1 else ""
-        what, mark = {TEXT: ("text", "label"), WORDS: ("words", "tags"), SPANS: ("text", "entities")}[self.form]
-        parts = [f"{what}: column{several} {shown_names(self.text)}"]
+        forms = {TEXT: ("text", "label"), WORDS: ("words", "tags"), SPANS: ("text", "entities")}
+        what, mark = forms.get(self.form, ("", "label"))
+        parts = [self._describe_choices() if self.choices else f"{what}: column{several} {shown_names(self.text)}"]
         note = label_note and f", {label_note}"
         plural = "s" if len(self.labels) > 1 else ""
         parts.append(f"{mark}{plural}: column{plural} {shown_names(self.labels)}{note}" if self.label else f"no {mark}")
@@ -77,6 +90,18 @@ class Columns:
         if unread:
             parts.append(f"not read: {shown_names(unread)}")
         return "; ".join(parts)
+
+    def _describe_choices(self) -> str:
+        several = "s" if len(self.choices) > 1 else ""
+        begin = f", each behind column {shown_name(self.begin)}" if self.begin else ""
+        return (
+            f"context: column {shown_name(self.text[0])}; choices: column{several} {shown_names(self.choices)}{begin}"
+        )
+
+
+def split_exact(asked: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a flag such as ``a,b``, blanks as `_asked_name` takes them, empty ones too. **Pure.**"""
+    return tuple(_asked_name(name, names) for name in asked.split(","))
 
 
 def require_glue_task(task_name: str | None) -> None:
@@ -110,12 +135,13 @@ def choose_text_columns(
     two.
     """
     if asked:
-        chosen = tuple(_asked_name(name, names) for name in asked.split(","))
+        chosen = split_exact(asked, names)
         if len(chosen) > 2 or not all(chosen) or len(set(chosen)) < len(chosen):
             raise UsageError(
                 "--text_column_names",
                 f"{shown_name(asked)} names {len(chosen)} columns",
                 legal="one column, or two different ones joined by a comma",
+                todo="--task multiple_choice for a context and its choices" if len(chosen) > 2 else "",
             )
         return chosen
     if task_name in GLUE_COLUMNS and set(GLUE_COLUMNS[task_name]) <= set(names):

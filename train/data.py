@@ -10,10 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import arrow_rows, columns, files, formats, label_sets, mask_settings, reader, word_columns
+from ringtune.train import (
+    arrow_rows,
+    choice_columns,
+    columns,
+    files,
+    formats,
+    label_sets,
+    mask_settings,
+    reader,
+    word_columns,
+)
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
+from ringtune.train.shapes import CHOICES, TEXT
 from ringtune.train.source import Source
 
 GLUE_REPOSITORY = "nyu-mll/glue"
@@ -43,7 +54,7 @@ _SETTINGS = (
 
 
 #: More of them, which count only where they are set: runs of before they were there go on.
-_LATER_SETTINGS = ("task", "tag_scheme", "label_separator", *mask_settings.OWN)
+_LATER_SETTINGS = ("task", "tag_scheme", "label_separator", "choice_labels", *mask_settings.OWN)
 
 
 def open_splits(config: TrainConfig) -> dict[str, Source]:
@@ -93,20 +104,14 @@ def _choose_columns(config: TrainConfig, train: Source) -> Columns:
         text = columns.choose_text_columns(train.names, train.where, asked=asked, label=label)
         mask_settings.require_one_text(text, train.where)
         return Columns(text, None)
-    found = word_columns.choose(train.names, train.shapes, train.where, text=asked, label=label, task=config.task)
+    found = None
+    if config.task != choice_columns.TASK:
+        found = word_columns.choose(train.names, train.shapes, train.where, text=asked, label=label, task=config.task)
+    if found is None and config.task != word_columns.TASK:
+        found = choice_columns.choose(train.names, train.lists, train.where, text=asked, label=label, task=config.task)
+    _refuse_others(config, found, train.where)
     if found is not None:
-        if config.regression is not None or config.task_name:
-            raise UsageError(
-                "--regression" if config.regression is not None else "--task_name",
-                f"{train.where} holds words with tags, or entities",
-                legal="texts with labels",
-                todo="leave it out",
-            )
         return found
-    if config.tag_scheme:
-        raise UsageError(
-            "--tag_scheme", f"{train.where} holds no words with tags, and no entities", todo="leave it out"
-        )
     sets = label_sets.choose(train.names, train.lists, train.where, asked=label, separator=config.label_separator)
     if sets is not None and config.regression:
         raise UsageError("--regression", f"{train.where}: a row may have several labels", todo="leave it out")
@@ -114,6 +119,20 @@ def _choose_columns(config: TrainConfig, train: Source) -> Columns:
     others = [name for name in train.names if name not in labels or name == label]
     text = columns.choose_text_columns(others, train.where, asked=asked, label=label, task_name=config.task_name)
     return Columns(text, label, sets=sets)
+
+
+def _refuse_others(config: TrainConfig, found: Columns | None, where: str) -> None:
+    """Raise UsageError for a setting that is of other rows. found: the columns of rows of words, or with choices."""
+    form = found.form if found else TEXT
+    what = "a context with choices" if form == CHOICES else "words with tags, or entities"
+    others = ("regression", "task_name", *(("label_separator",) if form == CHOICES else ()))
+    for name in others if found else ():
+        if getattr(config, name) is not None:
+            raise UsageError(f"--{name}", f"{where} holds {what}", legal="texts with labels", todo="leave it out")
+    if config.tag_scheme and form in (TEXT, CHOICES):
+        raise UsageError("--tag_scheme", f"{where} holds no words with tags, and no entities", todo="leave it out")
+    if config.choice_labels and form != CHOICES:
+        raise UsageError("--choice_labels", f"{where} holds no context with choices", todo="leave it out")
 
 
 def row_limit(config: TrainConfig, split: str) -> int | None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import pyarrow as pa
 from ringtune.train.rows import texts_of
+from ringtune.train.shapes import CHOICES
 
 RARE_ROWS = 1  # a class of so few training rows is named
 COMMON_SHARE = 0.9  # a class with more of the training rows is named
@@ -92,10 +93,12 @@ class RowHashes:
 
 
 def text_hashes(batch: pa.RecordBatch) -> np.ndarray:
-    """Return a hash of the texts of each row, uint64 [N]. **Pure.**"""
+    """Return a hash of the texts of each row, its choices too, uint64 [N]. **Pure.**"""
+    columns = texts_of(batch)
+    if CHOICES in batch.schema.names:
+        columns.append(["\0".join(each or "" for each in several) for several in batch.column(CHOICES).to_pylist()])
     digests = (
-        hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest()
-        for texts in zip(*texts_of(batch), strict=True)
+        hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest() for texts in zip(*columns, strict=True)
     )
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 

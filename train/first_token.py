@@ -39,6 +39,8 @@ def leave_out_other_tokens(model: nn.Module) -> nn.Module:
     settings: Any = model.config
     body: Any = model.base_model
     in_slices = getattr(settings, "chunk_size_feed_forward", 0)  # transformers refuses to cut one token into slices
+    if not _reads_it(model):
+        return model
     if settings.model_type in FAMILIES and not in_slices:
         layers, first = FAMILIES[settings.model_type]
         for last_layer in body.get_submodule(layers)[-1:]:
@@ -51,10 +53,17 @@ def leave_out_other_tokens(model: nn.Module) -> nn.Module:
 def has_cut(model: nn.Module) -> bool:
     """Return whether packed rows of a model come out by their first tokens: not of one without layers to cut."""
     settings: Any = model.config
+    if not _reads_it(model):
+        return False
     if settings.model_type in BEHIND_LAYERS:
         return True
     body: Any = model.base_model
     return settings.model_type in FAMILIES and len(body.get_submodule(FAMILIES[settings.model_type][0])) > 0
+
+
+def _reads_it(model: nn.Module) -> bool:
+    """Return whether a head reads the first token: one of ELECTRA for choices may be set to read others."""
+    return getattr(getattr(model, "sequence_summary", None), "summary_type", "first") == "first"
 
 
 def _first_tokens_in(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

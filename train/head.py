@@ -70,13 +70,16 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
     if isinstance(task, MaskedLM):
         return _about_vocabulary_head(model, loaded)
     classes = tuple(getattr(task, "classes", ()))
-    name, output = output_layer(model, task.width)
+    num_outputs = task.model_settings().get("num_labels", task.width)
+    name, output = output_layer(model, num_outputs)
     saved_shape = {key: shape for key, shape, _ in loaded["mismatched_keys"]}.get(f"{name}.weight")
     if saved_shape:
-        what = shown_names(classes) if classes else f"{task.width} number(s)"
+        what = shown_names(classes) if classes else f"{num_outputs} number(s)"
         return f"its head has {saved_shape[0]} output(s): a new one is drawn for {what}"
-    if output is None or not classes or f"{name}.weight" in loaded["missing_keys"]:
+    if output is None or f"{name}.weight" in loaded["missing_keys"]:
         return ""
+    if not classes:
+        return f"its head is kept: {num_outputs} number(s)"
     numbers = tuple(map(str, range(len(classes))))
     if tuple(names or numbers) == classes:
         return f"its head is kept: classes {shown_names(classes)}"
@@ -139,6 +142,18 @@ def output_layer(model: nn.Module, width: int) -> tuple[str, nn.Linear | None]:
         if isinstance(each, nn.Linear) and not name.startswith(body) and each.out_features == width
     ]
     return layers[-1] if layers else ("", None)
+
+
+def align(model: nn.Module) -> None:
+    """Move a head of one output to memory of its own.
+
+    A product with a single column is summed in an order that depends on where in memory the column begins, and that of
+    weights in a file is anywhere: the same model would give other last digits where it was read than where it was made.
+    """
+    _, output = output_layer(model, 1)
+    if output is not None:
+        with torch.no_grad():
+            output.weight.data = output.weight.data.clone()
 
 
 def _reorder(output: nn.Linear, order: Sequence[int]) -> None:

@@ -131,7 +131,8 @@ def short(value: float | None) -> str:
 def closing_message(config: TrainConfig, pipeline: str, score: str, best: Best, peak_memory: int) -> str:
     """Return what a finished run prints: its best score, its model, and commands to try next.
 
-    pipeline: of transformers, for the model. peak_memory: bytes, of the rank that used most; 0 if no step was taken.
+    pipeline: of transformers, for the model; "": there is none. peak_memory: bytes, of the rank that used most; 0 if no
+    step was taken.
     """
     folder = Path(config.output_dir)
     lines = [f"best {score} {short(best.score)} at step {best.step}"] if best.score is not None else []
@@ -147,7 +148,7 @@ def closing_message(config: TrainConfig, pipeline: str, score: str, best: Best, 
         f"  ringtune-predict --model_name_or_path {folder} --input FILE --output predicted.jsonl",
     ]
     whole = folder / MERGED_DIR if config.save_merged_model else folder
-    if weights_file(whole) == MODEL_FILE:
+    if pipeline and weights_file(whole) == MODEL_FILE:
         call = f"print(pipeline('{pipeline}', '{whole}')('what a film'))"
         if pipeline == "fill-mask":
             call = f"p = pipeline('{pipeline}', '{whole}'); print(p('what a ' + p.tokenizer.mask_token))"

@@ -18,9 +18,11 @@ from ringtune.train.masked_tokens import read_masked_tokens
 from ringtune.train.pretrained import error_in_one_line, read_config, saved_config, set_dropout
 from ringtune.train.recompute import recompute_layers
 from ringtune.train.reinit import reinitialise
-from ringtune.train.task import Task, is_masked_model, is_token_model, of_model
+from ringtune.train.task import Task, is_choice_model, is_masked_model, is_token_model, of_model
 from ringtune.train.task import read as read_task
 from ringtune.train.task.masked_lm import MaskedLM
+from ringtune.train.task.multiple_choice import MultipleChoice
+from ringtune.train.task.sequence import SequenceTask
 from ringtune.train.task.token_classification import TokenClassification
 from torch import nn
 
@@ -102,7 +104,7 @@ def _add_adapter(
     """
     asked = adapter_settings.of_run(config)
     where = adapter_settings.asked_by(config)
-    if (asked is not None or source is not None) and not task.reads_first_token:
+    if (asked is not None or source is not None) and task.auto_class != SequenceTask.auto_class:
         raise UsageError(
             where or f"--model_name_or_path {config.model_name_or_path}",
             f"adapters were not tried for {task.kind}",
@@ -138,6 +140,8 @@ def _add_adapter(
 
 def _compute_no_more(model: nn.Module, task: Task) -> str:
     """Let a model leave out what nothing reads: padding, and tokens but the first; return what of it, for the user."""
+    if isinstance(task, MultipleChoice):
+        head.align(model)
     if task.reads_first_token:
         leave_out_other_tokens(model)
     if isinstance(task, MaskedLM):
@@ -170,9 +174,11 @@ def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
 def _unknown_auto_class(saved: Mapping[str, Any]) -> str:
     """Return the Auto class of a model that was trained elsewhere. saved: its configuration. **Pure.**"""
     settings = SimpleNamespace(**{"architectures": None, **saved})
+    if is_choice_model(settings):
+        return MultipleChoice.auto_class
     if is_masked_model(settings):
         return MaskedLM.auto_class
-    return TokenClassification.auto_class if is_token_model(settings) else "AutoModelForSequenceClassification"
+    return TokenClassification.auto_class if is_token_model(settings) else SequenceTask.auto_class
 
 
 def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, Task, int | None]:
@@ -212,14 +218,18 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
             todo="fine-tune it with ringtune-train first",
         )
     task, max_seq_length = found if found else (of_model(model.config, where), None)
-    if task.width != model.config.num_labels and not isinstance(task, MaskedLM):
-        raise UsageError(
-            where,
-            f"its task.json has {task.width} outputs, its model {model.config.num_labels}",
-            legal="files of one run",
-        )
+    if found:
+        _refuse_other_outputs(model, task, where)
     _compute_no_more(model, task)
     return model, task, max_seq_length
+
+
+def _refuse_other_outputs(model: nn.Module, task: Task, where: str) -> None:
+    """Raise UsageError for a model with another head than that of the task that lies with it."""
+    config: Any = model.config
+    wanted, found = task.model_settings().get("num_labels"), config.num_labels
+    if wanted not in (found, None):
+        raise UsageError(where, f"its task.json has {wanted} outputs, its model {found}", legal="files of one run")
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:

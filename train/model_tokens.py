@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from ringtune.train.contract import UsageError
+from ringtune.train.cut_rows import model_lengths
 from ringtune.train.task import Task
 from ringtune.train.tokens import IDS, Features
 from torch import nn
@@ -52,13 +53,14 @@ def refuse_other_tokens(model: nn.Module, task: Task, several: Sequence[Features
             legal="the tokenizer the model was trained with",
             todo="check the folder's tokenizer files",
         )
-    longest = max(several, key=lambda features: int(features.lengths.max()))
+    longest = max(several, key=lambda features: int(model_lengths(features).max()))
+    lengths = model_lengths(longest)
     try:
         with torch.no_grad():
-            model(**task.inputs(task.collate(longest, [int(longest.lengths.argmax())], seed=0)))
+            model(**task.inputs(task.collate(longest, [int(lengths.argmax())], seed=0)))
     except Exception as error:  # models of all families: whatever they raise for what they do not take
         raise UsageError(
             "--model_name_or_path",
-            f"the model takes no row of {longest.lengths.max()} tokens: {type(error).__name__}: {str(error)[:200]}",
+            f"the model takes no row of {lengths.max()} tokens: {type(error).__name__}: {str(error)[:200]}",
             legal=f"a model that {task.auto_class} of transformers runs, with its own tokenizer",
         ) from None

@@ -31,7 +31,8 @@ class RowSettings:
     test_file: str | None = free(None)
     """Rows to predict when training is done, as train_file."""
     text_column_names: str | None = None
-    """Column with the text, or two joined by a comma for sentence pairs; default: by names that are well known."""
+    """Column with the text, or two joined by a comma for sentence pairs; of multiple_choice, those of a context and its
+    choices; default: by names that are well known."""
     label_column_name: str = "label"
     """Column with the label, with a list of labels, or with the number to predict; or a column of 0 and 1 for each
     label, joined by commas, such as anger,joy."""
@@ -43,10 +44,10 @@ class RowSettings:
     """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
     data_field: str | None = None
     """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
-    task: Literal["token_classification", "masked_lm"] | None = None
+    task: Literal["token_classification", "multiple_choice", "masked_lm"] | None = None
     """What to learn, where the rows do not say it: token_classification, a tag for each word, also of .txt and .tsv
-    files of columns; masked_lm, masked tokens of texts without labels, also of .txt files of a text a line; default: by
-    the rows (docs/tasks.md)."""
+    files of columns; multiple_choice, which of a row's choices is right; masked_lm, masked tokens of texts without
+    labels, also of .txt files of a text a line; default: by the rows (docs/tasks.md)."""
     mlm_probability: float | None = None
     """Share of the tokens that masked_lm masks; default 0.15."""
     whole_word_mask: bool = False
@@ -55,10 +56,14 @@ class RowSettings:
     """Let masked_lm read each text by itself; default: texts are joined and cut into rows of max_seq_length tokens."""
     tag_scheme: Literal["iob1", "iob2", "bioes"] | None = None
     """Scheme of the tags of words, in which predictions are written; default: that of the training rows."""
+    choice_labels: Literal["from_0", "from_1", "letters", "texts"] | None = None
+    """How labels name the right choice of a row: by its number from 0 or from 1, its letter, or its text; default: as
+    the training rows have it, numbers from 0."""
     regression: bool | None = None
     """Predict a number; default: yes if labels are decimal fractions."""
     max_seq_length: int | None = None
-    """Tokens per row at most; longer rows are cut; default: 128, or as many as the model takes if these are fewer."""
+    """Tokens per row, or per choice of a row, at most; longer ones are cut; default: 128, or as many as the model takes
+    if these are fewer."""
     window_stride: int | None = None
     """Read longer rows as a whole: in windows of max_seq_length tokens that share so many, their logits pooled."""
     window_pooling: Literal["mean", "max"] = "mean"

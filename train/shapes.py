@@ -7,6 +7,8 @@ from typing import Any
 
 #: Texts and a label; a list of words and one of tags; a text and a list of entities.
 TEXT, WORDS, SPANS = "text", "words", "spans"
+#: A context and the choices that may follow it.
+CHOICES = "choices"
 
 
 def shape_of(value: Any) -> str:

@@ -4,7 +4,8 @@ What comes out is the same for every format: the columns ``file`` (int32: which 
 (int64: where in it the row begins, from 1), ``error`` (null for a usable row), ``text/0`` and perhaps ``text/1``,
 ``label`` (as text, null if the row has none; where a row may have several, as JSON) if the labels are asked for,
 ``kept/NAME`` for each column to keep, and ``slice/NAME`` (as text, null for none) for each whose values part the rows
-for their scores. Rows of words, and texts with entities, have the columns of `word_rows`.
+for their scores. Rows of words, and texts with entities, have the columns of `word_rows`; rows of a context and choices
+that of `choice_rows`.
 Nothing is ever read as a whole.
 """
 
@@ -18,11 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from ringtune.train import word_rows
+from ringtune.train import choice_rows, word_rows
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
-from ringtune.train.json_rows import Row, shown
-from ringtune.train.shapes import TEXT
+from ringtune.train.json_rows import Row
+from ringtune.train.shapes import CHOICES, TEXT
+from ringtune.train.texts import what_is_wrong_with
 
 ROWS_AT_ONCE = 512
 NO_CHARACTER = "\ufffd"  # in a label, for what is not UTF-8
@@ -90,13 +92,18 @@ def row_batches(
 
 
 def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa.RecordBatch:
-    read, more = (rows, {}) if columns.form == TEXT else word_rows.read(rows, columns)
+    more: dict[str, pa.Array] = {}
+    read = rows
+    if columns.form == CHOICES:
+        read, more = choice_rows.read(rows, columns)
+    elif columns.form != TEXT:
+        read, more = word_rows.read(rows, columns)
     errors = [error or what_is_wrong(values, columns) for _, values, error in read]
     arrays = {**row_columns([line for line, _, _ in rows], errors), **more}
-    for number, name in enumerate(columns.text):
+    for number, name in enumerate(columns.contexts):
         texts = [None if error else values[name] for (_, values, _), error in zip(read, errors, strict=True)]
         arrays[f"text/{number}"] = pa.array(texts, pa.string())
-    if columns.label is not None and columns.form == TEXT:
+    if columns.label is not None and columns.form in (TEXT, CHOICES):
         arrays["label"] = label_column((values for _, values, _ in rows), columns)
     for name in columns.sliced:
         arrays[f"slice/{name}"] = slice_values([values.get(name) for _, values, _ in rows])
@@ -132,20 +139,8 @@ def row_columns(lines: Sequence[int], errors: Sequence[str | None]) -> dict[str,
 
 def what_is_wrong(values: Mapping[str, Any], columns: Columns) -> str | None:
     """Return why the texts of a row cannot be used, None if they can. **Pure.**"""
-    for name in columns.text:
-        text = values.get(name)
-        if text is None:
-            return f"there is no text in column {name[:40]!r}"
-        if not isinstance(text, str):
-            return f"column {name[:40]!r} holds {shown(text)}, not text"
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            code = ord(text[error.start])
-            # A byte that is not UTF-8 was read as a surrogate of its own (PEP 383); others come from JSON's \u escapes.
-            what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half a character, \\u{code:04x},"
-            return f"{what} in column {name[:40]!r} is not UTF-8"
-    return None
+    wrong = (what_is_wrong_with(values.get(name), name) for name in columns.contexts)
+    return next(filter(None, wrong), None)
 
 
 def label_text(value: Any) -> str | None:

@@ -14,22 +14,24 @@ from ringtune.train import data, findings, mask_settings, publish, slices, task
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested
+from ringtune.train.cut_rows import model_lengths, uncut_model_lengths
 from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_hashes
 from ringtune.train.joined_texts import JoinedTexts
 from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
-from ringtune.train.rows import RowFile, sample, texts_of, write_rows
-from ringtune.train.shapes import TEXT
+from ringtune.train.rows import RowFile, sample, write_rows
+from ringtune.train.shapes import CHOICES, TEXT
 from ringtune.train.slices import SliceColumn
 from ringtune.train.source import Source, no_rows, refuse_errors
 from ringtune.train.stop import StopFlag
 from ringtune.train.table import TableWriter
 from ringtune.train.task import Task
+from ringtune.train.task.choice_labels import ChoiceColumn
 from ringtune.train.task.label_names import LabelNames
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.masking import Masking, Vocabulary
 from ringtune.train.task.tags import TagColumn
-from ringtune.train.tokens import Features, uncut_lengths
+from ringtune.train.tokens import Features
 
 _ROWS = "rows"  # folder for the rows while they are tokenised
 FINDINGS_FILE = "findings.json"
@@ -58,7 +60,8 @@ class Tokenising:
         for split in self.sources:
             self._read(split, rows / split)
         files = {split: RowFile(rows / split) for split in self.sources}
-        labels = self._labels(files[data.TRAIN])
+        has_choices = self.columns[data.TRAIN].form == CHOICES
+        labels = self._choices(files) if has_choices else self._labels(files[data.TRAIN])
         found = task.decide(self.columns[data.TRAIN], labels, self.sources[data.TRAIN].where)
         found = task.in_windows(found, self.config.window_stride, self.config.window_pooling)
         known = RowHashes()
@@ -109,6 +112,18 @@ class Tokenising:
         probability = config.mlm_probability or mask_settings.PROBABILITY
         return Masking(probability, config.whole_word_mask, config.line_by_line, Vocabulary.of(self.tokenizer))
 
+    def _choices(self, files: Mapping[str, RowFile]) -> ChoiceColumn:
+        """Return the labels of all training rows beside their choices, and how many choices rows of any split have."""
+        source = self.sources[data.TRAIN]
+        labels = ChoiceColumn(str(self.columns[data.TRAIN].label), self.config.choice_labels)
+        for split, rows in files.items():
+            for batch in rows:
+                if split == data.TRAIN:
+                    labels.add(batch, source.places(batch))
+                else:
+                    labels.add_choices(batch)
+        return labels
+
     def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter, known: RowHashes) -> SplitFindings:
         """Write the features of a split; return what is found out. known: of the training rows, which come first."""
         source = self.sources[split]
@@ -151,10 +166,11 @@ class Tokenising:
     def _note(self, result: SplitFindings, found: Task, features: Features, batch: Any) -> None:
         """Add what is found out about a batch."""
         result.num_rows += batch.num_rows
-        result.longest = max(result.longest, int(features.lengths.max(initial=0)))
-        full = np.unique(features.row_of[features.lengths >= self.config.row_tokens])
+        lengths = model_lengths(features)
+        result.longest = max(result.longest, int(lengths.max(initial=0)))
+        full = np.unique(features.row_of[lengths >= self.config.row_tokens])
         if len(full) and found.cuts_rows:
-            lengths = uncut_lengths(self.tokenizer, texts_of(batch.take(pa.array(full))))
+            lengths = uncut_model_lengths(self.tokenizer, batch.take(pa.array(full)))
             result.num_cut += int(np.count_nonzero(lengths > self.config.row_tokens))
             result.longest = max(result.longest, int(lengths.max()))
         for name, count in found.count_labels(features).items():

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ringtune.train import arrow_rows, chunks, columns, data, files, formats, label_sets, mask_settings, reader
+from ringtune.train import (
+    arrow_rows,
+    choice_columns,
+    chunks,
+    columns,
+    data,
+    files,
+    formats,
+    label_sets,
+    mask_settings,
+    reader,
+)
 from ringtune.train.columns import Columns
 from ringtune.train.compression import plain_ending
 from ringtune.train.contract import UsageError
@@ -17,10 +28,11 @@ from ringtune.train.files import Files
 from ringtune.train.json_rows import Row, shown
 from ringtune.train.label_sets import LabelSets
 from ringtune.train.predict.config import ALL_COLUMNS, PredictConfig
-from ringtune.train.shapes import SPANS, TEXT, WORDS, shape_of
+from ringtune.train.shapes import CHOICES, SPANS, TEXT, WORDS, shape_of
 from ringtune.train.source import Place, Source, row_batches
 from ringtune.train.task import Task
 from ringtune.train.task.mask_filling import MaskFilling, with_masks
+from ringtune.train.task.multiple_choice import MultipleChoice
 
 DEFAULT_LABEL = "label"
 _TEXT_NAMES = ("text", "text_pair")
@@ -88,9 +100,26 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     label = config.label_column_name or (trained.label if trained else None) or DEFAULT_LABEL
     sets = _label_sets(source, config, task, label)
     labels = (sets and sets.columns) or (label,)
-    if trained and not config.text_column_names:
-        text = trained.text
-        missing = [name for name in text if name not in source.names]
+    read = _without_label(source, config, task, label, labels)
+    text = read.text
+    kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
+    asked_label = labels if config.label_column_name or config.slice_by else ()
+    columns.require_columns(source.names, (*text, *kept, *asked_label), source.where)
+    sliced = columns.split_names(config.slice_by)
+    columns.require_columns(source.names, sliced, source.where, "--slice_by")
+    is_labelled = set(labels) <= set(source.names) and not set(labels) & set(text)
+    if read.form == CHOICES or trained is None or trained.form == TEXT:
+        return replace(read, label=label if is_labelled else None, kept=kept, sliced=sliced, sets=sets)
+    form = WORDS if source.shapes.get(text[0]) == WORDS else SPANS
+    is_labelled = is_labelled and source.shapes.get(label) == form
+    return Columns(text, label if is_labelled else None, kept, sliced, form)
+
+
+def _without_label(source: Source, config: PredictConfig, task: Task, label: str, labels: tuple[str, ...]) -> Columns:
+    """Return the columns with the texts: as asked, those of the training, or by training's rules."""
+    trained, asked = task.columns, config.text_column_names
+    if trained and not asked:
+        missing = [name for name in trained.text if name not in source.names]
         if missing:
             near = columns.nearest(missing[0], source.names)
             raise UsageError(
@@ -100,20 +129,21 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
                 todo=(f"the nearest is {columns.shown_name(near)}; " if near else "")
                 + "name the column with the text with --text_column_names",
             )
-    else:
-        others = [name for name in source.names if name not in labels or name == label]
-        text = columns.choose_text_columns(others, source.where, asked=config.text_column_names, label=label)
-    kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
-    asked_label = labels if config.label_column_name or config.slice_by else ()
-    columns.require_columns(source.names, (*text, *kept, *asked_label), source.where)
-    sliced = columns.split_names(config.slice_by)
-    columns.require_columns(source.names, sliced, source.where, "--slice_by")
-    is_labelled = set(labels) <= set(source.names) and not set(labels) & set(text)
-    if trained is None or trained.form == TEXT:
-        return Columns(text, label if is_labelled else None, kept, sliced, sets=sets)
-    form = WORDS if source.shapes.get(text[0]) == WORDS else SPANS
-    is_labelled = is_labelled and source.shapes.get(label) == form
-    return Columns(text, label if is_labelled else None, kept, sliced, form)
+    if isinstance(task, MultipleChoice):
+        found = trained
+        if found is None or asked:
+            arguments = {"text": asked, "label": label, "task": choice_columns.TASK}
+            found = choice_columns.choose(source.names, source.lists, source.where, **arguments)
+        assert found is not None  # choices were asked for
+        if len(found.choices) > task.width:
+            raise UsageError(
+                source.where, f"{len(found.choices)} columns hold choices", legal=f"{task.width}, as in training"
+            )
+        return replace(found, most_choices=task.width)
+    if trained and not asked:
+        return Columns(trained.text, None)
+    others = [name for name in source.names if name not in labels or name == label]
+    return Columns(columns.choose_text_columns(others, source.where, asked=asked, label=label), None)
 
 
 def _masked_columns(source: Source, config: PredictConfig, trained: Columns | None) -> Columns:
@@ -191,7 +221,9 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
     def read(chosen: Columns) -> Iterator[pa.RecordBatch]:
         return row_batches(rows(), replace(chosen, label=None), holds_json=True)
 
-    return with_masks(Source("input", (Place("input", ": row "),), names, "", read, shapes=shapes), task)
+    lists = frozenset(name for name, value in _values(first, names, type(first))[0].items() if isinstance(value, list))
+    found = Source("input", (Place("input", ": row "),), names, "", read, shapes=shapes, lists=lists)
+    return with_masks(found, task)
 
 
 def _values(item: Any, names: tuple[str, ...], kind: type) -> tuple[Mapping[str, Any], str | None]:

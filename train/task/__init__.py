@@ -14,15 +14,16 @@ from typing import Any, Literal
 from ringtune.train.columns import Columns
 from ringtune.train.contract import FITTED_TASK_FILE, TASK_FILE, UsageError
 from ringtune.train.shapes import TEXT
-from ringtune.train.task import multilabel, tags
+from ringtune.train.task import multilabel, multiple_choice, tags
+from ringtune.train.task.choice_labels import ChoiceColumn
 from ringtune.train.task.classification import Classification
 from ringtune.train.task.label_names import LabelNames
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.masked_lm import MaskedLM
 from ringtune.train.task.masking import Masking
 from ringtune.train.task.multilabel import MultiLabel
+from ringtune.train.task.multiple_choice import MultipleChoice
 from ringtune.train.task.regression import Regression
-from ringtune.train.task.sequence import SequenceTask
 from ringtune.train.task.tags import TagColumn
 from ringtune.train.task.token_classification import TokenClassification
 from ringtune.train.task.verbs import Task as Task
@@ -31,10 +32,12 @@ from ringtune.train.task.windows import Windows
 FORMAT = 1  # of task.json; raise it when the file changes its meaning
 
 
-def decide(columns: Columns, labels: LabelColumn | LabelNames | TagColumn | Masking, where: str) -> Task:
+def decide(columns: Columns, labels: LabelColumn | LabelNames | TagColumn | ChoiceColumn | Masking, where: str) -> Task:
     """Return the task that the training rows' labels make. Raises UsageError for labels that make none. **Pure.**"""
     if isinstance(labels, TagColumn):
         return TokenClassification(columns, labels.classes(where), labels.scheme)
+    if isinstance(labels, ChoiceColumn):
+        return MultipleChoice(columns, labels.num_choices, labels.scheme())
     if isinstance(labels, Masking):
         return MaskedLM(columns, labels)
     if isinstance(labels, LabelNames):
@@ -63,6 +66,8 @@ def from_json(content: Mapping[str, Any]) -> Task:
             return MaskedLM(columns, Masking.from_json(content))
         case "multi_label":
             return replace(multilabel.from_json(columns, content), windows=windows)
+        case "multiple_choice":
+            return multiple_choice.from_json(columns, content)
     raise ValueError(f"no kind of task named {content['kind']!r}")
 
 
@@ -70,6 +75,8 @@ def of_model(config: Any, where: str) -> Task:
     """Return the task of a model that was trained elsewhere. config: its configuration. Raises UsageError."""
     if is_masked_model(config):
         return MaskedLM(None, Masking())
+    if is_choice_model(config):
+        return multiple_choice.of_model()
     names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
     if is_token_model(config):
         if not all(map(tags.is_tag, names)):
@@ -102,7 +109,7 @@ def in_windows(task: Task, stride: int | None, pooling: Literal["mean", "max"]) 
     """
     if stride is None:
         return task
-    if not isinstance(task, SequenceTask):
+    if not isinstance(task, Classification | Regression | MultiLabel):
         raise UsageError(
             "--window_stride",
             f"it is of texts with labels, and the model gives {task.describe()}",
@@ -129,6 +136,11 @@ def is_token_model(config: Any) -> bool:
 def is_masked_model(config: Any) -> bool:
     """Return whether a model says which tokens are masked. config: its configuration."""
     return any(str(each).endswith("ForMaskedLM") for each in config.architectures or ())
+
+
+def is_choice_model(config: Any) -> bool:
+    """Return whether a model gives each choice of a row a number. config: its configuration."""
+    return any(str(each).endswith("ForMultipleChoice") for each in config.architectures or ())
 
 
 # task.json
