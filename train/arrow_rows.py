@@ -146,7 +146,7 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
 
 
 def _word_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
-    """Return rows of words, of texts with entities, or of choices, as `source.row_batches` does."""
+    """Return rows of words, of texts with entities, of choices, or of questions, as `source.row_batches` does."""
     wanted = dict.fromkeys((*columns.text, columns.label, *columns.sliced))
     values = {name: arrow_values.values(batch.column(name)) for name in wanted if name is not None}
     if class_names and columns.label is not None:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ringtune.train import adapter_settings, csv_rule, decay, flags, gap, interval, mask_settings, wire
 from ringtune.train.contract import UsageError
 
+ANSWER_COUNTS = ("n_best_size", "max_answer_length")
 MOST_THREADS = 1024  # OpenMP dies of many more
 
 
@@ -25,6 +27,7 @@ def check(config: Any) -> None:
             "max_eval_samples",
             "early_stopping_patience",
             "compression_rank",
+            *ANSWER_COUNTS,
         ),
     )
     _check_cadence(config)
@@ -84,6 +87,10 @@ def _check_ranges(config: Any) -> None:
 
 def check_labels(config: Any) -> None:
     """Raise UsageError for what separates no labels, or is no threshold. config: of training, or of prediction."""
+    if config.doc_stride is not None and config.doc_stride < 0:
+        raise UsageError("--doc_stride", f"{config.doc_stride} is negative", legal="a number of tokens from 0")
+    if config.null_score_diff_threshold is not None and not math.isfinite(config.null_score_diff_threshold):
+        raise UsageError("--null_score_diff_threshold", "it is no finite number", legal="a difference of two scores")
     if config.label_separator == "":
         raise UsageError("--label_separator", "it is empty", legal="what stands between labels, such as ';'")
     if config.threshold is not None and not 0 < config.threshold < 1:

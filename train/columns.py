@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ringtune.train.contract import UsageError
 from ringtune.train.label_sets import LabelSets
-from ringtune.train.shapes import CHOICES, SPANS, TEXT, WORDS
+from ringtune.train.shapes import ANSWERS, CHOICES, SPANS, TEXT, WORDS
 
 #: Columns of the GLUE tasks (Wang et al. 2019), as the data set `nyu-mll/glue` names them.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -38,6 +38,14 @@ PAIRS = (
 )
 #: Names that data sets of single texts use.
 SINGLES = ("text", "sentence", "content", "review", "document", "comment", "tweet", "body")
+#: What a row of each form has, for the line that reports the columns.
+_FORMS = {
+    TEXT: ("text", "label"),
+    WORDS: ("words", "tags"),
+    SPANS: ("text", "entities"),
+    CHOICES: ("", "label"),
+    ANSWERS: ("question and context", "answers"),
+}
 _NEVER_TEXT = ("idx", "id", "index", "Unnamed: 0", "")
 _SHOWN, _LONGEST = 12, 40  # names in a message, characters of a name
 
@@ -76,8 +84,7 @@ class Columns:
         names: all columns of the table. label_note: what the labels are, ``2 classes``.
         """
         several = "s" if len(self.text) > 1 else ""
-        forms = {TEXT: ("text", "label"), WORDS: ("words", "tags"), SPANS: ("text", "entities")}
-        what, mark = forms.get(self.form, ("", "label"))
+        what, mark = _FORMS[self.form]
         parts = [self._describe_choices() if self.choices else f"{what}: column{several} {shown_names(self.text)}"]
         note = label_note and f", {label_note}"
         plural = "s" if len(self.labels) > 1 else ""

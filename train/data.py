@@ -18,13 +18,14 @@ from ringtune.train import (
     formats,
     label_sets,
     mask_settings,
+    question_columns,
     reader,
     word_columns,
 )
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
-from ringtune.train.shapes import CHOICES, TEXT
+from ringtune.train.shapes import ANSWERS, CHOICES, SPANS, TEXT, WORDS
 from ringtune.train.source import Source
 
 GLUE_REPOSITORY = "nyu-mll/glue"
@@ -54,7 +55,7 @@ _SETTINGS = (
 
 
 #: More of them, which count only where they are set: runs of before they were there go on.
-_LATER_SETTINGS = ("task", "tag_scheme", "label_separator", "choice_labels", *mask_settings.OWN)
+_LATER_SETTINGS = ("task", "tag_scheme", "label_separator", "choice_labels", "doc_stride", *mask_settings.OWN)
 
 
 def open_splits(config: TrainConfig) -> dict[str, Source]:
@@ -104,11 +105,7 @@ def _choose_columns(config: TrainConfig, train: Source) -> Columns:
         text = columns.choose_text_columns(train.names, train.where, asked=asked, label=label)
         mask_settings.require_one_text(text, train.where)
         return Columns(text, None)
-    found = None
-    if config.task != choice_columns.TASK:
-        found = word_columns.choose(train.names, train.shapes, train.where, text=asked, label=label, task=config.task)
-    if found is None and config.task != word_columns.TASK:
-        found = choice_columns.choose(train.names, train.lists, train.where, text=asked, label=label, task=config.task)
+    found = _columns_of_other_forms(config, train)
     _refuse_others(config, found, train.where)
     if found is not None:
         return found
@@ -121,18 +118,47 @@ def _choose_columns(config: TrainConfig, train: Source) -> Columns:
     return Columns(text, label, sets=sets)
 
 
+def _columns_of_other_forms(config: TrainConfig, train: Source) -> Columns | None:
+    """Return the columns of rows that are no texts with labels, None if they are. Raises UsageError."""
+    asked: dict[str, Any] = {"text": config.text_column_names, "label": config.label_column_name, "task": config.task}
+    for task, choose in (
+        (question_columns.TASK, question_columns.choose),
+        (word_columns.TASK, word_columns.choose),
+    ):
+        found = choose(train.names, train.shapes, train.where, **asked) if config.task in (None, task) else None
+        if found is not None:
+            return found
+    if config.task in (None, choice_columns.TASK):
+        return choice_columns.choose(train.names, train.lists, train.where, **asked)
+    return None
+
+
+#: What rows of a form hold, for messages, and the settings that only rows of some forms have.
+_HOLDS = {
+    WORDS: "words with tags, or entities",
+    SPANS: "words with tags, or entities",
+    CHOICES: "a context with choices",
+    ANSWERS: "questions with answers",
+}
+_OF_FORMS = {
+    "tag_scheme": ((WORDS, SPANS), "words with tags, and no entities"),
+    "choice_labels": ((CHOICES,), "context with choices"),
+    "doc_stride": ((ANSWERS,), "questions with answers"),
+}
+
+
 def _refuse_others(config: TrainConfig, found: Columns | None, where: str) -> None:
-    """Raise UsageError for a setting that is of other rows. found: the columns of rows of words, or with choices."""
+    """Raise UsageError for a setting that is of other rows. found: the columns of rows of another form than texts."""
     form = found.form if found else TEXT
-    what = "a context with choices" if form == CHOICES else "words with tags, or entities"
-    others = ("regression", "task_name", *(("label_separator",) if form == CHOICES else ()))
+    others = ("regression", "task_name", *(("label_separator",) if form in (CHOICES, ANSWERS) else ()))
     for name in others if found else ():
         if getattr(config, name) is not None:
-            raise UsageError(f"--{name}", f"{where} holds {what}", legal="texts with labels", todo="leave it out")
-    if config.tag_scheme and form in (TEXT, CHOICES):
-        raise UsageError("--tag_scheme", f"{where} holds no words with tags, and no entities", todo="leave it out")
-    if config.choice_labels and form != CHOICES:
-        raise UsageError("--choice_labels", f"{where} holds no context with choices", todo="leave it out")
+            raise UsageError(
+                f"--{name}", f"{where} holds {_HOLDS[form]}", legal="texts with labels", todo="leave it out"
+            )
+    for name, (forms, what) in _OF_FORMS.items():
+        if getattr(config, name) is not None and form not in forms:
+            raise UsageError(f"--{name}", f"{where} holds no {what}", todo="leave it out")
 
 
 def row_limit(config: TrainConfig, split: str) -> int | None:

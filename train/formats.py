@@ -96,7 +96,7 @@ class LineFile:
             for _, values, _ in self.rows():
                 for name, value in values.items():
                     names[name] = names.get(name, False) or isinstance(value, list)
-                    if isinstance(value, list) and name not in self.shapes and (shape := shape_of(value)):
+                    if name not in self.shapes and (shape := shape_of(value)):
                         self.shapes[name] = shape
             self.names, self.lists = tuple(names), frozenset(name for name, has_list in names.items() if has_list)
             if not self.names:
@@ -115,7 +115,7 @@ class LineFile:
         if self.kind in ("text", CONLL):
             return self.kind
         if self.holds_json:
-            return self.json.field
+            return self.json.field + "/squad" * self.json.is_squad
         return "" if self.rule == CsvRule(",", True) else str(self.rule)
 
     def rows(self) -> Iterator[Row]:

@@ -62,6 +62,11 @@ def _prefix_of(found: Sequence[str], missing: Sequence[str]) -> str:
     return prefix if prefix and {prefix + each for each in missing} <= set(found) else ""
 
 
+def outputs_of(task: Task) -> int:
+    """Return how many outputs a model's head has for a task. **Pure.**"""
+    return int(task.model_settings().get("num_labels", task.width))
+
+
 def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str] | None, task: Task, seed: int) -> str:
     """Keep the head by the names of its classes, or draw a new one; return what to report, "" if it was new anyway.
 
@@ -70,7 +75,7 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
     if isinstance(task, MaskedLM):
         return _about_vocabulary_head(model, loaded)
     classes = tuple(getattr(task, "classes", ()))
-    num_outputs = task.model_settings().get("num_labels", task.width)
+    num_outputs = outputs_of(task)
     name, output = output_layer(model, num_outputs)
     saved_shape = {key: shape for key, shape, _ in loaded["mismatched_keys"]}.get(f"{name}.weight")
     if saved_shape:

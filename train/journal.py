@@ -131,7 +131,7 @@ def short(value: float | None) -> str:
 def closing_message(config: TrainConfig, pipeline: str, score: str, best: Best, peak_memory: int) -> str:
     """Return what a finished run prints: its best score, its model, and commands to try next.
 
-    pipeline: of transformers, for the model; "": there is none. peak_memory: bytes, of the rank that used most; 0 if no
+    pipeline: of transformers, for the model; "": it has none. peak_memory: bytes, of the rank that used most; 0 if no
     step was taken.
     """
     folder = Path(config.output_dir)
@@ -157,8 +157,8 @@ def closing_message(config: TrainConfig, pipeline: str, score: str, best: Best, 
 
 
 def _prediction_text(value: Any) -> str:
-    """Return a prediction as text: several labels as JSON. **Pure.**"""
-    if isinstance(value, list):
+    """Return a prediction as text: several labels, and a text of several lines, as JSON. **Pure.**"""
+    if isinstance(value, list) or (isinstance(value, str) and any(each in value for each in "\t\r\n")):
         return json.dumps(value, ensure_ascii=False)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 

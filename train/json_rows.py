@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from ringtune.train import squad_json
 from ringtune.train.compression import open_binary
 from ringtune.train.contract import UsageError
 from ringtune.train.csv_rule import LONGEST_FIELD
@@ -30,7 +31,7 @@ class JsonFile:
         Raises UsageError for an object that does not say which of its fields holds rows.
         """
         self.path, self.where = path, where
-        self.field = ""
+        self.field, self.is_squad = "", False
         self.notes: tuple[str, ...] = ()
         with open_binary(path) as stream:
             begin = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
@@ -38,6 +39,9 @@ class JsonFile:
         if data_field or (kind == "json" and begin == b"{" and not _holds_lines(path)):
             self.field = self._field(data_field)
             self.notes = (f"its rows are those of the field {self.field!r} (--data_field)",) * (not data_field)
+            self.is_squad = squad_json.holds_articles(self._list(self.field))
+            if self.is_squad:
+                self.notes = ("a file of SQuAD: a row is a question",)
 
     @property
     def has_lines(self) -> bool:
@@ -46,6 +50,9 @@ class JsonFile:
 
     def rows(self) -> Iterator[Row]:
         """Give the rows."""
+        if self.is_squad:
+            found = squad_json.questions(self._list(self.field))
+            return ((number, values, error) for number, (values, error) in enumerate(found, start=1))
         if self.field:
             return ((number, *_checked_object(each)) for number, each in enumerate(self._list(self.field), start=1))
         return _json_array(self.path, self.where) if self.is_array else _json_lines(self.path)

@@ -18,12 +18,11 @@ from ringtune.train.masked_tokens import read_masked_tokens
 from ringtune.train.pretrained import error_in_one_line, read_config, saved_config, set_dropout
 from ringtune.train.recompute import recompute_layers
 from ringtune.train.reinit import reinitialise
-from ringtune.train.task import Task, is_choice_model, is_masked_model, is_token_model, of_model
+from ringtune.train.task import Task, auto_class_of, of_model
 from ringtune.train.task import read as read_task
 from ringtune.train.task.masked_lm import MaskedLM
 from ringtune.train.task.multiple_choice import MultipleChoice
 from ringtune.train.task.sequence import SequenceTask
-from ringtune.train.task.token_classification import TokenClassification
 from torch import nn
 
 
@@ -157,7 +156,7 @@ def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
     dtype = str(saved.get("dtype") or saved.get("torch_dtype") or "float32")
     if dtype != "float32":
         yield f"its weights are {dtype}: they are trained and saved as float32"
-    was_masked = is_masked_model(SimpleNamespace(**{"architectures": None, **saved}))
+    was_masked = _unknown_auto_class(saved) == MaskedLM.auto_class
     if isinstance(task, MaskedLM):
         if str((saved.get("architectures") or [""])[0]).endswith(("Classification", "Answering", "Choice")):
             yield "it was trained to predict something else: that head is left out"
@@ -173,12 +172,7 @@ def _changes(saved: Mapping[str, Any], task: Task) -> Iterator[str]:
 
 def _unknown_auto_class(saved: Mapping[str, Any]) -> str:
     """Return the Auto class of a model that was trained elsewhere. saved: its configuration. **Pure.**"""
-    settings = SimpleNamespace(**{"architectures": None, **saved})
-    if is_choice_model(settings):
-        return MultipleChoice.auto_class
-    if is_masked_model(settings):
-        return MaskedLM.auto_class
-    return TokenClassification.auto_class if is_token_model(settings) else SequenceTask.auto_class
+    return auto_class_of(SimpleNamespace(**{"architectures": None, **saved}))
 
 
 def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, Task, int | None]:

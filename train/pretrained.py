@@ -79,6 +79,7 @@ def set_dropout(model_config: Any, rate: float) -> None:
         "dropout",
         "attention_dropout",
         "seq_classif_dropout",
+        "qa_dropout",
         "embedding_dropout",
         "mlp_dropout",
     ):

@@ -44,10 +44,11 @@ class RowSettings:
     """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
     data_field: str | None = None
     """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
-    task: Literal["token_classification", "multiple_choice", "masked_lm"] | None = None
+    task: Literal["token_classification", "question_answering", "multiple_choice", "masked_lm"] | None = None
     """What to learn, where the rows do not say it: token_classification, a tag for each word, also of .txt and .tsv
-    files of columns; multiple_choice, which of a row's choices is right; masked_lm, masked tokens of texts without
-    labels, also of .txt files of a text a line; default: by the rows (docs/tasks.md)."""
+    files of columns; question_answering, the part of a context that answers a question; multiple_choice, which of a
+    row's choices is right; masked_lm, masked tokens of texts without labels, also of .txt files of a text a line;
+    default: by the rows (docs/tasks.md)."""
     mlm_probability: float | None = None
     """Share of the tokens that masked_lm masks; default 0.15."""
     whole_word_mask: bool = False
@@ -59,6 +60,14 @@ class RowSettings:
     choice_labels: Literal["from_0", "from_1", "letters", "texts"] | None = None
     """How labels name the right choice of a row: by its number from 0 or from 1, its letter, or its text; default: as
     the training rows have it, numbers from 0."""
+    doc_stride: int | None = None
+    """Tokens that neighbouring windows of a context share; default: 128, or a quarter of max_seq_length."""
+    n_best_size: int | None = None
+    """Best answers that are kept of a window and of a row; default: 20."""
+    max_answer_length: int | None = None
+    """Tokens of an answer at most, where one is predicted; default: 30."""
+    null_score_diff_threshold: float | None = None
+    """Give a question no answer where that scores more than this above the best one; default: 0."""
     regression: bool | None = None
     """Predict a number; default: yes if labels are decimal fractions."""
     max_seq_length: int | None = None

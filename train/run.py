@@ -144,7 +144,7 @@ def _prepare(opening: Opening, tokenizer: Any, comm: Comm, stop: StopFlag) -> In
     """Read and tokenise the rows, and count the steps. **Collective.**"""
     config = opening.config
     tables = prepare(config, tokenizer, comm, stop)
-    tables = dataclasses.replace(tables, task=task.at_threshold(tables.task, config.threshold))
+    tables = dataclasses.replace(tables, task=task.settle(tables.task, config))
     labels = tables.train.feature_columns.get(LABELS) if config.balanced_sampling else None
     order = DataOrder(config.seed, tables.train.num_features, opening.batching.global_batch_size, labels)
     total_steps = config.max_steps

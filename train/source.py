@@ -4,8 +4,8 @@ What comes out is the same for every format: the columns ``file`` (int32: which 
 (int64: where in it the row begins, from 1), ``error`` (null for a usable row), ``text/0`` and perhaps ``text/1``,
 ``label`` (as text, null if the row has none; where a row may have several, as JSON) if the labels are asked for,
 ``kept/NAME`` for each column to keep, and ``slice/NAME`` (as text, null for none) for each whose values part the rows
-for their scores. Rows of words, and texts with entities, have the columns of `word_rows`; rows of a context and choices
-that of `choice_rows`.
+for their scores. Rows of words, and texts with entities, have the columns of `word_rows`, questions those of
+`question_rows`, and rows of a context and choices that of `choice_rows`.
 Nothing is ever read as a whole.
 """
 
@@ -19,14 +19,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from ringtune.train import choice_rows, word_rows
+from ringtune.train import choice_rows, question_rows, word_rows
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import Row
-from ringtune.train.shapes import CHOICES, TEXT
+from ringtune.train.shapes import ANSWERS, CHOICES, SPANS, TEXT, WORDS
 from ringtune.train.texts import what_is_wrong_with
 
 ROWS_AT_ONCE = 512
+#: What reads rows that are no texts with labels.
+_READERS = {WORDS: word_rows.read, SPANS: word_rows.read, CHOICES: choice_rows.read, ANSWERS: question_rows.read}
 NO_CHARACTER = "\ufffd"  # in a label, for what is not UTF-8
 
 
@@ -92,12 +94,7 @@ def row_batches(
 
 
 def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa.RecordBatch:
-    more: dict[str, pa.Array] = {}
-    read = rows
-    if columns.form == CHOICES:
-        read, more = choice_rows.read(rows, columns)
-    elif columns.form != TEXT:
-        read, more = word_rows.read(rows, columns)
+    read, more = _READERS[columns.form](rows, columns) if columns.form in _READERS else (rows, {})
     errors = [error or what_is_wrong(values, columns) for _, values, error in read]
     arrays = {**row_columns([line for line, _, _ in rows], errors), **more}
     for number, name in enumerate(columns.contexts):

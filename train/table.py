@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 from ringtune.train import publish
-from ringtune.train.tokens import Features, Padding
+from ringtune.train.tokens import Features, Padding, Texts
 
 LAYOUT = 3  # raise it when the files change their meaning
 _OFFSETS, _ROW_OF, _NUM_TERMS = "offsets", "row_of", "num_terms"
+_TEXTS, _TEXT_OFFSETS = "texts", "text_offsets"  # only of features that have texts
 
 
 @dataclass
@@ -34,6 +35,8 @@ class _Meta:
     padding: Padding
     num_tokens: int = 0
     num_features: int = 0
+    num_texts: int = 0
+    num_bytes: int = 0  # of the texts
     tokens: dict[str, _Array] = field(default_factory=dict)
     features: dict[str, _Array] = field(default_factory=dict)
 
@@ -44,7 +47,15 @@ class _Meta:
             kind: {name: _Array(each["dtype"], tuple(each["shape"])) for name, each in raw[kind].items()}
             for kind in ("tokens", "features")
         }
-        return cls(Padding(**raw["padding"]), raw["num_tokens"], raw["num_features"], **arrays)
+        return cls(
+            Padding(**raw["padding"]),
+            raw["num_tokens"],
+            raw["num_features"],
+            raw.get("num_texts", 0),
+            raw.get("num_bytes", 0),
+            tokens=arrays["tokens"],
+            features=arrays["features"],
+        )
 
 
 class TableWriter:
@@ -69,9 +80,19 @@ class TableWriter:
         self._file(_OFFSETS).write((self.meta.num_tokens + features.offsets[1:]).tobytes())
         self._file(_ROW_OF).write((self.num_rows + features.row_of).tobytes())
         self._file(_NUM_TERMS).write(features.num_terms.tobytes())
+        if features.texts is not None:
+            self._append_texts(features.texts, self.meta)
         self.meta.num_tokens += int(features.offsets[-1])
         self.meta.num_features += features.num_features
         self.num_rows += num_rows
+
+    def _append_texts(self, texts: Texts, meta: _Meta) -> None:
+        if not meta.num_texts:
+            self._file(_TEXT_OFFSETS).write(np.zeros(1, dtype=np.int64).tobytes())
+        self._file(_TEXTS).write(texts.content.tobytes())
+        self._file(_TEXT_OFFSETS).write((meta.num_bytes + texts.offsets[1:]).tobytes())
+        meta.num_texts += len(texts.offsets) - 1
+        meta.num_bytes += int(texts.offsets[-1])
 
     def _write(self, name: str, values: np.ndarray, arrays: dict[str, _Array]) -> None:
         arrays.setdefault(name, _Array(str(values.dtype), values.shape[1:]))
@@ -101,6 +122,10 @@ def open_table(folder: Path, name: str) -> Features:
     def columns(arrays: Mapping[str, _Array], length: int) -> dict[str, np.ndarray]:
         return {name: mapped(name, each.dtype, length, *each.shape) for name, each in arrays.items()}
 
+    texts = None
+    if meta.num_texts:
+        text_offsets = mapped(_TEXT_OFFSETS, np.int64, meta.num_texts + 1)
+        texts = Texts(mapped(_TEXTS, np.uint8, meta.num_bytes), text_offsets)
     offsets = mapped(_OFFSETS, np.int64, meta.num_features + 1)
     return Features(
         token_columns=columns(meta.tokens, meta.num_tokens),
@@ -110,4 +135,5 @@ def open_table(folder: Path, name: str) -> Features:
         num_terms=mapped(_NUM_TERMS, np.int32, meta.num_features),
         lengths=np.diff(offsets).astype(np.int32),
         padding=meta.padding,
+        texts=texts,
     )

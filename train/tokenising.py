@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ringtune.train import data, findings, mask_settings, publish, slices, task
+from ringtune.train import data, findings, publish, slices, task, training_labels
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested
@@ -20,17 +20,11 @@ from ringtune.train.joined_texts import JoinedTexts
 from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
 from ringtune.train.rows import RowFile, sample, write_rows
-from ringtune.train.shapes import CHOICES, TEXT
 from ringtune.train.slices import SliceColumn
 from ringtune.train.source import Source, no_rows, refuse_errors
 from ringtune.train.stop import StopFlag
 from ringtune.train.table import TableWriter
 from ringtune.train.task import Task
-from ringtune.train.task.choice_labels import ChoiceColumn
-from ringtune.train.task.label_names import LabelNames
-from ringtune.train.task.labels import LabelColumn
-from ringtune.train.task.masking import Masking, Vocabulary
-from ringtune.train.task.tags import TagColumn
 from ringtune.train.tokens import Features
 
 _ROWS = "rows"  # folder for the rows while they are tokenised
@@ -60,8 +54,7 @@ class Tokenising:
         for split in self.sources:
             self._read(split, rows / split)
         files = {split: RowFile(rows / split) for split in self.sources}
-        has_choices = self.columns[data.TRAIN].form == CHOICES
-        labels = self._choices(files) if has_choices else self._labels(files[data.TRAIN])
+        labels = training_labels.read(self.config, self.tokenizer, self.sources, self.columns[data.TRAIN], files)
         found = task.decide(self.columns[data.TRAIN], labels, self.sources[data.TRAIN].where)
         found = task.in_windows(found, self.config.window_stride, self.config.window_pooling)
         known = RowHashes()
@@ -85,44 +78,6 @@ class Tokenising:
 
         if not write_rows(path, usable(), self.stop.is_set):
             raise no_rows(source.where)
-
-    def _labels(self, rows: RowFile) -> LabelColumn | LabelNames | TagColumn | Masking:
-        """Return the labels of all training rows, also of those that a sample leaves out; of texts: the masking."""
-        if self.config.task == mask_settings.TASK:
-            return self._masking()
-        source, columns = self.sources[data.TRAIN], self.columns[data.TRAIN]
-        name = str(columns.label)
-        regression = (
-            True if self.config.task_name == "stsb" and self.config.regression is None else self.config.regression
-        )
-        declared = source.class_names.get(name, ())
-        labels: LabelColumn | LabelNames | TagColumn
-        if columns.form != TEXT:
-            labels = TagColumn(name, scheme=self.config.tag_scheme, declared=declared)
-        elif columns.sets is not None:
-            labels = LabelNames(columns, declared=declared)
-        else:
-            labels = LabelColumn(name, regression=regression, declared=declared)
-        for batch in rows:
-            labels.add(batch.column("label"), source.places(batch))
-        return labels
-
-    def _masking(self) -> Masking:
-        config = self.config
-        probability = config.mlm_probability or mask_settings.PROBABILITY
-        return Masking(probability, config.whole_word_mask, config.line_by_line, Vocabulary.of(self.tokenizer))
-
-    def _choices(self, files: Mapping[str, RowFile]) -> ChoiceColumn:
-        """Return the labels of all training rows beside their choices, and how many choices rows of any split have."""
-        source = self.sources[data.TRAIN]
-        labels = ChoiceColumn(str(self.columns[data.TRAIN].label), self.config.choice_labels)
-        for split, rows in files.items():
-            for batch in rows:
-                if split == data.TRAIN:
-                    labels.add(batch, source.places(batch))
-                else:
-                    labels.add_choices(batch)
-        return labels
 
     def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter, known: RowHashes) -> SplitFindings:
         """Write the features of a split; return what is found out. known: of the training rows, which come first."""

@@ -48,6 +48,25 @@ class Padding:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """A text for each row, one behind the other as UTF-8."""
+
+    content: np.ndarray  # uint8 [num_bytes]
+    offsets: np.ndarray  # int64 [num_rows + 1]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Texts:
+        """Return texts as bytes."""
+        several = [each.encode() for each in texts]
+        lengths = np.fromiter(map(len, several), dtype=np.int64, count=len(several))
+        return cls(np.frombuffer(b"".join(several), dtype=np.uint8), np.cumsum([0, *lengths], dtype=np.int64))
+
+    def __getitem__(self, row: int) -> str:
+        """Return the text of a row."""
+        return self.content[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+
+@dataclass(frozen=True)
 class Features:
     """Features of any number of rows, as named arrays.
 
@@ -62,6 +81,7 @@ class Features:
     num_terms: np.ndarray  # int32 [num_features]: the terms of the loss it gives
     lengths: np.ndarray  # int32 [num_features]: its tokens
     padding: Padding
+    texts: Texts | None = None  # of each row, what its predictions and scores need beside numbers
 
     @property
     def num_features(self) -> int:

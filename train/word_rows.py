@@ -14,7 +14,7 @@ import pyarrow as pa
 from ringtune.train import words
 from ringtune.train.columns import Columns
 from ringtune.train.json_rows import Row, shown
-from ringtune.train.shapes import SPANS, WORDS
+from ringtune.train.shapes import ANSWER_NAMES, ANSWERS, SPANS, WORDS
 
 _NAMES = ("start", "end", "label")
 _BOUNDS, _TAGS = pa.list_(pa.int64()), pa.list_(pa.string())
@@ -26,11 +26,14 @@ class Wrong(Exception):
 
 def shape_of_type(kind: pa.DataType) -> str:
     """Return what a column of an Arrow table may be, as `shapes.shape_of`. **Pure.**"""
+    if pa.types.is_struct(kind):
+        return ANSWERS if set(ANSWER_NAMES) <= {each.name for each in kind} else ""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return ""
     value = kind.value_type
     if pa.types.is_struct(value):
-        return SPANS if {"start", "end"} <= {each.name for each in value} else ""
+        names = {each.name for each in value}
+        return ANSWERS if set(ANSWER_NAMES) <= names else SPANS if {"start", "end"} <= names else ""
     is_word = pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_integer(value)
     return WORDS if is_word else ""
 

@@ -58,9 +58,17 @@ class PredictConfig:
     that name."""
     top_k: int | None = None
     """Write only the k best classes or labels and their probabilities; default: the best class, or the labels that are
-    given, and the probability of each."""
+    given, and the probability of each. Of answers: also the k best as a list, n_best."""
     threshold: float | None = None
     """Give a row each label from this probability on, where it may have several; default: as the model's run found."""
+    doc_stride: int | None = None
+    """Tokens that neighbouring windows of a context share; default: as in training."""
+    n_best_size: int | None = None
+    """Best answers that are kept of a window and of a row; default: as in training."""
+    max_answer_length: int | None = None
+    """Tokens of an answer at most; default: as in training."""
+    null_score_diff_threshold: float | None = None
+    """Give a question no answer where that scores more than this above the best one; default: as in training."""
     on_error: Literal["keep", "stop"] = "keep"
     """What to do with a row that cannot be used. keep: write it in its place, with an error. stop: stop all ranks."""
 
@@ -126,7 +134,7 @@ def check(config: PredictConfig) -> None:
     """Raise UsageError for a value that cannot work, before anything is read or written."""
     csv_rule.require_delimiter(config.csv_delimiter)
     checks.check_labels(config)
-    flags.require_counts(config, ("top_k", "max_seq_length", "batch_tokens", "num_threads"))
+    flags.require_counts(config, (*checks.ANSWER_COUNTS, "top_k", "max_seq_length", "batch_tokens", "num_threads"))
     if config.bf16 and config.fp16:
         raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
     if config.reads_stdin and config.input_format is None:

@@ -19,6 +19,7 @@ from ringtune.train import (
     formats,
     label_sets,
     mask_settings,
+    question_columns,
     reader,
 )
 from ringtune.train.columns import Columns
@@ -33,6 +34,7 @@ from ringtune.train.source import Place, Source, row_batches
 from ringtune.train.task import Task
 from ringtune.train.task.mask_filling import MaskFilling, with_masks
 from ringtune.train.task.multiple_choice import MultipleChoice
+from ringtune.train.task.question_answering import QuestionAnswering
 
 DEFAULT_LABEL = "label"
 _TEXT_NAMES = ("text", "text_pair")
@@ -94,6 +96,8 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     For a model whose training is not known they are chosen by training's rules. Raises UsageError for one that is not
     there.
     """
+    if _reads_questions(task):
+        return _question_columns(source, config, task)
     trained = task.columns
     if isinstance(task, MaskFilling):
         return _masked_columns(source, config, trained)
@@ -162,6 +166,28 @@ def _masked_columns(source: Source, config: PredictConfig, trained: Columns | No
     return Columns(text, None, kept)
 
 
+def _reads_questions(task: Task) -> bool:
+    return isinstance(task, QuestionAnswering)
+
+
+def _question_columns(source: Source, config: PredictConfig, task: Task) -> Columns:
+    """Return the columns of question, context and answers, and those to keep. Raises UsageError."""
+    found = question_columns.of_prediction(
+        source.names,
+        source.shapes,
+        source.lists,
+        source.where,
+        trained=task.columns,
+        text=config.text_column_names,
+        label=config.label_column_name,
+    )
+    kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
+    columns.require_columns(source.names, kept, source.where)
+    sliced = columns.split_names(config.slice_by)
+    columns.require_columns(source.names, sliced, source.where, "--slice_by")
+    return replace(found, kept=kept, sliced=sliced)
+
+
 def _label_sets(source: Source, config: PredictConfig, task: Task, label: str) -> LabelSets | None:
     """Return how the true labels are written; None for a model that gives one."""
     if not task.has_several_labels:
@@ -199,7 +225,7 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
     if first is None:
         raise UsageError("input", "there are no rows in it", legal="at least one text, pair or dictionary")
     shapes: dict[str, str] = {}
-    reads_words = task.columns is not None and task.columns.form != TEXT
+    reads_words = task.columns is not None and task.columns.form in (WORDS, SPANS)
     if isinstance(first, Mapping):
         names = tuple(map(str, first))
         shapes = {str(name): shape for name, value in first.items() if (shape := shape_of(value))}
@@ -209,7 +235,8 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
     elif isinstance(first, str):
         names = (task.columns.text if task.columns else _TEXT_NAMES)[:1]
     else:
-        names = task.columns.text if task.columns and len(task.columns.text) == 2 else _TEXT_NAMES
+        others = question_columns.TEXT_NAMES if _reads_questions(task) else _TEXT_NAMES
+        names = task.columns.text if task.columns and len(task.columns.text) == 2 else others
 
     def rows() -> Iterator[Row]:
         for number, item in enumerate(itertools.chain([first], iterator), start=1):

@@ -49,7 +49,7 @@ def load_predictor(
     model_tokens.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer))
     network.config.pad_token_id = fitted.tokenizer.pad_token_id  # type: ignore[union-attr]
     return Predictor(
-        for_prediction(tasks.at_threshold(task, config.threshold), fitted.tokenizer, config.top_k),
+        for_prediction(tasks.settle(task, config), fitted.tokenizer, config.top_k),
         network.to(device),
         fitted.tokenizer,
         fitted.limit.settle(config.max_seq_length, report),

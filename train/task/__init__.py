@@ -14,7 +14,8 @@ from typing import Any, Literal
 from ringtune.train.columns import Columns
 from ringtune.train.contract import FITTED_TASK_FILE, TASK_FILE, UsageError
 from ringtune.train.shapes import TEXT
-from ringtune.train.task import multilabel, multiple_choice, tags
+from ringtune.train.task import answer_settings, multilabel, multiple_choice, question_answering, tags
+from ringtune.train.task.answers import AnswerColumn
 from ringtune.train.task.choice_labels import ChoiceColumn
 from ringtune.train.task.classification import Classification
 from ringtune.train.task.label_names import LabelNames
@@ -23,7 +24,9 @@ from ringtune.train.task.masked_lm import MaskedLM
 from ringtune.train.task.masking import Masking
 from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.multiple_choice import MultipleChoice
+from ringtune.train.task.question_answering import QuestionAnswering
 from ringtune.train.task.regression import Regression
+from ringtune.train.task.sequence import SequenceTask
 from ringtune.train.task.tags import TagColumn
 from ringtune.train.task.token_classification import TokenClassification
 from ringtune.train.task.verbs import Task as Task
@@ -32,8 +35,14 @@ from ringtune.train.task.windows import Windows
 FORMAT = 1  # of task.json; raise it when the file changes its meaning
 
 
-def decide(columns: Columns, labels: LabelColumn | LabelNames | TagColumn | ChoiceColumn | Masking, where: str) -> Task:
+#: What tells the task: the labels of the training rows, or how texts without any are masked.
+Found = LabelColumn | LabelNames | TagColumn | ChoiceColumn | AnswerColumn | Masking
+
+
+def decide(columns: Columns, labels: Found, where: str) -> Task:
     """Return the task that the training rows' labels make. Raises UsageError for labels that make none. **Pure.**"""
+    if isinstance(labels, AnswerColumn):
+        return QuestionAnswering(columns, labels.doc_stride, labels.has_unanswered(where))
     if isinstance(labels, TagColumn):
         return TokenClassification(columns, labels.classes(where), labels.scheme)
     if isinstance(labels, ChoiceColumn):
@@ -64,6 +73,8 @@ def from_json(content: Mapping[str, Any]) -> Task:
             return TokenClassification(columns, tuple(map(str, content["classes"])), str(content["scheme"]))
         case "masked_lm":
             return MaskedLM(columns, Masking.from_json(content))
+        case "question_answering":
+            return question_answering.from_json(columns, content)
         case "multi_label":
             return replace(multilabel.from_json(columns, content), windows=windows)
         case "multiple_choice":
@@ -73,12 +84,15 @@ def from_json(content: Mapping[str, Any]) -> Task:
 
 def of_model(config: Any, where: str) -> Task:
     """Return the task of a model that was trained elsewhere. config: its configuration. Raises UsageError."""
-    if is_masked_model(config):
-        return MaskedLM(None, Masking())
-    if is_choice_model(config):
-        return multiple_choice.of_model()
     names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    if is_token_model(config):
+    kind = _kind_of_model(config)
+    if kind is MaskedLM:
+        return MaskedLM(None, Masking())
+    if kind is MultipleChoice:
+        return multiple_choice.of_model()
+    if kind is QuestionAnswering:
+        return QuestionAnswering(None)
+    if kind is TokenClassification:
         if not all(map(tags.is_tag, names)):
             raise UsageError(where, "its classes are no tags", legal="O, and tags such as B-LOC and I-LOC")
         scheme = tags.BIOES if any(name[0] in "ES" for name in names) else tags.IOB2
@@ -88,6 +102,14 @@ def of_model(config: Any, where: str) -> Task:
     if config.num_labels == 1 or config.problem_type == "regression":
         return Regression(None)
     return Classification(None, names)
+
+
+def settle(task: Task, config: Any) -> Task:
+    """Return the task with what the settings of a run, or of a prediction, say of its predictions. **Pure.**
+
+    Raises UsageError for settings that do not apply to it.
+    """
+    return answer_settings.settle(at_threshold(task, config.threshold), config)
 
 
 def at_threshold(task: Task, threshold: float | None) -> Task:
@@ -128,19 +150,21 @@ def how_labels_are_given(task: Task, *, fits: bool) -> str:
     )
 
 
-def is_token_model(config: Any) -> bool:
-    """Return whether a model gives each token a class. config: its configuration."""
-    return any(str(each).endswith("ForTokenClassification") for each in config.architectures or ())
+def _kind_of_model(config: Any) -> type[Task] | None:
+    """Return the kind of task that a model's architecture is for, None for one of texts with labels."""
+    kinds = {
+        "ForMaskedLM": MaskedLM,
+        "ForMultipleChoice": MultipleChoice,
+        "ForQuestionAnswering": QuestionAnswering,
+        "ForTokenClassification": TokenClassification,
+    }
+    names = [str(each) for each in config.architectures or ()]
+    return next((kind for end, kind in kinds.items() if any(name.endswith(end) for name in names)), None)
 
 
-def is_masked_model(config: Any) -> bool:
-    """Return whether a model says which tokens are masked. config: its configuration."""
-    return any(str(each).endswith("ForMaskedLM") for each in config.architectures or ())
-
-
-def is_choice_model(config: Any) -> bool:
-    """Return whether a model gives each choice of a row a number. config: its configuration."""
-    return any(str(each).endswith("ForMultipleChoice") for each in config.architectures or ())
+def auto_class_of(config: Any) -> str:
+    """Return the Auto class of transformers for a model that was trained elsewhere. config: its configuration."""
+    return (_kind_of_model(config) or SequenceTask).auto_class
 
 
 # task.json

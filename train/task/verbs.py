@@ -23,7 +23,7 @@ class Task(Protocol):
 
     kind: ClassVar[str]
     auto_class: ClassVar[str]  # of transformers, for the model
-    pipeline: ClassVar[str]  # of transformers, for the model
+    pipeline: ClassVar[str]  # of transformers, for the model; "": it has none
     reads_first_token: ClassVar[bool]  # whether the model's head reads only the first token of the last layer
     has_several_labels: ClassVar[bool]  # whether a row may have several labels, or none; they are [N, W] then
     score_names: ClassVar[tuple[str, ...]]

@@ -1,0 +1,49 @@
+"""Files of SQuAD (Rajpurkar et al. 2016 and 2018): articles of paragraphs of questions; a row is a question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_OF_QUESTION = ("id", "question", "answers", "is_impossible")
+
+
+def holds_articles(value: Any) -> bool:
+    """Return whether a list of objects is one of articles, by the first of them. **Pure.**"""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and _is_list(value[0], "paragraphs")
+
+
+def questions(articles: list[Any]) -> Iterator[tuple[Mapping[str, Any], str | None]]:
+    """Give the questions of articles with context, title and answers, and what is wrong with each, None if nothing is.
+
+    ``is_impossible`` means an empty list of answers; its ``plausible_answers`` are not read.
+    """
+    for number, article in enumerate(articles, start=1):
+        if not isinstance(article, dict) or not _is_list(article, "paragraphs"):
+            yield {}, f"article {number} has no list of paragraphs"
+            continue
+        for place, paragraph in enumerate(article["paragraphs"], start=1):
+            if not isinstance(paragraph, dict) or not _is_list(paragraph, "qas"):
+                yield {}, f"paragraph {place} of article {number} has no list of questions (qas)"
+                continue
+            for each in paragraph["qas"]:
+                yield _row(each, paragraph, article)
+
+
+def _row(question: Any, paragraph: Mapping[str, Any], article: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    if not isinstance(question, dict):
+        return {}, f"the question {ascii(question)[:60]} is no JSON object"
+    twice = next(filter(None, (getattr(each, "key", "") for each in (question, paragraph, article))), "")
+    if twice:  # of an object that `json_rows` read
+        return {}, f"question {ascii(question.get('id'))[:60]}: it, or what it is in, has the key {twice[:40]!r} twice"
+    row = {"title": article.get("title"), "context": paragraph.get("context")}
+    row |= {name: question[name] for name in _OF_QUESTION if name in question}
+    if row.get("is_impossible") is not True:
+        return row, None
+    if row.get("answers"):
+        return row, f"question {ascii(row.get('id'))[:60]}: it has answers and is_impossible"
+    return {**row, "answers": []}, None
+
+
+def _is_list(value: Mapping[str, Any], name: str) -> bool:
+    return isinstance(value.get(name), list)
