@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ringtune.train import adapter_settings, csv_rule, decay, flags, gap, interval, mask_settings, wire
+from ringtune.train import adapter_settings, csv_rule, decay, earlier, flags, gap, interval, mask_settings, wire
 from ringtune.train.contract import UsageError
 
 ANSWER_COUNTS = ("n_best_size", "max_answer_length")
@@ -46,6 +46,7 @@ def check(config: Any) -> None:
         raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
     wire.check(config)
     adapter_settings.check(config)
+    earlier.check(config)
     _check_source(config)
     if not config.do_train:
         raise UsageError(

@@ -98,6 +98,8 @@ COMMAND = flags.Command(
     dry_run="Check everything, show the plan, train nothing.",
     paths=(
         "output_dir",
+        "init_from",
+        "pseudo_file",
         "train_file",
         "validation_file",
         "test_file",
@@ -106,7 +108,7 @@ COMMAND = flags.Command(
         "peft_config",
     ),
     foreign=huggingface.TRAIN,
-    lists=("train_file", "validation_file", "test_file", "lora_target_modules"),
+    lists=("train_file", "pseudo_file", "validation_file", "test_file", "lora_target_modules"),
     imply=implied.imply,
     complete=implied.complete,
 )

@@ -67,10 +67,10 @@ def verify(folder: Path) -> str | None:
     return publish.verify_folder(folder, (weights_file(folder), TASK_FILE, FINISHED_FILE, CONFIG_FILE))
 
 
-def require_whole(name: str, *, read_up_to: float = math.inf) -> None:
+def require_whole(name: str, *, flag: str = "--model_name_or_path", read_up_to: float = math.inf) -> None:
     """Raise UsageError for the model of a run, or its checkpoint, that is not as ringtune wrote it.
 
-    read_up_to: bytes of a file; of larger ones only the size is looked at.
+    flag: that names it. read_up_to: bytes of a file; of larger ones only the size is looked at.
 
     Each of several files shows that a folder is one of these, so that no single one that is lost hides it. A model that
     was copied without the files of its run is taken as it is.
@@ -88,4 +88,4 @@ def require_whole(name: str, *, read_up_to: float = math.inf) -> None:
     else:
         reason, todo = "the run in it has not finished", "finish it, or name one of its checkpoints"
     if reason is not None:
-        raise UsageError(f"--model_name_or_path {name}", reason, legal="a model as ringtune wrote it", todo=todo)
+        raise UsageError(f"{flag} {name}", reason, legal="a model as ringtune wrote it", todo=todo)

@@ -63,7 +63,8 @@ def _about_classes(counts: Mapping[str, int]) -> list[str]:
         name, most = max(counts.items(), key=lambda each: each[1])
         if most > COMMON_SHARE * total:
             found.append(f"{most / total:.1%} of the rows are {name!r}: always answering so has that accuracy")
-    return found + _about_rare(counts, "classes have a single row")
+    has_empty = 0 in counts.values()  # declared, or of an earlier run
+    return found + _about_rare(counts, "classes have one row or none" if has_empty else "classes have a single row")
 
 
 def _about_rare(counts: Mapping[str, int], what: str) -> list[str]:

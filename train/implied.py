@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import wire
+from ringtune.train import earlier, wire
 from ringtune.train.arguments import Value
 from ringtune.train.contract import UsageError
 
@@ -62,13 +62,13 @@ def _number(value: Any) -> float | None:
 
 def complete(settings: dict[str, str], note: Callable[[str], None]) -> dict[str, str]:
     """Return all settings with what follows where transformers has a default and one would wait for it in vain."""
-    result = dict(settings)
+    result = earlier.take_over(settings)
     every = {"eval": settings.get("logging_steps", STEPS), "save": STEPS}
     for what, steps in every.items():
         if settings.get(f"{what}_strategy") == "steps" and settings.get(f"{what}_steps", "null") == "null":
             result[f"{what}_steps"] = steps
             note(f"--{what}_strategy steps: every {steps} steps (--{what}_steps)")
-    model = settings.get("model_name_or_path", "")
+    model = result.get("model_name_or_path", "")
     if settings.get("cache_dir", "null") != "null" and not Path(model).expanduser().exists():
         note("--cache_dir: of tokenised rows; models from the hub lie where HF_HOME says")
     asked = [name for name in ("do_eval", "do_predict") if settings.get(name) == "true"]

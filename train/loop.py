@@ -168,6 +168,8 @@ class Loop:
             versions=versions(),
             metrics=self.journal.metrics_entry(),
             schedule_steps=self.schedule_steps,
+            rows_digest=self.tables.rows_digest,
+            start_digest=self.stepper.start.digest if self.stepper.start else None,
         )
 
     def _out_of_patience(self) -> bool:
@@ -272,6 +274,7 @@ class Loop:
         sliced = self._score_validation(final_task)[1] if self.config.max_gap and not self._is_pruned() else []
         # A run that early stopping ended is finished at whatever step.
         facts: dict[str, Any] = {"step": self.total_steps, "stopped_at": self.step, "best": asdict(self.best)}
+        facts |= {"rows_digest": self.tables.rows_digest}
         facts |= {"metrics": self.journal.metrics_entry(), "slices": [each.as_json() for each in sliced]}
         if self.pruner is not None:
             facts |= self.pruner.facts(self.best.score if takes_best else None)

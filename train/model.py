@@ -9,7 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from ringtune.train import adapter, adapter_folder, adapter_settings, attention, final, head, model_tokens, weights
+from ringtune.train import (
+    adapter,
+    adapter_folder,
+    adapter_settings,
+    attention,
+    final,
+    head,
+    init_from,
+    model_tokens,
+    weights,
+)
 from ringtune.train.adapter_folder import PREFIX, AdapterFolder
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -77,13 +87,23 @@ def load_model(
         )
     head.require_body(model, loaded, f"--model_name_or_path {name}")
     saved = saved_config(name)
-    settled = head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed) if source is None else ""
+    settled = _settle_head(model, loaded, saved, task, config) if source is None else ""
     added = _add_adapter(model, loaded, source, task, config)
     others = (_compute_no_more(model, task), *_change_layers(model, config))
     for line in filter(None, (*_changes(saved, task), settled, *added, *others)):
         report(f"model {config.model_name_or_path}: {line}")
     model_tokens.fit(model, num_tokens, resize=config.resize_token_embeddings, seed=config.seed)
     return model
+
+
+def _settle_head(
+    model: nn.Module, loaded: Mapping[str, Any], saved: Mapping[str, Any], task: Task, config: TrainConfig
+) -> str:
+    """Keep of the head what the task knows; return what to report of it. saved: the model's configuration as it was."""
+    if config.init_from:
+        init_from.grow_head(model, task, config)
+        return ""  # reported with the rows, whose classes decide it
+    return head.settle_head(model, loaded, head.saved_classes(saved), task, config.seed)
 
 
 def _change_layers(model: nn.Module, config: TrainConfig) -> Iterator[str]:

@@ -6,8 +6,8 @@ The sum is of the whole global batch, so that uneven shards, ranks and gradient 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from ringtune.train.columns import shown_name
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError, nearest
 from ringtune.train.task import Task
-from ringtune.train.task.sequence import LABELS
+from ringtune.train.task.sequence import LABELS, WEIGHTS
 from ringtune.train.tokens import Features
 
 AUTO = "auto"
@@ -35,9 +35,13 @@ class Objective:
 
     def total_weight(self, features: Features, chosen: np.ndarray) -> float:
         """Return the sum of the weights of the terms of some features, the same on every rank. **Pure.**"""
-        if self.class_weights is None:
+        weights = features.feature_columns.get(WEIGHTS)  # of rows that do not count the same: each has one term
+        if self.class_weights is None and weights is None:
             return int(features.num_terms[chosen].sum()) or 1  # rows without any term have no loss either
-        return math.fsum(self._on_host[features.feature_columns[LABELS][chosen]])
+        each = np.ones(len(chosen)) if weights is None else weights[chosen].astype(np.float64)
+        if self.class_weights is not None:
+            each = each * self._on_host[features.feature_columns[LABELS][chosen]]
+        return math.fsum(each)
 
     @cached_property
     def _on_host(self) -> np.ndarray:
@@ -56,19 +60,28 @@ class Objective:
             losses = losses * torch.where(batch[LABELS] == 1, self.positive_weights, 1.0)
         if losses.ndim == 2:  # of each label of a row
             losses = losses.mean(dim=1)
-        return losses if self.class_weights is None else losses * self.class_weights[batch[LABELS]]
+        if self.class_weights is not None:
+            losses = losses * self.class_weights[batch[LABELS]]
+        return losses * batch[WEIGHTS] if WEIGHTS in batch else losses
 
 
 def choose(
-    config: TrainConfig, task: Task, features: Features, device: torch.device, report: Callable[[str], None]
+    config: TrainConfig,
+    task: Task,
+    features: Features,
+    device: torch.device,
+    report: Callable[[str], None],
+    parts: Sequence[tuple[int, float]] = (),
 ) -> Objective:
     """Return the objective that the configuration asks for. features: of the training rows.
 
-    report: takes a line about weights. Raises UsageError for classes that the task does not have.
+    report: takes a line about weights. parts: as `count_labels` takes them. Raises UsageError for classes that the task
+    does not have.
     """
+    counts = count_labels(task, features, parts)
     if task.has_several_labels:
-        return _of_several_labels(config, task, features, device, report)
-    counts = task.count_labels(features)
+        num_rows = sum(number * factor for number, factor in parts) if parts else features.num_features
+        return _of_several_labels(config, counts, num_rows, device, report)
     for name in ("class_weights", "focal_gamma", "balanced_sampling"):
         if getattr(config, name) and not counts:
             raise UsageError(f"--{name}", f"the rows have {task.label_note()}, and no classes", todo="leave it out")
@@ -80,10 +93,35 @@ def choose(
     return Objective(config.label_smoothing_factor, config.focal_gamma, weights)
 
 
+def count_labels(task: Task, features: Features, parts: Sequence[tuple[int, float]]) -> Mapping[str, float]:
+    """Return how much of the loss each class has by its name: a row counts as often as an epoch draws it, times its
+    weight. **Pure.**
+
+    parts: number of features and what each counts, in the order of the features; none: all count 1.
+    """
+    if not parts or LABELS not in features.feature_columns:
+        return task.count_labels(features)
+    total: dict[str, float] = {}
+    start = 0
+    for number, factor in parts:
+        labels = features.feature_columns[LABELS][start : start + number]
+        found = task.count_labels(replace(features, feature_columns={LABELS: labels}))
+        total = {name: total.get(name, 0.0) + factor * count for name, count in found.items()}
+        start += number
+    return total
+
+
 def _of_several_labels(
-    config: TrainConfig, task: Task, features: Features, device: torch.device, report: Callable[[str], None]
+    config: TrainConfig,
+    counts: Mapping[str, float],
+    num_rows: float,
+    device: torch.device,
+    report: Callable[[str], None],
 ) -> Objective:
-    """Return the objective of rows that may have several labels each. Raises UsageError for what does not apply."""
+    """Return the objective of rows that may have several labels each. counts, num_rows: as `count_labels` counts.
+
+    Raises UsageError for what does not apply.
+    """
     if config.balanced_sampling:
         raise UsageError("--balanced_sampling", "a row may have several labels, and is drawn once", todo="leave it out")
     if not config.class_weights:
@@ -94,9 +132,8 @@ def _of_several_labels(
             "both are set: a label that is partly there has no weight of its own",
             legal="one of them, where rows have several labels",
         )
-    counts = task.count_labels(features)
     if config.class_weights == AUTO:
-        weights = balanced_labels(counts, features.num_features)
+        weights = balanced_labels(counts, num_rows)
     else:
         weights = parse(config.class_weights, list(counts))
     shown = ", ".join(f"{shown_name(name)} {each:.4g}" for name, each in weights.items())
@@ -105,7 +142,7 @@ def _of_several_labels(
     return Objective(config.label_smoothing_factor, config.focal_gamma, positive_weights=on_device)
 
 
-def balanced_labels(counts: Mapping[str, int], num_rows: int) -> dict[str, float]:
+def balanced_labels(counts: Mapping[str, float], num_rows: float) -> dict[str, float]:
     """Return weights by which the rows with a label count as much as those without it. **Pure.**
 
     A label that all rows have, or none, has 1.
@@ -113,7 +150,7 @@ def balanced_labels(counts: Mapping[str, int], num_rows: int) -> dict[str, float
     return {name: (num_rows - count) / count if 0 < count < num_rows else 1.0 for name, count in counts.items()}
 
 
-def balanced(counts: Mapping[str, int]) -> dict[str, float]:
+def balanced(counts: Mapping[str, float]) -> dict[str, float]:
     """Return weights by which all classes count the same: rows / (classes x rows of the class). **Pure.**
 
     As scikit-learn's ``class_weight="balanced"``; a class without rows has 0.

@@ -62,19 +62,29 @@ class DataOrder:
     _balanced: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)  # by epoch, the latest
 
     @property
+    def new_per_step(self) -> int:
+        """Rows of a step that an epoch visits: all of them."""
+        return self.global_batch_size
+
+    @property
+    def note(self) -> str:
+        """What a user should know of the rows of a step, in words that follow their number."""
+        return ""
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps in one epoch; the last one takes the rows that are left, however few."""
-        return -(-self.num_rows // self.global_batch_size)
+        return -(-self.num_rows // self.new_per_step)
 
     def place(self, step: int) -> tuple[int, int]:
         """Return (epoch, position within the epoch in rows) at which 0-based ``step`` starts."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        return epoch, step_in_epoch * self.global_batch_size
+        return epoch, step_in_epoch * self.new_per_step
 
     def rows(self, step: int) -> np.ndarray:
         """Return the row numbers of 0-based ``step``, int64 [<= global_batch_size]. O(1) at any step of an epoch."""
         epoch, position = self.place(step)
-        return self._order(epoch)[position : position + self.global_batch_size]
+        return self._order(epoch)[position : position + self.new_per_step]
 
     def _order(self, epoch: int) -> np.ndarray:
         if self.labels is None:

@@ -16,6 +16,16 @@ class RowSettings:
     """Model to start from: a folder, or a hub name."""
     output_dir: str = free("runs/ringtune")
     """Run directory; running the same command again on an unfinished one resumes it."""
+    init_from: str | None = None
+    """Earlier run, its final folder or a checkpoint, to keep learning from: its weights, its kind of task, its columns
+    and max_seq_length unless they are given, and its classes, beside which new ones are learnt
+    (docs/keep-learning.md)."""
+    replay: str | None = None
+    """RUN=0.2: draw this part of each global batch from the training rows of an earlier run."""
+    pseudo_file: str | None = free(None)
+    """More training rows, whose labels were predicted (ringtune-predict --min_confidence), as train_file."""
+    pseudo_weight: float = 1.0
+    """What a row of pseudo_file counts in the loss; a training row counts 1."""
 
     task_name: str | None = None
     """GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli)."""

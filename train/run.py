@@ -16,16 +16,20 @@ from ringtune.train import (
     batching,
     checkpoint,
     gap,
+    init_from,
     interval,
+    keep_close,
     measures,
     model,
     model_tokens,
     objective,
     pruning,
+    replay,
     resumed,
     rundir,
     task,
     trainable,
+    training_rows,
 )
 from ringtune.train.average import Average
 from ringtune.train.comm import Comm
@@ -129,6 +133,7 @@ def _open_model(
 
     def open_it() -> Fitted:
         adapter_settings.require_usable(config)
+        init_from.require_usable(config)
         model.require_readable(name, allow_pickle=config.allow_pickle)
         fitted = open_tokenizer(name, report)
         if not config.resize_token_embeddings:
@@ -146,7 +151,7 @@ def _prepare(opening: Opening, tokenizer: Any, comm: Comm, stop: StopFlag) -> In
     tables = prepare(config, tokenizer, comm, stop)
     tables = dataclasses.replace(tables, task=task.settle(tables.task, config))
     labels = tables.train.feature_columns.get(LABELS) if config.balanced_sampling else None
-    order = DataOrder(config.seed, tables.train.num_features, opening.batching.global_batch_size, labels)
+    order = replay.order_of(config, tables.num_new, tables.num_replayed, opening.batching.global_batch_size, labels)
     total_steps = config.max_steps
     if total_steps <= 0:
         total_steps = math.ceil(config.num_train_epochs * order.steps_per_epoch)
@@ -162,7 +167,7 @@ def _report_plan(inputs: Inputs, world_size: int, report: Callable[..., None]) -
         report(line)
     report(
         f"{order.num_rows} training rows, {order.steps_per_epoch} steps per epoch, {inputs.total_steps} steps of "
-        f"{order.global_batch_size} rows in {inputs.batching.num_shards} shards over {world_size} rank(s), "
+        f"{order.global_batch_size} rows{order.note} in {inputs.batching.num_shards} shards over {world_size} rank(s), "
         f"{inputs.config.mode} mode"
     )
 
@@ -213,6 +218,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         adapter.require_saved(network, found)
         model.restore_model(network, snapshot.model, str(found))
     network.to(device)
+    start = keep_close.read(config, network, snapshot.state if snapshot else None, report)
     updates, average = make_optimizer(network, config), Average.of(network, config.ema_decay)
     if snapshot is not None:
         restore_optimizer(network, updates, average.restore(snapshot.optimizer, str(found)), str(found))
@@ -226,14 +232,21 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         Precision(device, autocast_format(config)),
         seed=config.seed,
         max_grad_norm=config.max_grad_norm,
-        objective=objective.choose(config, tables.task, tables.train, device, report),
+        objective=_objective(inputs, device, report),
         average=average,
+        start=start,
     )
     if snapshot is not None and found is not None:
         restore_reducer(stepper.reducer, found, snapshot.state.step, comm, report)
     state = resumed.without_lost_best(snapshot.state, opening.best_is_lost, report) if snapshot is not None else None
     steps = resumed.schedule_steps(state, config, inputs.total_steps, report)
     return _loop(inputs, stepper, stop, state, steps)
+
+
+def _objective(inputs: Inputs, device: torch.device, report: Callable[[str], None]) -> objective.Objective:
+    """Return what a step minimises. Raises UsageError."""
+    shares = training_rows.shares(inputs.config, inputs.tables.parts, inputs.order)
+    return objective.choose(inputs.config, inputs.tables.task, inputs.tables.train, device, report, shares)
 
 
 def _loop(

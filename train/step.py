@@ -16,6 +16,7 @@ from ringtune.train.comm import Comm
 from ringtune.train.device import name_out_of_memory, peak_memory
 from ringtune.train.embedding import EmbeddingReducer, word_matrix
 from ringtune.train.gradient import Reducer
+from ringtune.train.keep_close import StartWeights
 from ringtune.train.objective import Objective
 from ringtune.train.optimizer import set_learning_rate
 from ringtune.train.order import derive_seed
@@ -100,11 +101,13 @@ class Stepper:
         max_grad_norm: float,
         objective: Objective,
         average: Average | None = None,
+        start: StartWeights | None = None,
     ) -> None:
+        """start: the weights to stay close to, if any."""
         self.model, self.optimizer, self.reducer, self.comm = model, optimizer, reducer, comm
         self.task, self.features, self.precision = task, features, precision
         self.seed, self.max_grad_norm, self.objective = seed, max_grad_norm, objective
-        self.average = average or Average()
+        self.average, self.start = average or Average(), start
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
         self.packer = packer_of(model, precision.device, precision.autocast)  # None: rows are padded
         self.words = word_matrix(model)
@@ -231,12 +234,14 @@ class Stepper:
     def _clip(self) -> torch.Tensor:
         """Clip the reduced gradient and return its norm before that, a scalar on the device."""
         self.scaler.unscale_(self.optimizer)
+        if self.start is not None:
+            self.start.pull()
         parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
         return clip(parameters, self.max_grad_norm or float("inf"), self.words, self._filled())
 
     def _filled(self) -> torch.Tensor | None:
         """Return the rows of the word embeddings whose gradient may not be zero; None: all."""
-        return self.reducer.filled if isinstance(self.reducer, EmbeddingReducer) else None
+        return self.reducer.filled if isinstance(self.reducer, EmbeddingReducer) and self.start is None else None
 
     def _refuse_bad_gradient(self, plan: StepPlan, norm: float) -> None:
         """Raise NotFinite for a gradient that no loss scaling explains; it is the same on all ranks."""

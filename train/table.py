@@ -103,6 +103,11 @@ class TableWriter:
             self.files[name] = self.stack.enter_context(self.new.open(f"{self.name}.{name}"))
         return self.files[name]
 
+    @property
+    def num_features(self) -> int:
+        """Features appended so far."""
+        return self.meta.num_features if self.meta else 0
+
     def close(self) -> None:
         """Flush all files and write what they are."""
         self.stack.close()

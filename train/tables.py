@@ -10,11 +10,11 @@ import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import data, findings, publish, several, slices, table, task
+from ringtune.train import data, findings, init_from, publish, several, slices, table, task, training_rows
 from ringtune.train.columns import Columns, shown_names
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
@@ -39,6 +39,18 @@ class Tables:
     slices: Mapping[str, Sequence[SliceColumn]]  # of the rows of each of `validation`
     digest: str  # of the rows as read
     report: tuple[str, ...]  # what is read, learnt, cut and not used, a line each
+    rows_digest: str = ""  # of the training rows' content alone
+    parts: Mapping[str, int] = field(default_factory=dict)  # features of `train` by part, if there is more than one
+
+    @property
+    def num_replayed(self) -> int:
+        """Features of `train`, the last ones, that are drawn from beside those that an epoch visits."""
+        return self.parts.get(training_rows.REPLAY, 0)
+
+    @property
+    def num_new(self) -> int:
+        """Features that an epoch visits."""
+        return self.train.num_features - self.num_replayed
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,8 @@ class _Prepared:
     splits: tuple[str, ...]
     digest: str
     report: tuple[str, ...]
+    rows_digest: str
+    parts: Mapping[str, int]
 
 
 def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopFlag) -> Tables:
@@ -74,7 +88,7 @@ def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopFlag) -> 
                 todo="copy the files, or put them on a shared file system",
             )
     folder = _folder(config, first.key)  # this host's own: its cache may be elsewhere than that of rank 0's host
-    opened = {split: open_table(folder, split) for split in first.splits}
+    opened = {split: open_table(folder, split) for split in first.splits if split not in training_rows.PARTS[1:]}
     validation = {
         split.removeprefix(data.VALIDATION): each for split, each in opened.items() if split.startswith(data.VALIDATION)
     }
@@ -82,7 +96,17 @@ def prepare(config: TrainConfig, tokenizer: Any, comm: Comm, stop: StopFlag) -> 
         suffix: slices.from_bytes((folder / slices_file(data.VALIDATION + suffix)).read_bytes())
         for suffix in validation
     }
-    return Tables(first.task, opened[data.TRAIN], validation, opened.get(data.TEST), sliced, first.digest, first.report)
+    return Tables(
+        first.task,
+        opened[data.TRAIN],
+        validation,
+        opened.get(data.TEST),
+        sliced,
+        first.digest,
+        first.report,
+        first.rows_digest,
+        first.parts,
+    )
 
 
 def _folder(config: TrainConfig, key: str) -> Path:
@@ -90,9 +114,10 @@ def _folder(config: TrainConfig, key: str) -> Path:
 
 
 def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool) -> _Prepared:
-    sources = data.open_splits(config)
-    columns = data.choose_columns(config, sources)
-    digest = data.digest(config, sources)
+    start = init_from.start_task(config)
+    sources = training_rows.open_splits(config)
+    columns = training_rows.choose_columns(config, sources, start)
+    digest = training_rows.digest(config, sources, start)
     has_types = TYPES in tokenizer.model_input_names
     parts = [table.LAYOUT, digest, tokenizer_digest(tokenizer), config.row_tokens, has_types, config.slice_by]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -103,15 +128,20 @@ def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool
         try:
             publish.remove_abandoned(folder.parent)
             with publish.new_folder(folder) as new:
-                Tokenising(config, sources, columns, tokenizer, stop, shown).run(new)
+                Tokenising(config, sources, columns, tokenizer, stop, shown, start).run(new)
         except OSError as error:
             raise _cache_error(error, cache_folder(config.cache_dir)) from error
     found = task.read(folder)
     assert found is not None  # verified above
     report = _report(config, sources, columns, found[0], (folder / FINDINGS_FILE).read_bytes())
+    features = training_rows.read_parts(folder)
+    report += training_rows.describe(config, sources, columns, features)
+    if start is not None:
+        report.append(init_from.describe(start, found[0], str(config.init_from)))
     if damage is not None and was_there:
         report.append(f"cache {folder}: {damage}; the rows were tokenised again")
-    return _Prepared(found[0], key, tuple(sources), digest, tuple(report))
+    rows_digest = sources[data.TRAIN].digest
+    return _Prepared(found[0], key, tuple(sources), digest, tuple(report), rows_digest, features)
 
 
 def _report(

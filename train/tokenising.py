@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ringtune.train import data, findings, publish, slices, task, training_labels
+from ringtune.train import data, findings, init_from, publish, slices, task, training_labels, training_rows
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested
 from ringtune.train.cut_rows import model_lengths, uncut_model_lengths
 from ringtune.train.findings import RowHashes, SplitFindings, count_known, text_hashes
 from ringtune.train.joined_texts import JoinedTexts
-from ringtune.train.order import derive_seed
 from ringtune.train.progress import Progress
 from ringtune.train.rows import RowFile, sample, write_rows
 from ringtune.train.slices import SliceColumn
@@ -46,6 +46,7 @@ class Tokenising:
     tokenizer: Any
     stop: StopFlag
     shown: bool
+    start: Task | None = None  # of the run to start from
 
     def run(self, new: publish.NewFolder) -> None:
         """Write features, task and findings into the new folder."""
@@ -55,14 +56,28 @@ class Tokenising:
             self._read(split, rows / split)
         files = {split: RowFile(rows / split) for split in self.sources}
         labels = training_labels.read(self.config, self.tokenizer, self.sources, self.columns[data.TRAIN], files)
-        found = task.decide(self.columns[data.TRAIN], labels, self.sources[data.TRAIN].where)
+        where = self.sources[data.TRAIN].where
+        found = init_from.decide(self.columns[data.TRAIN], labels, where, self.start, self.config.init_from)
         found = task.in_windows(found, self.config.window_stride, self.config.window_pooling)
         known = RowHashes()
         splits = {}
+        train = TableWriter(new, data.TRAIN)  # of all rows that are trained on
+        parts = {}
         for split, file in files.items():
-            splits[split] = self._tokenise(split, found, file, TableWriter(new, split), known)
+            writer = train if split in training_rows.PARTS else TableWriter(new, split)
+            before = writer.num_features
+            splits[split] = self._tokenise(split, found, file, writer, known)
+            if writer is train:
+                parts[split] = train.num_features - before
+                if split != data.TRAIN:
+                    splits[split].counts.clear()  # that some classes are rare there is no finding
+            else:
+                writer.close()
             if split.startswith(data.VALIDATION):
                 new.write(slices_file(split), slices.to_bytes(self._slices(split, file)))
+        train.close()
+        if len(parts) > 1:
+            new.write(training_rows.PARTS_FILE, json.dumps(parts).encode())
         new.write(TASK_FILE, task.to_bytes(found, self.config.row_tokens))
         new.write(FINDINGS_FILE, findings.to_bytes(splits, labels.note()))
         shutil.rmtree(rows)
@@ -80,32 +95,34 @@ class Tokenising:
             raise no_rows(source.where)
 
     def _tokenise(self, split: str, found: Task, rows: RowFile, writer: TableWriter, known: RowHashes) -> SplitFindings:
-        """Write the features of a split; return what is found out. known: of the training rows, which come first."""
+        """Write the features of a split; return what is found out. known: of the rows that are trained on, which come
+        first."""
         source = self.sources[split]
         rows_of_files = rows.count_files(len(source.files))
         total = sum(rows_of_files)
-        limit = data.row_limit(self.config, split)
+        limit, seed = training_rows.sampling(self.config, split)
         result = SplitFindings(rows_of_files=rows_of_files)
-        training_rows = known.finish() if split != data.TRAIN else None
+        learnt = known.finish() if split != data.TRAIN else None
         texts = JoinedTexts(found, self.config.row_tokens)
         bar = Progress(min(total, limit or total), f"tokenising {split}", unit="rows", shown=self.shown)
-        for batch in sample(rows, total, limit, derive_seed("sample", self.config.seed, split)):
+        for batch in sample(rows, total, limit, seed):
             if self.stop.is_set():
                 raise StopRequested
             features = found.encode(batch, self.tokenizer, self.config.row_tokens)
             if split != data.TEST:
                 _refuse_wrong_label(found, features, batch, source)
             self._note(result, found, features, batch)
-            if training_rows is None:
+            if learnt is not None:
+                result.num_also_in_training += count_known(text_hashes(texts.hashed(batch)), learnt)
+            if split in training_rows.PARTS:
                 known.add(texts.hashed(batch))
-            else:
-                result.num_also_in_training += count_known(text_hashes(texts.hashed(batch)), training_rows)
-            writer.append(texts.add(features, batch.num_rows), batch.num_rows)
-            bar.update(writer.num_rows)
+            writer.append(
+                training_rows.weighed(self.config, split, texts.add(features, batch.num_rows)), batch.num_rows
+            )
+            bar.update(result.num_rows)
         rest = texts.finish(source.where)
         if rest is not None:
-            writer.append(rest, 0)
-        writer.close()
+            writer.append(training_rows.weighed(self.config, split, rest), 0)
         bar.close()
         return result
 
@@ -113,9 +130,8 @@ class Tokenising:
         """Return the slice columns of the rows of a split that are used."""
         if not self.columns[split].sliced:
             return []
-        limit = data.row_limit(self.config, split)
         total = sum(rows.count_files(len(self.sources[split].files)))
-        used = sample(rows, total, limit, derive_seed("sample", self.config.seed, split))
+        used = sample(rows, total, *training_rows.sampling(self.config, split))
         return slices.columns_of(used, self.sources[split].where)
 
     def _note(self, result: SplitFindings, found: Task, features: Features, batch: Any) -> None:

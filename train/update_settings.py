@@ -44,6 +44,9 @@ class UpdateSettings(RowSettings):
     """Last layers that start from random weights, with the pooler; steadier where rows are few."""
     gradient_checkpointing: bool = free(False)
     """Keep only the input of each layer and compute the layer again in backward: less memory, slower."""
+    keep_close: float = 0.0
+    """Hold the parameters close to those of init_from: this, halved, times their squared distance is added to the loss
+    (L2-SP), such as 0.1."""
     freeze: str | None = None
     """Parameters to leave as they are: patterns of their names, joined by commas, such as 'bert.embeddings.*'."""
     lora_r: int | None = None

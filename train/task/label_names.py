@@ -40,13 +40,13 @@ class LabelNames:
         """Return nothing: there is one reading of these labels."""
         return ""
 
-    def classes(self, where: str) -> tuple[str, ...]:
+    def classes(self, where: str, *, fewest: int = 2) -> tuple[str, ...]:
         """Return the labels in their order: as declared, whole numbers by their value, else as in the alphabet.
 
-        where: the training rows, for messages. Raises UsageError for fewer than two.
+        where: the training rows, for messages. Raises UsageError for fewer than ``fewest``.
         """
         names = self.declared or tuple(self.found)
-        if len(names) < 2 or not self.found:
+        if len(names) < fewest or not self.found:
             only = f"the only label in it is {shown(names[0])}" if self.found else "no row has a label"
             raise UsageError(
                 where,

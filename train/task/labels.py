@@ -93,10 +93,10 @@ class LabelColumn:
         found = self.first_row
         return bool(found) and all(map(_NUMBER.fullmatch, found)) and not all(map(_WHOLE.fullmatch, found))
 
-    def classes(self, where: str) -> tuple[str, ...]:
+    def classes(self, where: str, *, fewest: int = 2) -> tuple[str, ...]:
         """Return the names of the classes in their order. Raises UsageError for labels that are none.
 
-        where: the training rows, for messages.
+        where: the training rows, for messages. fewest: how many classes there must be.
         """
         if self.declared:
             return self.declared
@@ -116,7 +116,7 @@ class LabelColumn:
             return ("False", "True")
         self._refuse_truth_among_numbers()
         names = set(map(_whole, self.first_row)) if self._are_whole_decimals() else set(self.first_row)
-        if len(names) < 2:
+        if len(names) < fewest:
             label = shown(next(iter(names), None))
             raise UsageError(where, f"all rows have the label {label}", legal="two classes or more")
         if all(map(_INTEGER.fullmatch, names)):
@@ -144,7 +144,8 @@ class LabelColumn:
     def _refuse_truth_among_numbers(self) -> None:
         """Raise UsageError for truth values beside 0 and 1: they may be the same two classes, or others."""
         truth = [each for each in self.first_row if each.lower() in _TRUTH]
-        if truth and all(_NUMBER.fullmatch(each) for each in self.first_row if each not in truth):
+        others = [each for each in self.first_row if each not in truth]
+        if truth and others and all(map(_NUMBER.fullmatch, others)):
             raise UsageError(
                 self.first_row[truth[0]],
                 f"the label is {truth[0]} in column {self.name[:40]!r}, which holds numbers, too",

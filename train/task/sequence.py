@@ -17,6 +17,7 @@ from ringtune.train.task.windows import WINDOWS, Windows
 from ringtune.train.tokens import Features
 
 LABELS = "labels"
+WEIGHTS = "weights"  # feature column: what a feature counts in the loss, where not all count the same
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class SequenceTask:
         return tokens.collate(features, chosen) if self.windows is None else self.windows.collate(features, chosen)
 
     def inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the batch without its labels, and what is of windows: loss and pooling are not the model's."""
-        return {name: each for name, each in batch.items() if name not in (LABELS, WINDOWS)}
+        """Return what the model takes: no labels and weights of rows, and nothing of windows."""
+        return {name: each for name, each in batch.items() if name not in (LABELS, WEIGHTS, WINDOWS)}
 
     def logits(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the logits of each row, fp32 [B, W]. output: the model's."""
