@@ -11,7 +11,9 @@ import labelled
 import pytest
 import tagged
 import torch
-from conftest import curve, digests, records
+from conftest import curve, digests, predict, records
+from preparing import train
+from ringtune.train.predict import predict as predict_rows
 from ringtune.train.task import tags
 from safetensors.torch import load_file
 from tiny import WORDS
@@ -85,6 +87,25 @@ def test_an_earlier_run_that_is_not_as_it_was_written_ends_the_job_with_code_2(w
     line = usage_error(workshop.train(0, tmp_path / "run", **{**settings, "replay": f"{folder}=0.2"}))
     assert f"--replay {folder}: config.yaml" in line, line
     assert "rows_digest" in json.loads((old / "finished.json").read_text())
+
+
+def test_sure_predictions_are_written_with_their_texts_and_trained_on(old, workshop, tmp_path):
+    output, everything = tmp_path / "sure.jsonl", list(predict_rows(old, workshop.dev, keep_columns="text"))
+    least = sorted(max(row["probability_down"], row["probability_up"]) for row in everything)[len(everything) // 2]
+    done = predict(0, old, workshop.dev, output, min_confidence=least, report=tmp_path / "report.json")
+    assert done.returncode == 0, done.output
+    expected = [row for row in everything if max(row["probability_down"], row["probability_up"]) >= least]
+    assert [json.loads(line) for line in output.read_text().splitlines()] == expected
+    assert list(predict_rows(old, workshop.dev, min_confidence=least)) == expected
+    last = [line for line in done.output.splitlines() if "rows/s" in line][-1]
+    share = len(expected) / 37
+    assert f"{len(expected)} with a confidence of at least" in last and f"(coverage {share:.4f})" in last, last
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["num_rows"], report["num_written"], report["coverage"]) == (37, len(expected), share)
+    found = train(tmp_path, workshop.rows, pseudo_file=str(output))
+    assert found.parts == {"train": 101, "pseudo": len(expected)}
+    labels = [found.task.classes[number] for number in found.train.feature_columns["labels"][101:]]
+    assert labels == [row["label"] for row in expected]
 
 
 # Longer

@@ -69,6 +69,9 @@ class PredictConfig:
     """Tokens of an answer at most; default: as in training."""
     null_score_diff_threshold: float | None = None
     """Give a question no answer where that scores more than this above the best one; default: as in training."""
+    min_confidence: float | None = None
+    """Write only rows whose class has at least this probability, or whose labels all are there or not with at least
+    this one, with their texts unless keep_columns says otherwise: rows for --pseudo_file of ringtune-train."""
     on_error: Literal["keep", "stop"] = "keep"
     """What to do with a row that cannot be used. keep: write it in its place, with an error. stop: stop all ranks."""
 
@@ -135,6 +138,8 @@ def check(config: PredictConfig) -> None:
     csv_rule.require_delimiter(config.csv_delimiter)
     checks.check_labels(config)
     flags.require_counts(config, (*checks.ANSWER_COUNTS, "top_k", "max_seq_length", "batch_tokens", "num_threads"))
+    if config.min_confidence is not None and not 0 < config.min_confidence <= 1:
+        raise UsageError("--min_confidence", f"{config.min_confidence} is out of range", legal="0 < value <= 1")
     if config.bf16 and config.fp16:
         raise UsageError("--bf16 --fp16", "both are set", legal="one of them")
     if config.reads_stdin and config.input_format is None:

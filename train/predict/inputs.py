@@ -107,6 +107,8 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     read = _without_label(source, config, task, label, labels)
     text = read.text
     kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
+    if config.min_confidence is not None and config.keep_columns is None:
+        kept = text  # a row of the output is not that of the input in its place
     asked_label = labels if config.label_column_name or config.slice_by else ()
     columns.require_columns(source.names, (*text, *kept, *asked_label), source.where)
     sliced = columns.split_names(config.slice_by)

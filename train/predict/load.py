@@ -15,6 +15,7 @@ from ringtune.train.contract import UsageError
 from ringtune.train.device import leave_out_cudnn_attention
 from ringtune.train.digest import state_digest
 from ringtune.train.precision import autocast_format
+from ringtune.train.predict import confidence
 from ringtune.train.predict import config as settings
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.predictor import Predictor
@@ -47,6 +48,7 @@ def load_predictor(
     network, task, _ = model.load_trained(name, allow_pickle=config.allow_pickle)
     fitted = open_tokenizer(name, report)
     model_tokens.require_known_tokens(fitted.num_known_tokens, len(fitted.tokenizer))
+    confidence.require_probabilities(task, config.min_confidence, config.top_k)
     network.config.pad_token_id = fitted.tokenizer.pad_token_id  # type: ignore[union-attr]
     return Predictor(
         for_prediction(tasks.settle(task, config), fitted.tokenizer, config.top_k),

@@ -201,17 +201,28 @@ class PartsFolder:
         found = publish.list_files(self.folder)
         return [found[part_name(chunk)] for chunk in range(num_chunks)]
 
-    def join(self, paths: Sequence[Path], *, overwrite: bool, should_stop: Callable[[], bool]) -> None:
-        """Write the output from its parts, holding few of them at a time. Survives a crash at any point."""
+    def join(
+        self,
+        paths: Sequence[Path],
+        *,
+        overwrite: bool,
+        should_stop: Callable[[], bool],
+        choose: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda rows: rows,
+    ) -> int:
+        """Write the output from its parts, holding few of them at a time; return its rows. Survives a crash at any
+        point. choose: the rows of a part that are written."""
         temporary = publish.temporary_file(self.folder, "output")
         schema = shown_columns(read_part(paths[0])).schema
+        num_rows = 0
         try:
             suffix = self.output.suffix.lower()
             with disk.named(self.folder), open_writer(temporary, suffix, schema) as writer:
                 for path in paths:
                     if should_stop():
                         raise StopRequested
-                    writer.write(shown_columns(read_part(path)))
+                    rows = choose(shown_columns(read_part(path)))
+                    num_rows += rows.num_rows
+                    writer.write(rows)
             disk.flush(temporary)
             if (
                 self.output.exists()
@@ -225,6 +236,7 @@ class PartsFolder:
                     todo="--overwrite_output replaces it; or move it away",
                 )
             disk.rename(temporary, self.output)
+            return num_rows
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -104,6 +104,16 @@ def report_scores(
         report(scores.text)
 
 
+def coverage(min_confidence: float | None, num_written: int, num_rows: int) -> tuple[dict[str, Any], str]:
+    """Return which part of the rows was sure enough to be written, for the report and for its line; nothing if all
+    are. **Pure.**"""
+    if min_confidence is None:
+        return {}, ""
+    share = num_written / num_rows
+    facts = {"num_written": num_written, "coverage": share, "min_confidence": min_confidence}
+    return facts, f"{num_written} with a confidence of at least {min_confidence:g} (coverage {share:.4f}) "
+
+
 def write_report(
     config: PredictConfig,
     facts: dict[str, Any],

@@ -15,13 +15,14 @@ from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, 
 from ringtune.train.measures import Measure
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.precision import autocast_format, report_slow_format
+from ringtune.train.predict.confidence import sure_rows
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.identity import Identity
 from ringtune.train.predict.inputs import choose_columns, open_source
 from ringtune.train.predict.load import describe, load_predictor, require_same_model, resolve
 from ringtune.train.predict.parts import PartsFolder, Spool
 from ringtune.train.predict.predictor import Predictor
-from ringtune.train.predict.report import Parts, report_scores, write_report
+from ringtune.train.predict.report import Parts, coverage, report_scores, write_report
 from ringtune.train.predict.workers import Workers, WorkerStats, stats_table
 from ringtune.train.progress import Progress
 from ringtune.train.source import Place
@@ -188,7 +189,8 @@ def _finish(
     paths = parts.part_paths(prepared.num_chunks)
     predicted = Parts(paths, prepared.spool, prepared.files, prepared.num_rows)
     before = time.monotonic()
-    parts.join(paths, overwrite=config.overwrite_output, should_stop=stop.is_set)
+    choose = functools.partial(sure_rows, task=predictor.task, min_confidence=config.min_confidence, top_k=config.top_k)
+    num_written = parts.join(paths, overwrite=config.overwrite_output, should_stop=stop.is_set, choose=choose)
     report(stats_table(ranks))
     joining_s = time.monotonic() - before
     num_errors = predicted.report_errors(report)
@@ -204,11 +206,12 @@ def _finish(
         "reading_input_s": prepared.reading_s,
         "joining_parts_s": joining_s,
     }
-    write_report(config, facts, scores, sliced, ranks)
+    covered, words = coverage(config.min_confidence, num_written, prepared.num_rows)
+    write_report(config, facts | covered, scores, sliced, ranks)
     speed = sum(each.num_rows for each in ranks) / elapsed_s
     report(f"rank 0 read the input in {prepared.reading_s:.1f} s and joined the parts in {joining_s:.1f} s")
     report(
-        f"{prepared.num_rows} rows, {num_errors} with an error, in {config.output}; "
+        f"{prepared.num_rows} rows, {num_errors} with an error, {words}in {config.output}; "
         f"{elapsed_s:.1f} s, {speed:.1f} rows/s"
     )
     parts.sign_output(prepared.identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from ringtune.train.evaluate import worker_threads
 from ringtune.train.place import threads_of_rank
 from ringtune.train.predict import config as settings_module
 from ringtune.train.predict.clock import Clock
+from ringtune.train.predict.confidence import sure_rows
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.inputs import choose_columns, in_chunks, open_source, rows_in_memory
 from ringtune.train.predict.load import load_predictor, resolve
@@ -41,7 +43,10 @@ def stream(model_name_or_path: str, input: Any, **settings: Any) -> Iterator[dic
     task = predictor.task
     source = open_source(config, task) if is_named else rows_in_memory(input, config, task)
     chunks = in_chunks(source.read(choose_columns(source, config, task)))
-    return _predicted(predictor, _checked(chunks, source, config), _num_threads(config))
+    predicted = _predicted(predictor, _checked(chunks, source, config), _num_threads(config))
+    return itertools.chain.from_iterable(
+        rows_of(sure_rows(each, task, config.min_confidence, config.top_k)) for each in predicted
+    )
 
 
 def _num_threads(config: PredictConfig) -> int:
@@ -57,13 +62,13 @@ def _checked(chunks: Iterable[pa.RecordBatch], source: Source, config: PredictCo
         yield chunk
 
 
-def _predicted(predictor: Predictor, chunks: Iterable[pa.RecordBatch], num_threads: int) -> Iterator[dict[str, Any]]:
-    """Predict chunks with several threads, a few ahead of the one whose rows are given."""
+def _predicted(predictor: Predictor, chunks: Iterable[pa.RecordBatch], num_threads: int) -> Iterator[pa.RecordBatch]:
+    """Predict chunks with several threads, a few ahead of the one that is given."""
     with worker_threads(num_threads) as pool:
         ahead: deque[Future[pa.RecordBatch]] = deque()
         for chunk in chunks:
             ahead.append(pool.submit(predictor.predict, chunk, Clock()))
             if len(ahead) > num_threads:
-                yield from rows_of(shown_columns(ahead.popleft().result()))
+                yield shown_columns(ahead.popleft().result())
         while ahead:
-            yield from rows_of(shown_columns(ahead.popleft().result()))
+            yield shown_columns(ahead.popleft().result())
