@@ -8,8 +8,12 @@ from pathlib import Path
 import torch
 from ringtune.train import config, model
 from ringtune.train import task as tasks
+from ringtune.train.columns import Columns
 from ringtune.train.task import Task
+from ringtune.train.task.classification import Classification
 from tiny import make_tokenizer
+
+TWO = Classification(Columns(("text",), "label"), ("down", "up"))
 
 
 def write_task(folder: Path, task: Task) -> Path:
@@ -29,9 +33,9 @@ def write_model(folder: Path, task: Task, base: Path) -> Path:
     return write_task(folder, task)
 
 
-def write_rows(folder: Path, settings: dict, digest: str | None) -> Path:
-    """Write what a later run reads of an earlier one's rows: its settings, and the digest of what it read."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_rows(folder: Path, settings: dict, digest: str | None, task: Task = TWO) -> Path:
+    """Write what a later run reads of an earlier one's rows: its settings, its task, and the digest of what it read."""
+    write_task(folder, task)
     (folder / "config.yaml").write_text(json.dumps(settings))
     (folder / "finished.json").write_text(json.dumps({} if digest is None else {"rows_digest": digest}))
     return folder

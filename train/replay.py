@@ -47,8 +47,12 @@ def settings_of_rows(config: TrainConfig) -> dict[str, Any]:
     """Return what the earlier run's settings say of its training rows. Raises UsageError."""
     assert config.replay
     run, _ = earlier.split_replay(config.replay)
-    saved = earlier.settings_of(run, f"{earlier.REPLAY} {run}")
-    return {name: saved[name] for name in ROW_SETTINGS if name in saved}
+    where = f"{earlier.REPLAY} {run}"
+    saved, task = earlier.settings_of(run, where), earlier.read_task(run, where)
+    found = {name: saved[name] for name in ROW_SETTINGS if name in saved}
+    if task.get("label_separator"):  # which that run may have taken over from one before it
+        found["label_separator"] = task["label_separator"]
+    return found
 
 
 def earlier_config(config: TrainConfig) -> TrainConfig:

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from preparing import load
 from ringtune.train import earlier, objective, replay
+from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
+from ringtune.train.label_sets import LabelSets
 from ringtune.train.order import DataOrder
+from ringtune.train.task.multilabel import MultiLabel
 
 # Which rows
 
@@ -144,6 +147,15 @@ def test_rows_that_are_not_there_are_refused_by_the_name_of_the_run(tmp_path, ol
 def test_a_label_that_the_new_task_lacks_is_refused_with_its_line(tmp_path, old_run):
     with pytest.raises(UsageError, match=r"old.csv:2: the label 'down' does not occur in the training rows"):
         load(tmp_path, "text,label\na,up\nb,odd\n", replay=f"{old_run[0]}=0.5")
+
+
+def test_the_separator_that_the_earlier_run_took_over_is_used(tmp_path):
+    (tmp_path / "old.csv").write_text("text,label\no0,down; up\no1,\n")
+    task = MultiLabel(Columns(("text",), "label", sets=LabelSets(separator=";")), ("down", "up"))
+    run = write_rows(tmp_path / "old", {"train_file": str(tmp_path / "old.csv"), "seed": 3}, None, task)
+    new = '{"text": "a", "label": ["up"]}\n{"text": "b", "label": ["down"]}\n'
+    found = load(tmp_path, new, name="new.jsonl", replay=f"{run}=0.5")
+    assert found.train.feature_columns["labels"].tolist() == [[0, 1], [1, 0], [1, 1], [0, 0]]
 
 
 def test_settings_that_cannot_be_read_are_refused(tmp_path, old_run):
