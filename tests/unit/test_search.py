@@ -136,8 +136,9 @@ def test_the_same_seed_gives_the_same_trials_and_another_one_others(tmp_path):
 
 def test_no_trial_is_drawn_twice_where_there_is_another(tmp_path):
     words = ["reinit_layers=0..2", "optim=adamw_torch,lamb"]
-    mine = study.Study(tmp_path, {**FACTS, "space": words})
-    assert len({json.dumps(mine.take(number)) for number in range(5)}) == 5
+    for seed in range(4):
+        mine = study.Study(tmp_path / str(seed), {**FACTS, "space": words, "seed": seed})
+        assert len({json.dumps(mine.take(number)) for number in range(5)}) == 5
 
 
 # The study
@@ -174,6 +175,9 @@ def test_two_jobs_that_draw_the_same_trial_agree_on_the_first(tmp_path):
     mine.study.add_trial(study.draw([], SPACE, 7, 0))
     mine.study.add_trial(other)
     assert float(mine.take(0)["learning_rate"]) != other.params["learning_rate"]
+    end(tmp_path, 0, 0.5)
+    mine.settle()
+    assert [each.value for each in mine.study.get_trials()] == [-0.5, None]
 
 
 def test_what_runs_brought_is_told_once_whoever_opens_the_study_next(tmp_path):
@@ -280,7 +284,7 @@ def test_a_damaged_trial_file_is_named(tmp_path):
 
 
 def test_the_table_of_a_search_has_a_line_for_each_trial_and_names_the_best(tmp_path):
-    for number, (value, pruned) in enumerate(((0.75, False), (0.875, False), (0.25, True))):
+    for number, (value, pruned) in enumerate(((0.75, False), (0.875, False), (0.9, True))):
         run = tmp_path / f"trial={number}"
         trial.write(run, number, {"learning_rate": f"{number + 1}e-05"})
         (run / METRICS_FILE).write_text(json.dumps({"event": "eval", "step": 1, "eval_accuracy": value}) + "\n")
@@ -292,7 +296,7 @@ def test_the_table_of_a_search_has_a_line_for_each_trial_and_names_the_best(tmp_
         ["trial", "learning_rate", "finished", "accuracy"],
         ["0", "1e-05", "1", "of", "1", "0.7500", "±", "0.0000"],
         ["1", "2e-05", "1", "of", "1", "0.8750", "±", "0.0000"],
-        ["2", "3e-05", "pruned", "0.2500", "±", "0.0000"],
+        ["2", "3e-05", "pruned", "0.9000", "±", "0.0000"],
         ["3", "-", "0", "of", "1", "-"],
     ]
     assert results.best_trial(tmp_path, axes) == f"best: accuracy 0.8750, learning_rate=2e-05: {tmp_path}/trial=1"

@@ -7,7 +7,7 @@ import json
 import pytest
 from ringtune.slurm import array_task, batch, record, script, status, submit
 from ringtune.train import study, trial
-from ringtune.train.contract import UsageError
+from ringtune.train.contract import EXIT_FINISHED, EXIT_PRUNED, UsageError
 
 SPACE = ("learning_rate=1e-5..1e-3:log", "optim=adamw_torch,lamb")
 
@@ -53,6 +53,13 @@ def test_a_task_trains_its_own_trial_at_every_start_and_tells_the_study_what_it_
     (tmp_path / "trial=1" / "finished.json").write_text(json.dumps(entry))
     array_task.settle(options)
     assert [each.value for each in study.Study(tmp_path).study.get_trials()] == [-0.5, None]
+
+
+def test_ranks_that_end_pruned_have_finished(tmp_path):
+    step = batch.BatchStep.__new__(batch.BatchStep)
+    step.asked, step.nodes = "", ["n1"]
+    end = step._end_of(EXIT_PRUNED, tmp_path)
+    assert (end.exit_code, end.reason) == (EXIT_FINISHED, "pruned: other trials do better")
 
 
 def test_a_sweep_and_a_plain_run_are_as_they_were(monkeypatch):
