@@ -45,9 +45,9 @@ def _joined(flags: Mapping[str, Flag]) -> list[tuple[str, Flag]]:
 _HEAD = """\
 # Flags of Hugging Face
 
-What becomes of the flags of `run_glue.py`, `run_classification.py`, `run_ner.py`, `run_qa.py` and `TrainingArguments`
-in `ringtune-train`. Made of the tables in `train/huggingface.py` and `train/huggingface_scripts.py` by
-`python -m ringtune.train.document > docs/from-huggingface.md`.
+What becomes of the flags of `run_glue.py`, `run_classification.py`, `run_ner.py`, `run_qa.py`, `run_mlm.py`,
+`run_swag.py` and `TrainingArguments` in `ringtune-train`. Made of the tables in `train/huggingface.py` and
+`train/huggingface_scripts.py` by `python -m ringtune.train.document > docs/from-huggingface.md`.
 
 Names may have hyphens (`--max-steps`), switches stand alone, with a value, or with `no_` (`--fp16`, `--fp16 true`,
 `--no_fp16`), values of a choice have any case. Keys of a file (`--config FILE.yaml`, `--config FILE.json`, or

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringtune.train.foreign_flag import Flag, refused, renamed, taken, unused
+from ringtune.train.foreign_flag import OFF, Flag, each, refused, renamed, taken, unused
 
 OF_SCRIPTS: Mapping[str, Flag] = {
     # run_ner.py
@@ -17,4 +17,19 @@ OF_SCRIPTS: Mapping[str, Flag] = {
     "max_answer_length": taken(),
     "null_score_diff_threshold": taken("only where training rows without an answer make one possible"),
     "version_2_with_negative": unused("training rows without an answer say it; without such rows none is predicted"),
+    # run_mlm.py and run_mlm_wwm.py, with --task masked_lm
+    "mlm_probability": taken("0.15 unless given; exactly that share of each row is masked, not each token by chance"),
+    "line_by_line": taken("a longer text is cut into several rows, not shortened"),
+    "preprocessing_num_workers": unused("one rank of each host tokenises, by the tokenizer's own threads"),
+    "validation_split_percentage": refused("no row is taken from the training rows", "a --validation_file"),
+    "streaming": refused("rows are tokenised once, before the first step", "leave it out"),
+    **each("model_type config_overrides", refused("training starts from a model", "--model_name_or_path")),
+    **each(
+        "dtype torch_dtype",
+        refused("weights are trained and saved as float32", "--bf16 computes in bfloat16", *OFF, "auto", "float32"),
+    ),
+    **each(
+        "train_ref_file validation_ref_file",
+        refused("the tokenizer says which pieces make a word", "--whole_word_mask true"),
+    ),
 }

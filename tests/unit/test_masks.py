@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import stories
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ringtune.train import table
+from ringtune.train.batches import Batches
 from ringtune.train.contract import UsageError
 from ringtune.train.joined_texts import JoinedTexts
 from ringtune.train.masked_tokens import EVEN, PACKED_PLACES, PADDED_PLACES
@@ -52,6 +54,10 @@ def joined(task: MaskedLM, tokenizer, texts, folder, *, batch: int = 7, size: in
             writer.append(rest, 0)
         writer.close()
     return table.open_table(folder, "train")
+
+
+def joined_in_memory(task: MaskedLM, tokenizer) -> Features:
+    return JoinedTexts(task, 16).add(encode(task, tokenizer, TEXTS), len(TEXTS))
 
 
 # Which tokens
@@ -111,6 +117,17 @@ def test_masks_depend_on_seed_and_feature_and_not_on_the_batch(tokenizer):
     same, other = (task.collate(features, np.arange(20), seed=each) for each in (5, 6))
     assert (task.collate(features, np.arange(20), seed=5)[IDS] == same[IDS]).all()
     assert (other[IDS] != same[IDS]).any()
+
+
+def test_every_step_has_masks_of_its_own_whatever_the_shard(tokenizer):
+    task = task_of(tokenizer)
+    features = joined_in_memory(task, tokenizer)
+    batches = [Batches(task, features, None, torch.device("cpu"), seed) for seed in (1, 1, 2)]
+    first = batches[0].get(1, 0, np.arange(4))
+    part = batches[1].get(1, 3, np.arange(2, 4))
+    assert (part[IDS] == first[IDS][2:]).all() and len(part[LABELS]) == features.num_terms[2:4].sum()
+    for other in (batches[0].get(2, 0, np.arange(4)), batches[2].get(1, 0, np.arange(4))):
+        assert (other[IDS] != first[IDS]).any(dim=1).all() and len(other[LABELS]) == len(first[LABELS])
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
