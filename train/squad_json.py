@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+#: What stands for a question that is none: the columns are those of others.
+_BROKEN: Mapping[str, Any] = {"question": None, "context": None, "answers": {"text": [], "answer_start": []}}
 _OF_QUESTION = ("id", "question", "answers", "is_impossible")
 
 
@@ -20,11 +22,11 @@ def questions(articles: list[Any]) -> Iterator[tuple[Mapping[str, Any], str | No
     """
     for number, article in enumerate(articles, start=1):
         if not isinstance(article, dict) or not _is_list(article, "paragraphs"):
-            yield {}, f"article {number} has no list of paragraphs"
+            yield _BROKEN, f"article {number} has no list of paragraphs"
             continue
         for place, paragraph in enumerate(article["paragraphs"], start=1):
             if not isinstance(paragraph, dict) or not _is_list(paragraph, "qas"):
-                yield {}, f"paragraph {place} of article {number} has no list of questions (qas)"
+                yield _BROKEN, f"paragraph {place} of article {number} has no list of questions (qas)"
                 continue
             for each in paragraph["qas"]:
                 yield _row(each, paragraph, article)
@@ -32,10 +34,12 @@ def questions(articles: list[Any]) -> Iterator[tuple[Mapping[str, Any], str | No
 
 def _row(question: Any, paragraph: Mapping[str, Any], article: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     if not isinstance(question, dict):
-        return {}, f"the question {ascii(question)[:60]} is no JSON object"
+        return dict(_BROKEN), f"the question {ascii(question)[:60]} is no JSON object"
     twice = next(filter(None, (getattr(each, "key", "") for each in (question, paragraph, article))), "")
     if twice:  # of an object that `json_rows` read
-        return {}, f"question {ascii(question.get('id'))[:60]}: it, or what it is in, has the key {twice[:40]!r} twice"
+        return dict(
+            _BROKEN
+        ), f"question {ascii(question.get('id'))[:60]}: it, or what it is in, has the key {twice[:40]!r} twice"
     row = {"title": article.get("title"), "context": paragraph.get("context")}
     row |= {name: question[name] for name in _OF_QUESTION if name in question}
     if row.get("is_impossible") is not True:

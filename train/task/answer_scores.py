@@ -81,17 +81,19 @@ def best_threshold(rows: Sequence[Judged]) -> tuple[float, float]:
     """Return the best F1 over all thresholds, and the lowest threshold that gives it. **Pure.**
 
     A row is given no answer where that beats its best span by more than the threshold. As the script of SQuAD 2.0, but
-    rows with the same margin are all answered or none.
+    rows with the same margin are all answered or none, and a span of nothing but articles is as good as no answer here,
+    too.
     """
-    in_order = sorted(rows, key=lambda each: each.margin)
-    gained = [0.0 if row.has_answer else 1.0 for row in rows]
-    total = math.fsum(gained)
-    best, threshold = total, 0.0
-    for number, row in enumerate(in_order):
-        if not row.margin < math.inf:
-            break
-        total += row.span_f1 if row.has_answer else -1.0
-        is_last = number + 1 == len(in_order) or in_order[number + 1].margin > row.margin
+    in_order = sorted((each for each in rows if each.margin < math.inf), key=lambda each: each.margin)
+    total, best, num_answered = 0.0, 0.0, 0
+    for number, row in enumerate(in_order, start=1):
+        total += row.span_f1 - (not row.has_answer)
+        is_last = number == len(in_order) or in_order[number].margin > row.margin
         if is_last and total > best:
-            best, threshold = total, row.margin
-    return best / len(rows), threshold
+            best, num_answered = total, number
+    answered = in_order[:num_answered]
+    threshold = answered[-1].margin if answered else 0.0
+    if in_order and not answered:
+        threshold = math.nextafter(in_order[0].margin, -math.inf)
+    right = (each.span_f1 if each.margin <= threshold else float(not each.has_answer) for each in rows)
+    return math.fsum(right) / len(rows), threshold
