@@ -15,6 +15,7 @@ from ringtune.train import model as models
 from ringtune.train import objective
 from ringtune.train.attention import PACKED_TYPES, can_pack, packer_of, take_packed_rows
 from ringtune.train.batches import on_device
+from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import outputs_of
@@ -201,6 +202,22 @@ def test_a_model_without_a_head_for_choices_is_refused_where_it_should_predict_t
     (folder / "task.json").write_text(json.dumps(task))
     with pytest.raises(UsageError, match="its task.json has 1 outputs, its model 2"):
         models.load_trained(str(folder))
+
+
+def test_more_choices_than_the_training_had_are_an_error_of_their_row_or_of_the_columns(tmp_path, tokenizer):
+    folder = saved(tmp_path / "model", tokenizer, num_labels=1)
+    task = MultipleChoice(Columns(("question", "choices"), "label", form="choices"), 2, "letters")
+    (folder / "task.json").write_text(json.dumps({"format": 1, **task.to_json(), "max_seq_length": 24}))
+    rows = [{"question": "a film", "choices": ["good", "bad"]}, {"question": "a film", "choices": ["a", "b", "c"]}]
+    found, wrong = predict(str(folder), rows, num_threads=1)
+    assert list(found) == ["label", "choice", "probability_A", "probability_B"]
+    assert wrong == {"error": "it has 3 choices, and the model takes 2 at most"}
+    (tmp_path / "rows.csv").write_text("q,a,b,c\na film,good,bad,odd\n")
+    flags = {"text_column_names": "q,a,b,c", "num_threads": 1}
+    with pytest.raises(UsageError, match="3 columns hold choices; 2, as in training"):
+        list(predict(str(folder), str(tmp_path / "rows.csv"), **flags))
+    (one,) = predict(str(folder), str(tmp_path / "rows.csv"), **{**flags, "text_column_names": "q,a,b"})
+    assert one == found
 
 
 def test_a_head_that_is_kept_or_drawn_is_reported(tmp_path, workshop, tokenizer):

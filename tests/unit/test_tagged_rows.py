@@ -137,6 +137,14 @@ def test_every_format_gives_the_same_features(tmp_path):
     assert content_of(spans) == content_of(first) and spans.task.columns.form == "spans"
 
 
+def test_slices_of_a_table_are_those_of_its_column(tmp_path):
+    rows = [{**json.loads(WORDS), "group": group} for group in "aab"]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    found = train(tmp_path, tmp_path / "t.parquet", validation_file=str(tmp_path / "t.parquet"), slice_by="group")
+    (column,) = found.slices[""]
+    assert column.values == ("a", "b") and column.codes.tolist() == [0, 0, 1]
+
+
 def test_declared_classes_of_a_data_set_keep_their_names_and_order(tmp_path):
     import datasets
 
