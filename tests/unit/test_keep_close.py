@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
-from ringtune.train import keep_close
+from ringtune.train import embedding, keep_close, step
 from ringtune.train.checkpoint import Best, RunState
 from ringtune.train.clip import clip
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
+from ringtune.train.gradient import OverlappedReducer
 from safetensors.torch import save_file
+from test_first_token import classifier
+from test_step import Line, Rows, Script, make_stepper
 from torch import nn
 
 
@@ -75,6 +81,44 @@ def test_a_buffer_that_is_the_gradient_stays_as_it_is(start):
     found.pull()
     assert not buffer.any() and network.body.weight.grad.any()
     assert clip([network.body.weight], 1.0) > 0
+
+
+def test_the_penalty_is_added_to_the_reduced_gradient_and_clipped_with_it(monkeypatch):
+    script, model = Script(), Line(1, 1)
+    stepper = make_stepper(model, torch.optim.SGD(model.parameters(), lr=0.1), script, script)
+    stepper.start = SimpleNamespace(pull=lambda: script.events.append("pulled"))
+    real_clip = step.clip
+    monkeypatch.setattr(step, "clip", lambda *words: (script.events.append("clipped"), real_clip(*words))[1])
+    stepper.take(step.StepPlan(1, 0, 2, 2, [np.array([0]), np.array([1])], 0, 0.1), stop_requested=False)
+    assert script.events == ["backward", "backward, last", "reduced", "pulled", "clipped"]
+
+
+def test_rows_of_the_word_embeddings_that_a_step_does_not_fill_are_pulled_too(monkeypatch):
+    monkeypatch.setattr(embedding, "SMALLEST", 0)
+
+    def trained(*, by_rows: bool) -> dict[str, torch.Tensor]:
+        rows, model = Rows(), classifier("bert")
+        rows.size = 1
+        words = embedding.word_embeddings(model) if by_rows else None
+        others = {name: each for name, each in model.named_parameters() if each is not words}
+        reducer = OverlappedReducer(others, rows)
+        if words is not None:
+            reducer = embedding.EmbeddingReducer(reducer, words, rows)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        stepper = make_stepper(model, optimizer, reducer, rows)
+        pairs = tuple((each, each.detach() + 0.1) for each in model.parameters())
+        stepper.start = keep_close.StartWeights(pairs, 0.5, "")
+        for number in range(1, 4):
+            part = np.array([number % 3])
+            stepper.take(step.StepPlan(number, 0, 1, 1, [part], 0, 0.01), stop_requested=False)
+        return model.state_dict()
+
+    dense, sparse = trained(by_rows=False), trained(by_rows=True)
+    before = classifier("bert").get_input_embeddings().weight
+    moved = sparse[next(name for name in sparse if name.endswith("word_embeddings.weight"))] - before
+    assert (moved.abs().sum(dim=1) > 0).sum() > len(before) / 2  # the texts have a few tokens only
+    for name, each in dense.items():
+        torch.testing.assert_close(sparse[name], each)
 
 
 def test_a_run_goes_on_with_the_weights_it_started_with_or_not_at_all(start, tmp_path):

@@ -81,6 +81,16 @@ def test_a_step_does_not_depend_on_those_before_it(order, step):
     assert alone.tolist() == order.rows(step).tolist()
 
 
+def test_rounds_have_orders_of_their_own_and_classes_are_balanced_among_new_rows():
+    order = replay.order_of(TrainConfig("m", replay="old=0.5"), 40, 20, 8, None)
+    drawn = [row for step in range(10) for row in order.rows(step) if row >= 40]
+    assert sorted(drawn[:20]) == sorted(drawn[20:40]) and drawn[:20] != drawn[20:40]
+    labels = np.array([0] * 30 + [1] * 10 + [2] * 20)  # the last ones are the earlier run's
+    balanced = replay.order_of(TrainConfig("m", replay="old=0.5"), 40, 20, 8, labels)
+    new = [row for step in range(10) for row in balanced.rows(step) if row < 40]
+    assert np.bincount(labels[new]).tolist() == [20, 20]
+
+
 def test_a_full_step_has_its_share_and_a_short_one_too():
     order = replay.order_of(TrainConfig("m", replay="old=0.25"), 31, 100, 8, None)
     sizes = [(int((rows < 31).sum()), int((rows >= 31).sum())) for rows in map(order.rows, range(6))]
