@@ -221,7 +221,7 @@ TRAIN: Mapping[str, Flag] = {
         "use_mps_device xpu_backend tpu_num_cores tpu_metrics_debug",
         refused("CPUs and NVIDIA's GPUs compute", ("leave it out")),
     ),
-    "ray_scope": unused("ringtune-slurm submit --sweep searches"),
+    "ray_scope": unused("ringtune-train sweep --search optuna searches, docs/search.md"),
 }
 
 
