@@ -185,6 +185,30 @@ def test_the_pipeline_of_transformers_fills_in_the_same(learned, masked_rows, tm
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "more",
+    [{"compression": "acp"}, {"compression": "fp16"}, {"bf16": "true"}, {"freeze": "*word_embeddings*,*position*"}],
+)
+def test_tied_embeddings_learn_however_they_are_sent_computed_or_frozen(workshop, settings, tmp_path, more):
+    flags = {"mode": "fast", "num_shards": None, "max_steps": 40, "learning_rate": 1e-2, "dropout": 0.0}
+    flags |= {"line_by_line": "true", "global_batch_size": 32, "max_train_samples": None, "eval_steps": 40, **more}
+    done = workshop.train(2, tmp_path / "run", **{**settings, **flags, "save_steps": None})
+    assert done.returncode == 0, done.output
+    assert records(tmp_path / "run", "eval")[-1]["eval_perplexity"] < 16  # 78 before the first step
+    from safetensors.torch import load_file
+
+    before, after = load_file(workshop.model / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(before[name], after[name]) == ("freeze" in more)
+    assert after.get("cls.predictions.decoder.weight", after[name]).equal(after[name])
+
+
+def test_adapters_are_refused_in_one_line(workshop, settings, tmp_path):
+    done = workshop.train(0, tmp_path / "run", **settings, lora_r=4)
+    assert done.returncode == 2 and "adapters were not tried for masked_lm" in done.output, done.output
+
+
+@pytest.mark.long
 def test_a_classifier_begins_with_what_was_learnt_and_reports_its_new_head(workshop, learned, tmp_path):
     from safetensors.torch import load_file
 

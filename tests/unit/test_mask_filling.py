@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from families import write_sentencepiece
 from ringtune.train import config, measures
 from ringtune.train.contract import UsageError
 from ringtune.train.predict import predict
+from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
 from ringtune.train.task.mask_filling import MaskFilling, fill
 from ringtune.train.task.masked_lm import MaskedLM
-from ringtune.train.task.masking import Masking
+from ringtune.train.task.masking import Masking, Vocabulary
 from ringtune.train.task.text_pieces import units_of
 from tiny import make_tokenizer
 
@@ -96,6 +98,38 @@ def test_what_masks_do_not_have_is_refused_in_prediction(folder, tmp_path, flags
     rows.write_text('{"a": "a [MASK]", "b": "b", "label": "x"}\n')
     with pytest.raises(UsageError, match=words):
         list(predict(folder, rows, **{"text_column_names": "a", **flags}))
+
+
+@pytest.mark.parametrize("family", ["xlm-roberta", "albert", "deberta-v2"])
+def test_models_of_other_tokenizers_fill_in_what_the_pipeline_does(tmp_path, family):
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+    write_sentencepiece(tmp_path, family)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    torch.manual_seed(0)
+    settings = AutoConfig.from_pretrained(tmp_path, initializer_range=0.4)
+    AutoModelForMaskedLM.from_config(settings).save_pretrained(tmp_path)
+    texts = [f"film good {tokenizer.mask_token} plot", f"the {tokenizer.mask_token}"]
+    expected = pipeline("fill-mask", str(tmp_path), top_k=4)(texts)
+    for row, best in zip(predict(tmp_path, texts, top_k=4, max_seq_length=32), expected, strict=True):
+        (mine,) = row["filled"]
+        assert [each["token"] for each in mine] == [each["token_str"] for each in best]
+        assert [each["probability"] for each in mine] == pytest.approx([each["score"] for each in best], rel=1e-3)
+        assert row["text_filled"].split()[-1 if "the" in row["text_filled"] else 0]
+    masking = Masking(0.5, True, True, Vocabulary.of(tokenizer))
+    rows = pa.RecordBatch.from_pydict({"text/0": ["film zqxw plot"]})
+    ids, units = units_of(MaskedLM(None, masking).encode(rows, tokenizer, 32), 0)
+    pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
+    assert pieces[0] in ("<s>", "[CLS]") and units[0] == units[-1] == 0
+    known = [(piece, unit) for piece, unit in zip(pieces, units.tolist(), strict=True) if unit]
+    assert known and all((unit == 1) == piece.startswith("\u2581") for piece, unit in known)
+
+
+def test_the_lower_loss_or_perplexity_is_the_better_one():
+    task = MaskedLM(None, Masking())
+    assert deciding_score(task, None, None) == "loss" and deciding_score(task, None, "eval_perplexity") == "perplexity"
+    assert {"loss", "perplexity"} <= set(LOWER_IS_BETTER) and "accuracy" not in LOWER_IS_BETTER
 
 
 def test_scores_by_name_are_refused(folder):

@@ -91,7 +91,7 @@ class MaskedLM:
         num_parts = np.bincount(features.row_of, minlength=rows.num_rows)
         return {
             "rows hold no text, as blank lines do: they give no tokens": int((num_parts == 0).sum()),
-            "rows are longer than --max_seq_length and are cut into several, of which none is lost": int(
+            "rows are longer than --max_seq_length and are cut into several; nothing is lost": int(
                 (num_parts > 1).sum()
             ),
         }
