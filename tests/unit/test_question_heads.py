@@ -2,65 +2,30 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-import pyarrow as pa
 import pytest
 import questions
 import torch
+from answering import ROWS, TASK, answerer, batch_of, naive
 from families import PIECES, write_sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from ringtune.train import model as models
-from ringtune.train import task as tasks
 from ringtune.train.attention import PACKED_TYPES, can_pack, packer_of, take_packed_rows
 from ringtune.train.batches import on_device
-from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.evaluate import outputs_of
-from ringtune.train.packing import PACKING
-from ringtune.train.predict import predict
 from ringtune.train.step import Precision
-from ringtune.train.task import passages, spans
+from ringtune.train.task import spans
 from ringtune.train.task.passages import END, FIRST, LAST, PLACE, START
 from ringtune.train.task.question_answering import QuestionAnswering
-from test_first_token import SIZES
 from tiny import make_tokenizer
-from transformers import AutoConfig, AutoModelForQuestionAnswering
 
 CPU = torch.device("cpu")
-TASK = QuestionAnswering(None, has_unanswered=True, n_best_size=5, max_answer_length=4)
-
-
-def answerer(family: str = "bert", **more: object) -> torch.nn.Module:
-    """Return a model whose numbers depend visibly on every token and every position."""
-    torch.manual_seed(2)
-    settings = {**SIZES, **TASK.model_settings(), "initializer_range": 0.4, "vocab_size": 80, "pad_token_id": 0, **more}
-    model = AutoModelForQuestionAnswering.from_config(AutoConfig.for_model(family, **settings)).eval()
-    if family == "modernbert":
-        for each in model.parameters():
-            torch.nn.init.normal_(each, std=0.2)
-    return model
-
-
-def batch_of(rows, *, labelled: bool = True) -> pa.RecordBatch:
-    """Return rows as the reader gives them."""
-    columns = {name: [row[key] for row in rows] for name, key in (("text/0", "question"), ("text/1", "context"))}
-    if labelled:
-        columns["label"] = [
-            [{"text": text, "start": start} for text, start in zip(*row["answers"].values(), strict=True)]
-            for row in rows
-        ]
-    return pa.RecordBatch.from_pydict(columns)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-ROWS = list(questions.rows(14, 3, unanswered=True))
 
 
 @pytest.fixture(scope="module")
@@ -128,18 +93,6 @@ def test_copies_of_the_last_token_are_not_part_of_a_window(features):
     for chosen in ([0], [1, 2], [3, 4, 5]):
         found = outputs_of(model, TASK, features, np.array(chosen), Precision(CPU, torch.bfloat16))
         assert found.shape == (len(chosen), TASK.width) and found.isfinite().all()
-
-
-def naive(start: np.ndarray, end: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, int, int]]:
-    """Return the best spans of a window, from all that are possible."""
-    found = [
-        (float(start[i] + end[j]), i, j)
-        for i in range(len(start))
-        for j in range(i, min(len(start), i + TASK.max_answer_length))
-        if starts[i] >= 0 and starts[j] >= 0
-    ]
-    best = sorted(found, key=lambda each: (-each[0], each[1], each[2]))[: TASK.n_best_size]
-    return [(score, int(starts[i]), int(ends[j])) for score, i, j in best]
 
 
 def test_the_spans_of_a_window_are_the_best_of_all_also_where_some_are_equal(features):
@@ -262,94 +215,3 @@ def test_a_tokenizer_that_does_not_say_where_its_pieces_stand_is_refused():
     slow = type("Slow", (), {"is_fast": False})()
     with pytest.raises(UsageError, match="does not say which characters a piece stands for; a model with a fast"):
         TASK.encode(batch_of(ROWS[:1]), slow, 24)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, tokenizer):
-    """A model of answers as others leave it, without a task.json."""
-    folder = tmp_path_factory.mktemp("answerer")
-    answerer(max_position_embeddings=64).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_a_model_of_others_answers_as_its_auto_class_does(folder, tokenizer):
-    """transformers 5 has no pipeline for answers: the numbers are those of AutoModelForQuestionAnswering."""
-    model = AutoModelForQuestionAnswering.from_pretrained(folder).eval()
-    rows = [{"question": row["question"], "context": row["context"]} for row in ROWS]
-    ours = list(predict(str(folder), rows, max_seq_length=64, max_answer_length=4))
-    pairs = list(predict(str(folder), [tuple(row.values()) for row in rows], max_seq_length=64, max_answer_length=4))
-    assert ours == pairs
-    for row, mine in zip(rows, ours, strict=True):
-        inputs = tokenizer(row["question"], row["context"], return_tensors="pt", return_offsets_mapping=True)
-        places = inputs.pop("offset_mapping")[0].numpy()
-        of_context = np.array([each == 1 for each in inputs.sequence_ids(0)])
-        output = model(**inputs)
-        starts, ends = (np.where(of_context, each, -1) for each in places.T)
-        logits = [output[name][0].detach().numpy() for name in ("start_logits", "end_logits")]
-        _, start, end = naive(*logits, starts, ends)[0]
-        assert (mine["start"], mine["end"], mine["answer"]) == (start, end, row["context"][start:end])
-        assert 0 < mine["probability"] <= 1
-
-
-def test_no_answer_is_given_where_it_may_be_and_scores_more(folder, tmp_path):
-    rows = [{"question": row["question"], "context": row["context"]} for row in ROWS]
-    never = list(predict(str(folder), rows, max_seq_length=64))
-    assert all(row["answer"] for row in never)
-    always = list(predict(str(folder), rows, max_seq_length=64, null_score_diff_threshold=-1e3))
-    assert all(row == {"answer": "", "probability": row["probability"]} for row in always)
-    for threshold in (-16.0, -12.0, -8.0, -4.0, 0.0):
-        given = {"max_seq_length": 64, "null_score_diff_threshold": threshold, "top_k": 2}
-        some_of_them = list(predict(str(folder), rows, **given))
-        if 0 < sum(row["answer"] == "" for row in some_of_them) < len(rows):
-            break
-    assert 0 < sum(row["answer"] == "" for row in some_of_them) < len(rows)
-    for row, other in zip(some_of_them, never, strict=True):
-        assert row["answer"] in ("", other["answer"]) and len(row["n_best"]) == 2
-    own = tmp_path / "own"
-    own.mkdir()
-    for each in folder.iterdir():
-        (own / each.name).write_bytes(each.read_bytes())
-    trained = QuestionAnswering(Columns(("question", "context"), "answers", form="answers"), has_unanswered=False)
-    (own / "task.json").write_bytes(tasks.to_bytes(trained, 64))
-    with pytest.raises(UsageError, match="--null_score_diff_threshold: it is of questions without an answer"):
-        predict(str(own), rows, null_score_diff_threshold=0.0)
-    with pytest.raises(UsageError, match="--top_k: 30 is more than are kept of a row; at most --n_best_size 20"):
-        predict(str(own), rows, top_k=30)
-    found = list(
-        predict(str(own), [*rows[:2], {"question": "good", "context": None}, rows[2]], n_best_size=40, top_k=30)
-    )
-    assert [row.get("answer") for row in found] == [*(row["answer"] for row in never[:2]), None, never[2]["answer"]]
-    assert "there is no text in column 'context'" in found[2]["error"]
-    assert json.loads(json.dumps(found[0])) == found[0]
-
-
-def test_settings_of_answers_are_refused_for_other_tasks():
-    from ringtune.train.task.classification import Classification
-
-    config = type("Config", (), dict.fromkeys(("threshold", "doc_stride", "max_answer_length", "n_best_size")))
-    config.null_score_diff_threshold, config.n_best_size = None, 3
-    with pytest.raises(UsageError, match="--n_best_size: it is of answers, and the model gives classes a, b"):
-        tasks.settle(Classification(None, ("a", "b")), config)
-
-
-def test_scores_leave_out_rows_with_a_window_that_has_no_numbers_and_those_without_answers(features):
-    outputs = outputs_of(answerer(), TASK, features, np.arange(features.num_features), Precision(CPU, None)).numpy()
-    labels = TASK.targets(features)
-    whole = TASK.scores([(outputs, labels)])
-    assert whole.num_rows == len(ROWS)
-    several = np.flatnonzero(np.bincount(features.row_of) > 1)[0]
-    lost = np.flatnonzero(features.row_of == several)[0]
-    kept = np.delete(np.arange(features.num_features), lost)
-    without = np.flatnonzero(features.row_of != several)
-    assert TASK.scores([(outputs[kept], labels[kept])]) == TASK.scores([(outputs[without], labels[without])])
-    half = features.row_of < 7
-    parts = [(outputs[half], labels[half]), (outputs[~half], labels[~half])]
-    assert TASK.scores(parts) == whole
-
-
-def test_loading_knows_the_kind_by_the_architecture(folder):
-    model, task, length = models.load_trained(str(folder))
-    assert task == QuestionAnswering(None) and length is None and PACKING == "packing"
-    assert type(model).__name__ == "BertForQuestionAnswering"
-    assert passages.DEFAULT_STRIDE == 128

@@ -218,3 +218,12 @@ def test_settings_of_answers_are_kept_with_the_task_and_change_the_rows_only_whe
     assert load(tmp_path, lines(GOOD), name="t.jsonl", n_best_size=3).digest == plain.digest
     (tmp_path / "task.json").write_bytes(task.to_bytes(strided.task, 16))
     assert task.read(tmp_path) == (strided.task, 16)
+
+
+def test_texts_of_rows_are_kept_with_their_features_also_over_several_batches(tmp_path):
+    rows = list(questions.rows(600, 1, unanswered=True))
+    path = questions.write_rows(tmp_path / "t.jsonl", 600, 1, unanswered=True)
+    features = train(tmp_path, path).train
+    assert features.row_of[-1] == 599 and len(features.texts.offsets) == 601
+    for number in (0, 511, 512, 599):
+        assert json.loads(features.texts[number]) == [rows[number]["context"], rows[number]["answers"]["text"]]
