@@ -28,7 +28,7 @@ class Ordinal(SequenceTask):
 
     levels: tuple[str, ...]
 
-    kind: ClassVar[str] = "ordinal"
+    kind: ClassVar[str] = "in_order"
     score_names: ClassVar[tuple[str, ...]] = ("loss", "mean_distance")
 
     @property

@@ -27,6 +27,7 @@ from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.shapes import ANSWERS, CHOICES, SPANS, TEXT, WORDS
 from ringtune.train.source import Source
+from ringtune.train.task import ordinal
 
 GLUE_REPOSITORY = "nyu-mll/glue"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -112,6 +113,9 @@ def _choose_columns(config: TrainConfig, train: Source) -> Columns:
     sets = label_sets.choose(train.names, train.lists, train.where, asked=label, separator=config.label_separator)
     if sets is not None and config.regression:
         raise UsageError("--regression", f"{train.where}: a row may have several labels", todo="leave it out")
+    if config.task == ordinal.TASK and (sets is not None or config.regression is not None):
+        what = f"{train.where}: a row may have several labels" if sets is not None else "--regression is set"
+        raise UsageError(f"--task {ordinal.TASK}", what, legal="one level a row", todo="leave one of them out")
     labels = (sets and sets.columns) or (label,)
     others = [name for name in train.names if name not in labels or name == label]
     text = columns.choose_text_columns(others, train.where, asked=asked, label=label, task_name=config.task_name)

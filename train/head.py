@@ -62,11 +62,6 @@ def _prefix_of(found: Sequence[str], missing: Sequence[str]) -> str:
     return prefix if prefix and {prefix + each for each in missing} <= set(found) else ""
 
 
-def outputs_of(task: Task) -> int:
-    """Return how many outputs a model's head has for a task. **Pure.**"""
-    return int(task.model_settings().get("num_labels", task.width))
-
-
 def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str] | None, task: Task, seed: int) -> str:
     """Keep the head by the names of its classes, or draw a new one; return what to report, "" if it was new anyway.
 
@@ -123,8 +118,8 @@ def settle_tensors(
     own = [each for each in tensors if each.startswith(f"{name}.")]
     others = {each: tensor for each, tensor in tensors.items() if each not in own}
     classes = tuple(getattr(task, "classes", ()))
-    what = shown_names(classes) if classes else f"{task.width} number(s)"
-    if any(len(tensors[each]) != task.width for each in own):
+    what = shown_names(classes) if classes else f"{outputs_of(task)} number(s)"
+    if any(len(tensors[each]) != outputs_of(task) for each in own):
         return others, f"its head has {len(tensors[own[0]])} output(s): a new one is drawn for {what}"
     if not classes or tuple(names or map(str, range(len(classes)))) == classes:
         return dict(tensors), f"its head is kept: {what}"
@@ -141,6 +136,11 @@ def saved_classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     by_number = config.get("id2label") or {}
     names = tuple(str(by_number[each]) for each in sorted(by_number, key=int))
     return None if not names or names == tuple(f"LABEL_{number}" for number in range(len(names))) else names
+
+
+def outputs_of(task: Task) -> int:
+    """Return how many numbers the head of a task's model gives; for a term there may be others. **Pure.**"""
+    return int(task.model_settings().get("num_labels", task.width))
 
 
 def output_layer(model: nn.Module, width: int) -> tuple[str, nn.Linear | None]:

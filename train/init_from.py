@@ -25,6 +25,7 @@ from ringtune.train.task.masked_lm import MaskedLM
 from ringtune.train.task.masking import Masking
 from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.multiple_choice import MultipleChoice
+from ringtune.train.task.ordinal import LevelColumn, Ordinal
 from ringtune.train.task.question_answering import QuestionAnswering
 from ringtune.train.task.regression import Regression
 from ringtune.train.task.tags import TagColumn
@@ -37,6 +38,7 @@ _KINDS: dict[type, str] = {
     AnswerColumn: QuestionAnswering.kind,
     ChoiceColumn: MultipleChoice.kind,
     LabelNames: MultiLabel.kind,
+    LevelColumn: Ordinal.kind,
     Masking: MaskedLM.kind,
     TagColumn: TokenClassification.kind,
 }
@@ -86,7 +88,9 @@ def decide(columns: Columns, labels: task.Found, where: str, start: Task | None,
             todo=f"--model_name_or_path {run} takes over its encoder and draws a new head",
         )
     if not isinstance(labels, LabelColumn | LabelNames | TagColumn):
-        return task.decide(columns, labels, where)  # its head knows no classes: it is kept as it is
+        found = task.decide(columns, labels, where)  # its head knows no classes: it is kept as it is
+        _refuse_other_levels(start, found, where, run)
+        return found
     if isinstance(start, Regression):
         return replace(start, columns=columns)
     names = labels.classes(where) if isinstance(labels, TagColumn) else labels.classes(where, fewest=1)
@@ -96,6 +100,17 @@ def decide(columns: Columns, labels: task.Found, where: str, start: Task | None,
     if isinstance(labels, TagColumn):
         return TokenClassification(columns, classes, labels.scheme)
     return Classification(columns, classes)
+
+
+def _refuse_other_levels(start: Task, found: Task, where: str, run: str | None) -> None:
+    """Raise UsageError for levels that the earlier run did not have, or some that are gone: none stands behind all."""
+    if isinstance(start, Ordinal) and isinstance(found, Ordinal) and start.levels != found.levels:
+        raise UsageError(
+            f"{earlier.INIT_FROM} {run}",
+            f"it has {start.describe()}, the rows of {where} {found.describe()}",
+            legal="the same levels",
+            todo=f"--model_name_or_path {run} takes over its encoder and draws a new head",
+        )
 
 
 def _kind_of(labels: task.Found, start: Task) -> str:

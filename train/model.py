@@ -146,7 +146,7 @@ def _add_adapter(
         assert asked is not None
         mine = adapter.add(model, asked, config.model_name_or_path, where, new=new, seed=config.seed)
         return [mine.describe()]
-    name, _ = head.output_layer(model, task.width)
+    name, _ = head.output_layer(model, head.outputs_of(task))
     mine = adapter.add(model, source.settings, source.base, source.where, new=new, seed=config.seed)
     mine.require_base(source.base_digest, source.where)
     found = read_task(source.path)

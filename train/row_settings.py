@@ -54,11 +54,11 @@ class RowSettings:
     """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
     data_field: str | None = None
     """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
-    task: Literal["token_classification", "question_answering", "multiple_choice", "masked_lm"] | None = None
+    task: Literal["token_classification", "question_answering", "multiple_choice", "ordinal", "masked_lm"] | None = None
     """What to learn, where the rows do not say it: token_classification, a tag for each word, also of .txt and .tsv
     files of columns; question_answering, the part of a context that answers a question; multiple_choice, which of a
-    row's choices is right; masked_lm, masked tokens of texts without labels, also of .txt files of a text a line;
-    default: by the rows (docs/tasks.md)."""
+    row's choices is right; ordinal, one of several levels in order, such as 1 to 5; masked_lm, masked tokens of texts
+    without labels, also of .txt files of a text a line; default: by the rows (docs/tasks.md)."""
     mlm_probability: float | None = None
     """Share of the tokens that masked_lm masks; default 0.15."""
     whole_word_mask: bool = False

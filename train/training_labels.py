@@ -11,11 +11,13 @@ from ringtune.train.config import TrainConfig
 from ringtune.train.rows import RowFile
 from ringtune.train.shapes import ANSWERS, CHOICES, TEXT
 from ringtune.train.source import Source
+from ringtune.train.task import ordinal
 from ringtune.train.task.answers import AnswerColumn
 from ringtune.train.task.choice_labels import ChoiceColumn
 from ringtune.train.task.label_names import LabelNames
 from ringtune.train.task.labels import LabelColumn
 from ringtune.train.task.masking import Masking, Vocabulary
+from ringtune.train.task.ordinal import LevelColumn
 from ringtune.train.task.tags import TagColumn
 
 
@@ -44,12 +46,14 @@ def read(
 
 def _empty(
     config: TrainConfig, source: Source, columns: Columns
-) -> LabelColumn | LabelNames | TagColumn | AnswerColumn:
+) -> LabelColumn | LabelNames | TagColumn | AnswerColumn | LevelColumn:
     """Return what takes the labels of these columns."""
     name = str(columns.label)
     declared = source.class_names.get(name, ())
     if columns.form == ANSWERS:
         return AnswerColumn(name, doc_stride=config.doc_stride)
+    if config.task == ordinal.TASK:
+        return LevelColumn(name, declared)
     if columns.form != TEXT:
         return TagColumn(name, scheme=config.tag_scheme, declared=declared)
     if columns.sets is not None:

@@ -53,5 +53,5 @@ def test_a_task_of_another_version_is_refused_by_its_kind(workshop, levels, tmp_
     assert ranks(1, ORDINAL, "train", *workshop.arguments(tmp_path / "run", **settings)).returncode == 0
     flags = {"model_name_or_path": tmp_path / "run", "input": levels, "output": tmp_path / "out.jsonl"}
     done = ranks(1, "-m", "ringtune.train.predict.cli", *flag_words(flags))
-    assert done.returncode == 2 and "no kind of task named 'ordinal'" in done.output, done.output
+    assert done.returncode == 2 and "no kind of task named 'in_order'" in done.output, done.output
     assert "Traceback" not in done.output

@@ -58,8 +58,8 @@ class PredictConfig:
     that name."""
     top_k: int | None = None
     """Write only the k best classes or labels and their probabilities, of a mask the k best tokens, of a question also
-    the k best answers as a list, n_best; default: the best class, token or answer, or the labels that are given, and the
-    probability of each class or label."""
+    the k best answers as a list, n_best; default: the best class, token or answer, or the labels that are given, and
+    the probability of each class or label."""
     threshold: float | None = None
     """Give a row each label from this probability on, where it may have several; default: as the model's run found."""
     doc_stride: int | None = None

@@ -24,6 +24,7 @@ from ringtune.train.task.masked_lm import MaskedLM
 from ringtune.train.task.masking import Masking
 from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.multiple_choice import MultipleChoice
+from ringtune.train.task.ordinal import LevelColumn, Ordinal
 from ringtune.train.task.question_answering import QuestionAnswering
 from ringtune.train.task.regression import Regression
 from ringtune.train.task.sequence import SequenceTask
@@ -36,7 +37,7 @@ FORMAT = 1  # of task.json; raise it when the file changes its meaning
 
 
 #: What tells the task: the labels of the training rows, or how texts without any are masked.
-Found = LabelColumn | LabelNames | TagColumn | ChoiceColumn | AnswerColumn | Masking
+Found = LabelColumn | LabelNames | TagColumn | ChoiceColumn | AnswerColumn | LevelColumn | Masking
 
 
 def decide(columns: Columns, labels: Found, where: str) -> Task:
@@ -45,6 +46,8 @@ def decide(columns: Columns, labels: Found, where: str) -> Task:
         return QuestionAnswering(columns, labels.doc_stride, labels.has_unanswered(where))
     if isinstance(labels, TagColumn):
         return TokenClassification(columns, labels.classes(where), labels.scheme)
+    if isinstance(labels, LevelColumn):
+        return Ordinal(columns, labels.levels(where))
     if isinstance(labels, ChoiceColumn):
         return MultipleChoice(columns, labels.num_choices, labels.scheme())
     if isinstance(labels, Masking):
@@ -77,6 +80,8 @@ def from_json(content: Mapping[str, Any]) -> Task:
             return question_answering.from_json(columns, content)
         case "multi_label":
             return replace(multilabel.from_json(columns, content), windows=windows)
+        case "ordinal":
+            return Ordinal(columns, tuple(map(str, content["levels"])), windows=windows)
         case "multiple_choice":
             return multiple_choice.from_json(columns, content)
     raise ValueError(f"no kind of task named {content['kind']!r}")
@@ -131,7 +136,7 @@ def in_windows(task: Task, stride: int | None, pooling: Literal["mean", "max"]) 
     """
     if stride is None:
         return task
-    if not isinstance(task, Classification | Regression | MultiLabel):
+    if not isinstance(task, Classification | Regression | MultiLabel | Ordinal):
         raise UsageError(
             "--window_stride",
             f"it is of texts with labels, and the model gives {task.describe()}",
