@@ -22,6 +22,7 @@ from ringtune.train.contract import (
     EXIT_REQUEUE,
     EXIT_USAGE,
     UsageError,
+    as_usage,
 )
 
 NAME = "sweep"
@@ -40,8 +41,11 @@ def main(argv: Sequence[str]) -> int:
         if not options.dry_run:
             show(found.axes, options, results.results_table)
         return code
-    except UsageError as error:
-        print(f"ringtune-train {NAME}: {error}", file=sys.stderr)
+    except (UsageError, OSError) as error:
+        usage = as_usage(error)
+        if not isinstance(usage, UsageError):
+            raise
+        print(f"ringtune-train {NAME}: {usage}", file=sys.stderr)
         return EXIT_USAGE
 
 

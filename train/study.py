@@ -47,7 +47,7 @@ class Study:
         import optuna
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # not a line for each study and trial
         self.folder, self.where = folder, str(folder / SEARCH_DIR)
         path = (folder / SEARCH_DIR / JOURNAL_FILE).absolute()
         if facts is not None:
@@ -173,6 +173,7 @@ def draw(history: Sequence[FrozenTrial], values: space.Space, seed: int, number:
     """
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = [each.params for each in history]
     for attempt in range(_DRAWS):
         key = hashlib.sha256(json.dumps([seed, number, attempt]).encode()).digest()

@@ -11,6 +11,8 @@ from ringtune.train import glue, results
 from ringtune.train.columns import GLUE_COLUMNS
 from ringtune.train.results import Row
 
+SEARCH = ("--search", "optuna", "--trials", "4", "--sweep", "learning_rate=1e-5..1e-3:log")
+
 
 def command(*words, cwd=None):
     return subprocess.run(
@@ -75,12 +77,22 @@ def test_ranks_of_each_run_are_started_by_our_launcher(tmp_path):
         (["glue", "--num_proc", "0"], "--num_proc: 0 is too few"),
         (["glue", "--model_name_or_path=m", "--learning_rat", "1"], "learning_rat"),
         (["sweep", "--sweep", "seed"], "'seed' is not understood"),
+        (["sweep", "--search", "optuna", "--sweep", "seed=1..9", "--trials", "2"], "seed cannot be searched over"),
+        (["sweep", *SEARCH, "--output_dir=/dev/null", "--model_name_or_path=m", "--train_file=x"], "/dev/null"),
         (["sweep", "--sweep", "sead=1,2", "--model_name_or_path=m", "--train_file=x"], "sead"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_the_first_run(words, reason, tmp_path):
     done = command(*words, cwd=tmp_path)
     assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_a_search_prints_the_command_of_its_first_trial_and_writes_nothing(tmp_path):
+    done = command("sweep", *SEARCH, "--dry_run", "--model_name_or_path=m", "--train_file=rows.csv", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr.startswith("4 trials over learning_rate=1e-5..1e-3:log"), done.stderr
+    (line,) = done.stdout.splitlines()
+    assert "--learning_rate=" in line and line.endswith("--output_dir=runs/sweep/trial=0")
     assert not list(tmp_path.iterdir())
 
 
