@@ -115,18 +115,20 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return set(found)
 
 
+def questions(path: Path) -> list[dict[str, Any]]:
+    """Return the questions of a file of SQuAD, each with its context."""
+    articles = json.loads(path.read_text())["data"]
+    return [
+        {**each, "context": part["context"]}
+        for article in articles
+        for part in article["paragraphs"]
+        for each in part["qas"]
+    ]
+
+
 def question_answering(folder: Path, tokenizer: Any) -> Side:
     """run_qa.py for contexts of one window: the best span of start and end; mean F1 of words, as SQuAD's script."""
     from transformers import AutoModelForQuestionAnswering, default_data_collator
-
-    def read(split: str) -> list[dict[str, Any]]:
-        content = json.loads((folder / f"{split}.json").read_text())["data"]
-        return [
-            {**each, "context": part["context"]}
-            for all in content
-            for part in all["paragraphs"]
-            for each in part["qas"]
-        ]
 
     def encode(row: dict[str, Any]) -> dict[str, Any]:
         found = tokenizer(
@@ -143,7 +145,7 @@ def question_answering(folder: Path, tokenizer: Any) -> Side:
         inside = [i for i, part in enumerate(parts) if part == 1 and first <= offsets[i][0] and offsets[i][1] <= last]
         return {**found, "start_positions": inside[0], "end_positions": inside[-1]}
 
-    dev = read("dev")
+    dev = questions(folder / "dev.json")
 
     def score(predicted: Any) -> float:
         starts, ends = predicted.predictions[:2]
@@ -162,7 +164,9 @@ def question_answering(folder: Path, tokenizer: Any) -> Side:
         return row["context"][found["offset_mapping"][i][0] : found["offset_mapping"][j][1]]
 
     model = AutoModelForQuestionAnswering.from_pretrained(folder / "model")
-    return Side(model, list(map(encode, read("train"))), list(map(encode, dev)), default_data_collator, score)
+    return Side(
+        model, list(map(encode, questions(folder / "train.json"))), list(map(encode, dev)), default_data_collator, score
+    )
 
 
 def word_f1(guess: str, truth: str) -> float:

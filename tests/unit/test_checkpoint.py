@@ -12,6 +12,7 @@ import os
 import pytest
 import torch
 from ringtune.train import checkpoint, disk, publish
+from ringtune.train.average import Average
 from ringtune.train.contract import UsageError
 from ringtune.train.saver import Saver
 from ringtune.train.tensor_file import TensorFile
@@ -154,7 +155,7 @@ def test_a_checkpoint_that_reads_back_otherwise_than_written_is_an_error_and_not
 class OneRank:
     """A job of one rank, which trains a model of one weight."""
 
-    rank, reducer = 0, None
+    rank, reducer, average = 0, None, Average()
 
     def __init__(self):
         self.model, self.comm = torch.nn.Linear(1, 1, bias=False), self
