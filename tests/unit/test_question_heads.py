@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import questions
@@ -147,8 +149,10 @@ def test_the_best_spans_of_a_row_are_those_of_all_its_windows(data):
 
 def test_windows_are_those_of_the_tokenizers_own_stride(tokenizer):
     """As run_qa.py makes them: question and context as a pair, only the second one cut, a stride of tokens."""
-    long = " ".join(["film", "is", "very", "odd", "plot"] * 13)
-    for stride in (0, 3, 9):
+    words = ["film", "is", "very", "odd", "plot"] * 13
+    # Of each stride a length that fills the last window and one that does not; 19 tokens fill one window.
+    for stride, length in itertools.product((0, 3, 9), (18, 19, 20, 29, 35, 38, 65)):
+        long = " ".join(words[:length])
         theirs = tokenizer(
             "good film",
             long,

@@ -58,6 +58,7 @@ Q2 = "question 'q2': "
         ("t.jsonl", answer("plot", 5), {}, "it stands nowhere in it"),
         ("t.jsonl", answer("film", 99), {}, "at character 99 of the context, outside of it; it stands there several"),
         ("t.jsonl", answer("film", -4), {}, "at character -4 of the context, outside of it"),
+        ("t.jsonl", answer("film", -14), {}, "at character -14 of the context, outside of it"),  # film, from behind
         ("t.jsonl", answer("film", "4"), {}, f"t.jsonl:2: {Q2}the answer 'film' starts at '4', not at a number"),
         ("t.jsonl", answer("film", None), {}, f"t.jsonl:2: {Q2}the answer 'film' starts at None, not at a number"),
         ("t.jsonl", answer("", 4), {}, f"t.jsonl:2: {Q2}the answer '' is no text; a question without an answer has an"),
