@@ -194,7 +194,8 @@ def test_tied_embeddings_learn_however_they_are_sent_computed_or_frozen(workshop
     flags |= {"line_by_line": "true", "global_batch_size": 32, "max_train_samples": None, "eval_steps": 40, **more}
     done = workshop.train(2, tmp_path / "run", **{**settings, **flags, "save_steps": None})
     assert done.returncode == 0, done.output
-    assert records(tmp_path / "run", "eval")[-1]["eval_perplexity"] < 16  # 78 before the first step
+    perplexity = records(tmp_path / "run", "eval")[-1]["eval_perplexity"]
+    assert perplexity < (60 if "freeze" in more else 16)  # 78 before the first step
     from safetensors.torch import load_file
 
     before, after = load_file(workshop.model / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
