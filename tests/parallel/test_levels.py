@@ -39,25 +39,35 @@ def levels(make_once) -> Path:
     return make_once("levels", write)
 
 
-def test_a_run_of_several_ranks_that_was_killed_is_that_of_one_and_predicts_with_its_scores(
-    workshop, reference, levels, tmp_path
-):
+@pytest.fixture(scope="module")
+def settings(levels) -> dict[str, object]:
     files = {"train_file": levels / "train.csv", "validation_file": levels / "dev.csv"}
-    settings = {**SETTINGS, **files, "learning_rate": 1e-2, "dropout": 0.0}
-    one = reference(1, **settings)
-    assert workshop.train(2, tmp_path / "run", kill_at=5, **settings).returncode != 0
-    done = workshop.train(3, tmp_path / "run", **settings)
-    assert done.returncode == 0 and "going on from" in done.output, done.output
-    assert digests(tmp_path / "run", 48) == digests(one, 48)
+    return {**SETTINGS, **files, "learning_rate": 1e-2, "dropout": 0.0}
+
+
+def test_two_ranks_learn_levels_with_the_bits_of_one_and_predict_with_its_scores(reference, settings, levels, tmp_path):
+    one, two = reference(1, **settings), reference(2, **settings)
+    assert digests(two, 48) == digests(one, 48) and records(two, "eval") == records(one, "eval")
     last = records(one, "eval")[-1]
-    assert records(tmp_path / "run", "eval") == records(one, "eval")
     assert last["eval_quadratic_kappa"] > 0.5 and last["eval_mae"] < 0.7  # always the same level: 0, and 1 at best
 
     output, report = tmp_path / "out.jsonl", tmp_path / "report.json"
-    done = predict(0, tmp_path / "run", levels / "dev.csv", output, report=report)
+    done = predict(0, two, levels / "dev.csv", output, report=report)
     assert done.returncode == 0 and "levels 1 < 2 < 3 < 4" in done.output, done.output
     rows = [json.loads(line) for line in output.open()]
     assert len(rows) == 101 and {row["label"] for row in rows} <= set("1234")
     assert all(abs(sum(row[f"probability_{level}"] for level in "1234") - 1) < 1e-5 for row in rows)
     scores = json.loads(report.read_text())["scores"]
     assert all(scores[name] == last[f"eval_{name}"] for name in ("loss", "accuracy", "mae", "quadratic_kappa"))
+
+
+@pytest.mark.long
+def test_a_run_of_two_ranks_that_was_killed_goes_on_on_three_as_if_nothing_had_happened(
+    workshop, reference, settings, tmp_path
+):
+    one = reference(1, **settings)
+    assert workshop.train(2, tmp_path / "run", kill_at=5, **settings).returncode != 0
+    done = workshop.train(3, tmp_path / "run", **settings)
+    assert done.returncode == 0 and "going on from" in done.output, done.output
+    assert digests(tmp_path / "run", 48) == digests(one, 48)
+    assert records(tmp_path / "run", "eval") == records(one, "eval")
