@@ -24,10 +24,11 @@ def write_task(folder: Path, task: Task) -> Path:
 
 
 def write_model(folder: Path, task: Task, base: Path) -> Path:
-    """Write the model of a task, its head's bias moved away from zero; base: of its body."""
+    """Write the model of a task, its head moved as training does; base: of its body."""
     network = model.load_model(config.TrainConfig(str(base)), task)
     with torch.no_grad():
         network.classifier.bias.uniform_(-1, 1)
+        network.classifier.weight.mul_(-2)  # a later head of the same seed begins with the same numbers
     network.save_pretrained(folder)
     make_tokenizer(folder)
     return write_task(folder, task)

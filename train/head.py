@@ -86,17 +86,12 @@ def settle_head(model: nn.Module, loaded: Mapping[str, Any], names: Sequence[str
     if names and set(names) == set(classes):
         _reorder(output, [list(names).index(each) for each in classes])
         return f"its head is kept by the names of its classes: {shown_names(classes)}"
-    draw(model, output, seed)
-    known = f"knows other classes ({shown_names(names)})" if names else "gives its classes no names"
-    return f"its head {known}: a new one is drawn for {shown_names(classes)}"
-
-
-def draw(model: nn.Module, output: nn.Linear, seed: int) -> None:
-    """Draw a head's last layer from the seed, as a new one."""
     torch.manual_seed(seed)
     nn.init.normal_(output.weight, std=float(getattr(model.config, "initializer_range", 0.02)))
     if output.bias is not None:
         nn.init.zeros_(output.bias)
+    known = f"knows other classes ({shown_names(names)})" if names else "gives its classes no names"
+    return f"its head {known}: a new one is drawn for {shown_names(classes)}"
 
 
 def _about_vocabulary_head(model: nn.Module, loaded: Mapping[str, Any]) -> str:

@@ -148,9 +148,9 @@ def describe(start: Task, found: Task, run: str) -> str:
 
 
 def grow_head(model: nn.Module, found: Task, config: TrainConfig) -> None:
-    """Give the head the earlier run's rows, and drawn ones for new classes, where there are any.
+    """Give a head that has new classes the earlier run's rows.
 
-    model: as loaded, whose other tensors are the earlier run's. Drawn from the seed, so all ranks get the same.
+    model: as loaded: its head, of another shape than the earlier run's, is drawn from the seed, all else is that run's.
     """
     name, output = head.output_layer(model, found.width)
     if output is None:
@@ -160,7 +160,6 @@ def grow_head(model: nn.Module, found: Task, config: TrainConfig) -> None:
         old = {key: file.get_tensor(f"{name}.{key}") for key in ("weight", "bias") if f"{name}.{key}" in names}
     if not old or len(old["weight"]) == found.width:
         return
-    head.draw(model, output, config.seed)
     with torch.no_grad():
         output.weight[: len(old["weight"])] = old["weight"]
         if output.bias is not None and "bias" in old:
