@@ -151,22 +151,22 @@ def question_answering(folder: Path, tokenizer: Any) -> Side:
         starts, ends = predicted.predictions[:2]
         total = 0.0
         for row, start, end in zip(dev, starts, ends, strict=True):
-            total += word_f1(best_span(row, start, end), row["answers"][0]["text"])
+            total += word_f1(best_span(tokenizer, row, start, end), row["answers"][0]["text"])
         return total / len(dev)
-
-    def best_span(row: dict[str, Any], start: np.ndarray, end: np.ndarray) -> str:
-        found = tokenizer(
-            row["question"], row["context"], max_length=LENGTH, truncation="only_second", return_offsets_mapping=True
-        )
-        places = [i for i, part in enumerate(found.sequence_ids()) if part == 1]
-        pairs = [(start[i] + end[j], i, j) for i in places for j in places if i <= j < i + 30]
-        _, i, j = max(pairs)
-        return row["context"][found["offset_mapping"][i][0] : found["offset_mapping"][j][1]]
 
     model = AutoModelForQuestionAnswering.from_pretrained(folder / "model")
     return Side(
         model, list(map(encode, questions(folder / "train.json"))), list(map(encode, dev)), default_data_collator, score
     )
+
+
+def best_span(tokenizer: Any, row: dict[str, Any], start: np.ndarray, end: np.ndarray) -> str:
+    """Return the text of the best span of at most 30 tokens. start, end: logits of a row."""
+    pair, cut = (row["question"], row["context"]), {"max_length": LENGTH, "truncation": "only_second"}
+    found = tokenizer(*pair, **cut, return_offsets_mapping=True)
+    places = [i for i, part in enumerate(found.sequence_ids()) if part == 1]
+    _, first, last = max((start[i] + end[j], i, j) for i in places for j in places if i <= j < i + 30)
+    return str(row["context"][found["offset_mapping"][first][0] : found["offset_mapping"][last][1]])
 
 
 def word_f1(guess: str, truth: str) -> float:
