@@ -2,8 +2,8 @@
 
 The same rows, model and settings, a run for each seed by each of the two; one rank without a launcher. The rows are
 written for the purpose (``beside_rows.py``), the Trainer side has the logic of transformers' examples and imports
-nothing of ringtune (``beside_parts.py``). The means should differ by no more than two standard errors of their
-difference; exit code 1 if they do.
+nothing of ringtune (``beside_parts.py``). The means should differ by no more than chance explains: 19 times in
+20, by Student's t for two samples. Exit code 1 if they do; with few seeds, look at more of them first.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import beside_rows
 import speed
+from scipy.stats import t
 
 PARTS = Path(__file__).with_name("beside_parts.py")
 
@@ -148,9 +149,11 @@ def judged(mine: Sequence[float], theirs: Sequence[float]) -> tuple[str, bool]:
     difference = statistics.fmean(mine) - statistics.fmean(theirs)
     if len(mine) < 2:
         return f"difference {difference:+.4f}; one seed has no spread", True
-    bound = 2 * math.sqrt((deviation(mine) ** 2 + deviation(theirs) ** 2) / len(mine))
+    error = math.sqrt((deviation(mine) ** 2 + deviation(theirs) ** 2) / len(mine))
+    bound = float(t.ppf(0.975, 2 * len(mine) - 2)) * error
     within = abs(difference) <= bound
-    return f"difference {difference:+.4f}, two standard errors {bound:.4f}: {'within' if within else 'OUTSIDE'}", within
+    line = f"difference {difference:+.4f}, standard error {error:.4f}, 95 % of the time below {bound:.4f}"
+    return f"{line}: {'within' if within else 'OUTSIDE'}", within
 
 
 if __name__ == "__main__":
