@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ringtune.train import measures, scores
 from ringtune.train.contract import UsageError
-from ringtune.train.task.classification import Classification, probabilities
+from ringtune.train.task.classification import Classification, softmax
 from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.regression import Regression
 from sklearn import metrics
@@ -45,8 +45,8 @@ def test_a_score_by_name_is_scikit_learns(task, known, seed):
     outputs, labels = rows_of(task, seed)
     found = measures.values(measures.choose(",".join(known), task), task, outputs, labels)
     guesses = outputs.argmax(axis=1)
-    expected = {name: of(labels, guesses, probabilities(outputs)) for name, of in known.items()}
-    assert found == pytest.approx(expected, abs=1e-6)  # float32 probabilities there, float64 here
+    expected = {name: of(labels, guesses, softmax(outputs)) for name, of in known.items()}
+    assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_scores_of_several_labels_are_scikit_learns_by_the_thresholds_of_the_task():
