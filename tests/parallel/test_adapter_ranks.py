@@ -49,6 +49,7 @@ def probabilities(folder: Path | str) -> np.ndarray:
     return np.array([[row[name] for name in row if name.startswith("probability_")] for row in rows])
 
 
+@pytest.mark.long
 def test_an_adapter_is_exact_at_two_ranks_and_after_a_kill(workshop, reference, lora, tmp_path):
     whole = reference(1, **lora)
     assert workshop.train(2, tmp_path / "run", kill_at=6, save_steps=2, **lora).returncode != 0

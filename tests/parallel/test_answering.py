@@ -77,6 +77,7 @@ def test_two_ranks_learn_in_fast_mode_where_each_question_has_an_answer(referenc
     assert found["eval_exact_match"] > 0.7 and "eval_no_answer_f1" not in found and "eval_best_f1" not in found
 
 
+@pytest.mark.long
 def test_predictions_of_three_ranks_after_a_kill_are_those_of_one_and_have_training_scores(
     reference, settings, question_rows, tmp_path
 ):

@@ -32,7 +32,7 @@ def test_every_row_of_an_epoch_is_consumed_once(reference):
     assert sorted(rows) == list(range(101))
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_exact_parameters_and_moments_are_bitwise_those_of_one_rank(reference, size):
     one, many = reference(1, mode="exact", max_steps=20), reference(size, mode="exact", max_steps=20)
     assert digests(one, 20) == digests(many, 20)
@@ -52,7 +52,7 @@ WAYS = {
 
 
 #: The others are long: they are updates of the same kind, held to their authors' by tests/unit/test_optimizer.py.
-IN_SHORT = ("adafactor", "averaged", "weighted")
+IN_SHORT = ("averaged", "weighted")
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in IN_SHORT else pytest.mark.long) for way in WAYS])

@@ -29,6 +29,7 @@ def spoken(workshop, tmp_path):
     return path
 
 
+@pytest.mark.long
 def test_scores_by_name_and_by_slice_are_the_same_at_any_world_size_after_a_kill_and_predicted(
     workshop, spoken, tmp_path
 ):
