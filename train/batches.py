@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,15 +40,20 @@ class Batches:
     def _build(self, step: int, chosen: np.ndarray) -> Batch:
         # Not of the shard: what is drawn for a feature is the same on whatever rank it is computed.
         batch = self.task.collate(self.features, chosen, derive_seed("collate", self.seed, step))
-        return on_device(batch, self.packer, self.device)
+        return on_device(batch, self.packer, self.device, self.features.feature_columns)
 
 
-def on_device(batch: Mapping[str, torch.Tensor], packer: Packer | None, device: torch.device) -> Batch:
-    """Return a padded batch of the host in the memory of a device, packed if there is a packer."""
+def on_device(
+    batch: Mapping[str, torch.Tensor], packer: Packer | None, device: torch.device, of_rows: Collection[str] = ()
+) -> Batch:
+    """Return a padded batch of the host in the memory of a device, packed if there is a packer.
+
+    of_rows: names of what there is for each row, not for each token.
+    """
 
     def move(each: torch.Tensor) -> torch.Tensor:
         # From pinned memory the copy runs beside what the GPU computes (PyTorch: "CUDA semantics").
         return each.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else each
 
-    ready: Mapping[str, Any] = batch if packer is None else packer.pack(batch)
+    ready: Mapping[str, Any] = batch if packer is None else packer.pack(batch, of_rows)
     return {name: each.moved(move) if isinstance(each, Packing) else move(each) for name, each in ready.items()}

@@ -78,7 +78,8 @@ def outputs_of(
 ) -> torch.Tensor:
     """Return the outputs for the terms of a batch of features, float32 [terms, W] on the CPU. W: `Task.width`."""
     packer = packer_of(model, precision.device, precision.autocast)
-    batch = on_device(task.collate(features, chosen, seed=0), packer, precision.device)
+    collated = task.collate(features, chosen, seed=0)
+    batch = on_device(collated, packer, precision.device, features.feature_columns)
     with torch.inference_mode(), precision.context():
         return task.outputs(model(**task.inputs(batch)), batch).cpu()
 

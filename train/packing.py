@@ -8,7 +8,7 @@ CPU, rows of like length are a group: its attention is computed together, padded
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -190,13 +190,16 @@ class Packer:
         tokens = lengths.astype(np.int64)
         return tokens * (6 * self.hidden_size + tokens)
 
-    def pack(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def pack(self, batch: Mapping[str, Any], of_rows: Collection[str] = ()) -> dict[str, Any]:
         """Return a padded batch of the host as a packed one, with its `Packing`.
 
         batch: ``attention_mask`` [B, T], 1 for real tokens, other token columns [B, T], and what there is for each row.
+        of_rows: names of the latter that might be taken for token columns by their shape: labels [B, W] where W is T.
         """
         mask = batch[MASK].bool()
-        columns = {name: each for name, each in batch.items() if name != MASK and each.shape[:2] == mask.shape}
+        columns = {
+            name: each for name, each in batch.items() if name not in (MASK, *of_rows) and each.shape[:2] == mask.shape
+        }
         columns[POSITIONS] = self._positions(batch[IDS], mask)
         if self.takes_types and TYPES not in columns:
             columns[TYPES] = torch.zeros_like(batch[IDS])

@@ -52,14 +52,16 @@ class ColumnScores:
         names = dict.fromkeys(name for each in self.scores.values() for name in each if name != "num_rows")
         found = {}
         for name in names:
-            defined = [each[name] for each in self.scores.values() if each[name] == each[name]]
+            values = (each.get(name, math.nan) for each in self.scores.values())  # some slices may lack a score
+            defined = [value for value in values if value == value]
             if len(defined) > 1:
                 found[name] = max(defined) - min(defined)
         return found
 
     def line(self, score: str) -> str:
         """Return one score of each slice, lowest first, and its gap, for a person."""
-        defined = {value: each for value, each in self.scores.items() if each[score] == each[score]}
+        numbers = {value: each.get(score, math.nan) for value, each in self.scores.items()}
+        defined = {value: each for value, each in self.scores.items() if numbers[value] == numbers[value]}
         in_order = sorted(defined, key=lambda value: defined[value][score])
         shown = [f"{value} {defined[value][score]:.4f} ({defined[value]['num_rows']} rows)" for value in in_order]
         if len(shown) > _SHOWN:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from reads import Reads
 from ringtune.train.attention import PACKED_TYPES, can_pack, packer_of, take_packed_rows
+from ringtune.train.batches import on_device
 from ringtune.train.first_token import leave_out_other_tokens
 from ringtune.train.packing import current, group_rows, packing_of
 from ringtune.train.shards import deal_packed
@@ -169,3 +170,13 @@ def test_packed_rows_are_dealt_each_once_and_evenly(num_rows, num_shards):
         assert np.mean(totals) / max(totals) > 0.97
     for each in shards:
         assert [cost_of[row] for row in each.tolist()] == sorted((cost_of[row] for row in each.tolist()), reverse=True)
+
+
+def test_labels_as_wide_as_a_batch_is_long_are_no_tokens():
+    """28 labels, and a batch whose longest row has 28 tokens."""
+    batch = rows_of(np.array([4, 2, 3])) | {"labels": torch.arange(12.0).reshape(3, 4)}
+    packer = packer_of(packed("bert"), torch.device("cpu"), None)
+    found = packer.pack(batch, {"labels"})
+    assert found["labels"].tolist() == batch["labels"].tolist() and found["input_ids"].shape == (1, 9)
+    on_cpu = on_device(batch, packer, torch.device("cpu"), {"labels"})
+    assert on_cpu["labels"].shape == (3, 4)

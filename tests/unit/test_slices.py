@@ -103,3 +103,12 @@ def test_a_bound_on_what_is_no_score_is_refused():
     assert gap.bounds("accuracy=0.1, f1=0") == {"accuracy": 0.1, "f1": 0.0}
     with pytest.raises(UsageError, match="there is no score f2"):
         gap.require_known({"f2": 0.1}, ["f1"])
+
+
+def test_a_score_that_only_some_slices_have_has_a_gap_among_those():
+    """Of questions, those of a title where each has an answer have no scores of questions without one."""
+    lacking = {"f1": 0.5, "num_rows": 4}
+    has_it = {"f1": 0.25, "no_answer_f1": 0.5, "num_rows": 2}
+    found = ColumnScores("title", {"a": lacking, "b": has_it, "c": {**has_it, "no_answer_f1": 0.75}})
+    assert found.gaps() == {"f1": 0.25, "no_answer_f1": 0.25}
+    assert found.line("no_answer_f1") == "no_answer_f1 by title: b 0.5000 (2 rows), c 0.7500 (2 rows); gap 0.2500"
