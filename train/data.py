@@ -72,7 +72,8 @@ def digest(config: TrainConfig, sources: Mapping[str, Source]) -> str:
     """Return a sha256 over the content of all splits and the settings that decide what is used of them. **Pure.**"""
     content = {name: source.digest for name, source in sources.items()}
     settings = {name: getattr(config, name) for name in _SETTINGS}
-    settings |= {name: value for name in _LATER_SETTINGS if (value := getattr(config, name))}
+    later = {name: getattr(config, name) for name in _LATER_SETTINGS}
+    settings |= {name: value for name, value in later.items() if value is not None and value is not False}
     if config.window_stride is not None:
         settings["windows"] = [config.window_stride, config.window_pooling]
     if config.max_train_samples or config.max_eval_samples:

@@ -6,13 +6,14 @@ of the context are counted from 0 as Python counts them. An empty list means tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 from ringtune.train.columns import Columns
 from ringtune.train.json_rows import Row, shown
 from ringtune.train.shapes import ANSWER_NAMES
+from ringtune.train.texts import what_is_wrong_with
 
 MOST_CHARACTERS = 1 << 24  # of a context: places in it are kept as float32, which is exact up to here
 _ANSWERS = pa.list_(pa.struct([("text", pa.string()), ("start", pa.int64())]))
@@ -56,10 +57,13 @@ def _answers(values: Mapping[str, Any], columns: Columns) -> list[dict[str, Any]
     name = columns.label
     if name is None or values.get(name) is None:
         return None
-    return [_answer(text, start, context) for text, start in _pairs(values[name], name)]
+    pairs = _pairs(values[name], name)
+    if pairs and values.get("is_impossible") is True:
+        raise _Wrong(f"it has is_impossible, and answers in column {name[:40]!r}")
+    return [_answer(text, start, context) for text, start in pairs]
 
 
-def _pairs(value: Any, name: str) -> Iterable[tuple[Any, Any]]:
+def _pairs(value: Any, name: str) -> Sequence[tuple[Any, Any]]:
     """Return text and start of each answer, as they are written."""
     if isinstance(value, Mapping) and set(ANSWER_NAMES) <= set(value):
         texts, starts = value[_TEXT], value[_START]
@@ -77,6 +81,9 @@ def _pairs(value: Any, name: str) -> Iterable[tuple[Any, Any]]:
 def _answer(text: Any, start: Any, context: str) -> dict[str, Any]:
     if not isinstance(text, str) or not text.strip():
         raise _Wrong(f"the answer {shown(text)} is no text; a question without an answer has an empty list")
+    wrong = what_is_wrong_with(text, _TEXT)
+    if wrong is not None:
+        raise _Wrong(wrong)
     if type(start) is not int:
         raise _Wrong(f"the answer {shown(text)} starts at {shown(start)}, not at a number of characters")
     if start < 0 or context[start : start + len(text)] != text:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -75,6 +78,27 @@ def test_the_second_text_of_a_pair_is_read_behind_the_whole_first_one(tokenizer)
     assert len(short) == 1
     types = features.token_columns["token_type_ids"][: len(first[0])]
     assert types.tolist() == [0] * 4 + [1] * (len(first[0]) - 4)
+
+
+def test_a_first_text_is_cut_only_where_the_second_needs_its_room_and_that_is_counted(tokenizer):
+    kind = Classification(Columns(("a", "b"), None), ("x", "y"), windows=Windows(2, "mean"))
+    long, short = " ".join(WORDS[:11]), "good film"
+    rows = pa.RecordBatch.from_pydict({"text/0": [long, long, short], "text/1": [short, long, long]})
+    features = kind.encode(rows, tokenizer, 16)
+    assert [len(windows_of(features, row)) for row in range(3)] == [1, 2, 1]
+    assert windows_of(features, 0)[0][1:12].tolist() == tokenizer(long, add_special_tokens=False)["input_ids"]
+    oddities = kind.count_oddities(rows, features)
+    assert [count for what, count in oddities.items() if "they are cut" in what] == [1]
+    assert "first_text_is_cut" not in kind.collate(features, [0, 1], 0)
+
+
+def test_threads_that_share_a_tokenizer_make_the_windows_of_pairs_one_at_a_time(tokenizer):
+    kind = Windows(2, "mean")
+    pairs = [[" ".join(WORDS[: n % 22 + 1]) for n in range(40)], [" ".join(WORDS * (n % 4 + 1)) for n in range(40)]]
+    expected = kind.encode(tokenizer, pairs, 16).token_columns["input_ids"].tolist()
+    with ThreadPoolExecutor(4) as pool:
+        several = list(pool.map(lambda _: kind.encode(tokenizer, pairs, 16), range(24)))
+    assert all(each.token_columns["input_ids"].tolist() == expected for each in several)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])

@@ -55,6 +55,8 @@ Q2 = "question 'q2': "
         ),
         ("t.jsonl", answer("is", 8), {}, "where ' i' is; it stands at 9"),
         ("t.jsonl", answer("film", 5), {}, "it stands there several times"),
+        ("t.jsonl", answer("\ud800", 2, "a \ud800 b"), {}, "half a character, \\ud800, in column 'text' is not UTF-8"),
+        ("t.jsonl", row(is_impossible=True), {}, "it has is_impossible, and answers in column 'answers'"),
         ("t.jsonl", answer("plot", 5), {}, "it stands nowhere in it"),
         ("t.jsonl", answer("film", 99), {}, "at character 99 of the context, outside of it; it stands there several"),
         ("t.jsonl", answer("film", -4), {}, "at character -4 of the context, outside of it"),
@@ -228,3 +230,10 @@ def test_texts_of_rows_are_kept_with_their_features_also_over_several_batches(tm
     assert features.row_of[-1] == 599 and len(features.texts.offsets) == 601
     for number in (0, 511, 512, 599):
         assert json.loads(features.texts[number]) == [rows[number]["context"], rows[number]["answers"]["text"]]
+
+
+def test_windows_that_share_nothing_are_other_rows_than_those_of_the_default(tmp_path):
+    context = "good " + "film " * 60
+    content = lines({**GOOD, "context": context, "answers": {"text": ["good"], "answer_start": [0]}}, GOOD)
+    default, none = load(tmp_path, content, name="t.jsonl"), load(tmp_path, content, name="t.jsonl", doc_stride=0)
+    assert default.digest != none.digest and default.train.num_features > none.train.num_features

@@ -55,8 +55,11 @@ class SequenceTask:
         """Return how many rows are read in windows."""
         if self.windows is None:
             return {}
-        several = windows.num_windows(features) > 1
-        return {self.windows.describe(): int(several.sum())}
+        found = {self.windows.describe(): int((windows.num_windows(features) > 1).sum())}
+        if windows.CUT in features.feature_columns:
+            words = "first texts of pairs leave the second too little room: they are cut"
+            found[words] = int(features.feature_columns[windows.CUT].sum())
+        return found
 
     def targets(self, features: Features) -> np.ndarray | None:
         """Return the labels of features, [num_features]; None for rows without labels."""

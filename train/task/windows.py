@@ -6,6 +6,7 @@ every window.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -18,8 +19,13 @@ from ringtune.train.tokens import IDS, TYPES, Features, Padding
 
 #: Token column of the features: 1 where a window begins.
 BEGINS = "window"
+#: Feature column of pairs: whether the first text was cut.
+CUT = "first_text_is_cut"
 #: In a batch, int64 [B, most windows of a row]: which of its sequences are the windows of a row, and -1 for none.
 WINDOWS = "windows_of_rows"
+
+#: Pairs are tokenised by several settings in turn, which are the tokenizer's own: one thread at a time.
+_PAIRS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,18 @@ class Windows:
         """Return one feature, without labels, for each row: its windows one behind the other.
 
         texts: one list, or two for pairs, of which the second is read in windows, each behind the first; a first one
-        that takes more than half of the room is cut to that. Raises UsageError for a tokenizer, or a stride, that
-        windows cannot be made with.
+        that leaves the second less than it needs, and less than half of the room, is cut. Raises UsageError for a
+        tokenizer, or a stride, that windows cannot be made with.
         """
-        texts = self._with_room(tokenizer, texts, max_seq_length)
+        self._require_usable(tokenizer, len(texts) == 2, max_seq_length)
+        if len(texts) == 1:
+            return self._encode(tokenizer, texts, max_seq_length)
+        with _PAIRS:
+            firsts, is_cut = _with_room(tokenizer, texts, max_seq_length)
+            features = self._encode(tokenizer, [firsts, texts[1]], max_seq_length)
+        return replace(features, feature_columns={CUT: is_cut})
+
+    def _encode(self, tokenizer: Any, texts: Sequence[list[str]], max_seq_length: int) -> Features:
         has_types = TYPES in tokenizer.model_input_names
         encoded = tokenizer(
             *texts,
@@ -73,8 +87,8 @@ class Windows:
             padding=Padding.of(tokenizer),
         )
 
-    def _with_room(self, tokenizer: Any, texts: Sequence[list[str]], max_seq_length: int) -> Sequence[list[str]]:
-        """Return the texts, the first of pairs cut to half of the room; raises UsageError where windows cannot be."""
+    def _require_usable(self, tokenizer: Any, is_pair: bool, max_seq_length: int) -> None:
+        """Raise UsageError for a tokenizer, or a stride, that windows cannot be made with."""
         if not tokenizer.is_fast:
             raise UsageError(
                 "--window_stride",
@@ -82,7 +96,6 @@ class Windows:
                 legal="a model with a fast tokenizer (tokenizer.json)",
                 todo="leave it out: long rows are cut then",
             )
-        is_pair = len(texts) == 2
         room = max_seq_length - tokenizer.num_special_tokens_to_add(is_pair)
         most = max(0, room // 4 if is_pair else room // 2)
         if self.stride > most:
@@ -90,23 +103,8 @@ class Windows:
                 "--window_stride",
                 f"windows that share {self.stride} of {max_seq_length} tokens hardly move on",
                 legal=f"at most {most}, {'a quarter' if is_pair else 'half'} of the tokens of a text",
+                todo="raise --max_seq_length, or train with less",
             )
-        if not is_pair:
-            return texts
-        cut = tokenizer(
-            texts[0],
-            add_special_tokens=False,
-            truncation=True,
-            max_length=room // 2,
-            padding=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-        )
-        firsts = [
-            text[: places[-1][1]] if len(places) == room // 2 else text
-            for text, places in zip(texts[0], cut["offset_mapping"], strict=True)
-        ]
-        return [firsts, texts[1]]
 
     def collate(self, features: Features, chosen: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """Return a padded batch of the windows of features, the longest first, and which of them are of which row."""
@@ -131,7 +129,8 @@ class Windows:
         windows[np.arange(windows.shape[1]) < counts[:, None]] = place
         batch[WINDOWS] = torch.from_numpy(windows)
         for name, values in features.feature_columns.items():
-            batch[name] = torch.from_numpy(np.array(values[chosen]))
+            if name != CUT:
+                batch[name] = torch.from_numpy(np.array(values[chosen]))
         return batch
 
     def pool(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -142,6 +141,18 @@ class Windows:
         if self.pooling == "max":
             return each.masked_fill(~is_one, -torch.inf).amax(dim=1)
         return each.masked_fill(~is_one, 0.0).sum(dim=1) / is_one.sum(dim=1)
+
+
+def _with_room(tokenizer: Any, texts: Sequence[list[str]], max_seq_length: int) -> tuple[list[str], np.ndarray]:
+    """Return the first texts of pairs, cut where the second needs room, and which are cut, bool [N]."""
+    room = max_seq_length - tokenizer.num_special_tokens_to_add(True)
+    settings = {"add_special_tokens": False, "truncation": False, "padding": False, "return_attention_mask": False}
+    seconds = tokenizer(texts[1], **settings, verbose=False)[IDS]
+    places = tokenizer(texts[0], **settings, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    most = [max(room // 2, room - len(each)) for each in seconds]
+    is_cut = np.array([len(each) > most[row] for row, each in enumerate(places)])
+    firsts = [text[: places[row][most[row] - 1][1]] if is_cut[row] else text for row, text in enumerate(texts[0])]
+    return firsts, is_cut
 
 
 def _starts(begins: np.ndarray, offset: int, length: int) -> np.ndarray:
