@@ -40,6 +40,9 @@ def take_over(settings: Mapping[str, str]) -> dict[str, str]:
         # A name with a comma in it would be read as two.
         found |= {} if any("," in each for each in text) else {"text_column_names": ",".join(text)}
         found["label_column_name"] = label
+    windows = task.get("windows")
+    if windows is not None and "window_pooling" not in settings:
+        found |= {"window_stride": str(windows["stride"]), "window_pooling": str(windows["pooling"])}
     return result | {name: value for name, value in found.items() if settings.get(name, "null") == "null"}
 
 

@@ -87,12 +87,9 @@ def decide(columns: Columns, labels: task.Found, where: str, start: Task | None,
             legal="one kind",
             todo=f"--model_name_or_path {run} takes over its encoder and draws a new head",
         )
-    if not isinstance(labels, LabelColumn | LabelNames | TagColumn):
-        found = task.decide(columns, labels, where)  # its head knows no classes: it is kept as it is
-        _refuse_other_levels(start, found, where, run)
-        return found
     if isinstance(start, Regression):
-        return replace(start, columns=columns)
+        return replace(start, columns=columns, windows=None)  # set like any other's
+    assert isinstance(labels, LabelColumn | LabelNames | TagColumn)  # `earlier.KINDS` has no others
     names = labels.classes(where) if isinstance(labels, TagColumn) else labels.classes(where, fewest=1)
     classes = _classes_of(start) + new_classes(start, names)
     if isinstance(start, MultiLabel):
@@ -100,17 +97,6 @@ def decide(columns: Columns, labels: task.Found, where: str, start: Task | None,
     if isinstance(labels, TagColumn):
         return TokenClassification(columns, classes, labels.scheme)
     return Classification(columns, classes)
-
-
-def _refuse_other_levels(start: Task, found: Task, where: str, run: str | None) -> None:
-    """Raise UsageError for levels that the earlier run did not have, or some that are gone: none stands behind all."""
-    if isinstance(start, Ordinal) and isinstance(found, Ordinal) and start.levels != found.levels:
-        raise UsageError(
-            f"{earlier.INIT_FROM} {run}",
-            f"it has {start.describe()}, the rows of {where} {found.describe()}",
-            legal="the same levels",
-            todo=f"--model_name_or_path {run} takes over its encoder and draws a new head",
-        )
 
 
 def _kind_of(labels: task.Found, start: Task) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -86,6 +87,28 @@ def open_rows(config: TrainConfig) -> Source:
             todo="put them back",
         )
     return found
+
+
+def other_kind(config: TrainConfig, where: str) -> UsageError:
+    """Return the error of an earlier run that was trained for something else. where: the new rows."""
+    run = earlier.split_replay(str(config.replay))[0]
+    kind = earlier.read_task(run, f"{earlier.REPLAY} {run}")["kind"]
+    return UsageError(
+        f"{earlier.REPLAY} {run}",
+        f"it was trained for {kind}, and the rows of {where} are of another kind, or name their labels otherwise",
+        legal="a run of the same kind",
+    )
+
+
+def require_kind(config: TrainConfig, found: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError for an earlier run of another kind. found: the task of the new rows, as `Task.to_json`."""
+    if not config.replay:
+        return
+    run = earlier.split_replay(config.replay)[0]
+    task = earlier.read_task(run, f"{earlier.REPLAY} {run}")
+    # How labels name a choice: all rows are read by one scheme.
+    if any(task.get(name) != found.get(name) for name in ("kind", "labels_are")):
+        raise other_kind(config, where)
 
 
 def _saved_digest(folder: Path) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ringtune.train import data, findings, init_from, publish, slices, task, training_labels, training_rows
+from ringtune.train import data, findings, init_from, publish, replay, slices, task, training_labels, training_rows
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import TASK_FILE, StopRequested
@@ -58,6 +58,7 @@ class Tokenising:
         labels = training_labels.read(self.config, self.tokenizer, self.sources, self.columns[data.TRAIN], files)
         where = self.sources[data.TRAIN].where
         found = init_from.decide(self.columns[data.TRAIN], labels, where, self.start, self.config.init_from)
+        replay.require_kind(self.config, found.to_json(), where)
         found = task.in_windows(found, self.config.window_stride, self.config.window_pooling)
         known = RowHashes()
         splits = {}

@@ -51,6 +51,13 @@ def choose_columns(config: TrainConfig, sources: Mapping[str, Source], start: Ta
     if REPLAY in sources:
         earlier = replay.earlier_config(config)
         found[REPLAY] = data.choose_columns(earlier, {data.TRAIN: sources[REPLAY]})[data.TRAIN]
+        mine, theirs = found[data.TRAIN], found[REPLAY]
+        if (mine.form, mine.label is None, mine.sets is None) != (
+            theirs.form,
+            theirs.label is None,
+            theirs.sets is None,
+        ):
+            raise replay.other_kind(config, sources[data.TRAIN].where)
     return found
 
 

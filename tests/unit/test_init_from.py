@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from ringtune.train.task.classification import Classification
 from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.regression import Regression
 from ringtune.train.task.token_classification import TokenClassification
+from ringtune.train.task.windows import Windows
 
 COLUMNS = Columns(("text",), "label")
 OLD = Classification(COLUMNS, ("up", "down"))  # in an order that no file would give
@@ -45,6 +47,19 @@ def test_old_classes_come_first_in_their_order_and_new_ones_follow(tmp_path, old
     found = load_from(tmp_path, Classification(COLUMNS, old), rows(*labels))
     assert found.task.classes == classes
     assert found.train.feature_columns["labels"].tolist() == numbers
+
+
+@pytest.mark.parametrize("old", [OLD, Regression(COLUMNS)], ids=["classes", "a number"])
+def test_windows_are_taken_over_whatever_the_kind_and_given_ones_win(tmp_path, old):
+    run = write_task(tmp_path / "old", replace(old, windows=Windows(3, "max")))
+    words = ["--init_from", str(run), "--train_file", "t.csv"]
+    found, _ = config.parse(words)
+    assert (found.window_stride, found.window_pooling) == (3, "max")
+    found, _ = config.parse([*words, "--window_stride", "2", "--window_pooling", "mean"])
+    assert (found.window_stride, found.window_pooling) == (2, "mean")
+    content = rows("1", "2") if isinstance(old, Regression) else rows("up", "down")
+    assert load(tmp_path, content, init_from=str(run)).task.windows is None
+    assert load(tmp_path, content, init_from=str(run), window_stride=2).task.windows == Windows(2, "mean")
 
 
 def test_one_line_reports_what_becomes_of_the_head(tmp_path):

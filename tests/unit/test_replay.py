@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -173,3 +174,21 @@ def test_settings_that_cannot_be_read_are_refused(tmp_path, old_run):
     with pytest.raises(UsageError, match="its settings cannot be read"):
         load(tmp_path, NEW, replay=f"{old_run[0]}=0.5")
     assert np.array_equal(DataOrder(1, 5, 2).rows(0), replay.order_of(TrainConfig("m", seed=1), 5, 0, 2, None).rows(0))
+
+
+@pytest.mark.parametrize(
+    ("old", "settings", "kind"),
+    [
+        ('{"tokens": ["a"], "ner_tags": ["O"]}\n{"tokens": ["b"], "ner_tags": ["B-X"]}\n', {}, "token_classification"),
+        ('{"text": "a", "label": ["x"]}\n{"text": "b", "label": []}\n', {}, "multi_label"),
+        ('{"text": "a", "label": 0.5}\n{"text": "b", "label": 0.25}\n', {}, "regression"),
+        ('{"text": "a b"}\n{"text": "b a"}\n', {"task": "masked_lm"}, "masked_lm"),
+    ],
+)
+def test_a_run_of_another_kind_is_refused_and_both_are_named(tmp_path, old, settings, kind):
+    (tmp_path / "old.jsonl").write_text(old)
+    run = write_rows(tmp_path / "old", {"train_file": str(tmp_path / "old.jsonl"), **settings}, None)
+    content = json.loads((run / "task.json").read_text())
+    (run / "task.json").write_text(json.dumps({**content, "kind": kind}))
+    with pytest.raises(UsageError, match=rf"--replay .*it was trained for {kind}, and the rows of .* of another kind"):
+        load(tmp_path, NEW, replay=f"{run}=0.5")
