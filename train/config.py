@@ -94,7 +94,8 @@ COMMAND = flags.Command(
     "Stopped or killed, the same command goes on from the last checkpoint as if nothing had happened. "
     "ringtune-train convert FOLDER writes model.safetensors beside a pytorch_model.bin; ringtune-train sweep and "
     "ringtune-train glue train several runs.",
-    epilog="exit codes: 0 finished, 75 stopped on request with a checkpoint (run again), 2 wrong usage, 1 failure",
+    epilog="exit codes: 0 finished, 75 stopped on request with a checkpoint (run again), 76 pruned by its search, "
+    "2 wrong usage, 1 failure",
     dry_run="Check everything, show the plan, train nothing.",
     paths=(
         "output_dir",

@@ -27,6 +27,18 @@ NOT_SEARCHED = (
     "greater_is_better",
     "validation_file",
     "max_eval_samples",
+    "task",
+    "task_name",
+    "dataset_name",
+    "dataset_config_name",
+    "text_column_names",
+    "label_column_name",
+    "label_separator",
+    "regression",
+    "threshold",
+    "mlm_probability",
+    "whole_word_mask",
+    "line_by_line",
 )
 LEGAL = "learning_rate=1e-5..1e-3:log, warmup_ratio=0.0..0.2, reinit_layers=0..4 or optim=adamw_torch,lamb"
 _NUMBER = r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"

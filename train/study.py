@@ -14,6 +14,7 @@ trial brought is read from its run directory, by whoever opens the study next: n
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringtune.train import disk, search, space, sweep, trial
+from ringtune.train.config import FIELDS
 from ringtune.train.contract import SEARCH_DIR, UsageError
+from ringtune.train.flags import MAY_CHANGE
 
 if TYPE_CHECKING:
     from optuna.storages.journal import JournalFileOpenLock
@@ -32,6 +35,18 @@ if TYPE_CHECKING:
 JOURNAL_FILE = "journal.log"
 NAME = "search"
 _FACTS = "facts"  # of the study: what must be the same whenever it is opened
+#: Settings that a run that goes on may change, and trials that are compared may not.
+_COMPARED = (
+    "train_file",
+    "validation_file",
+    "num_train_epochs",
+    "max_steps",
+    "eval_strategy",
+    "eval_steps",
+    "load_best_model_at_end",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+)
 _DRAWS = 20  # for a trial that there is not yet
 
 
@@ -137,7 +152,12 @@ class Study:
         if self.facts["pruning"] is None:
             return False
         pruner = MedianPruner(n_startup_trials=self.facts["pruning"])
-        return bool(pruner.prune(self.study, self.storage.get_trial(trial_id)))
+        # Not by a later evaluation, which a killed run had noted and makes again.
+        seen = copy.deepcopy(self.storage.get_trial(trial_id))
+        seen.intermediate_values = {
+            each: value for each, value in seen.intermediate_values.items() if each <= evaluation
+        }
+        return bool(pruner.prune(self.study, seen))
 
     def _space(self) -> space.Space:
         return space.parse(self.facts["space"], {})
@@ -159,9 +179,12 @@ class Study:
         return next((each for known, each in self._trials() if known == number), None)
 
 
-def facts_of(found: search.Search, seed: int) -> dict[str, Any]:
-    """Return what must be the same whenever the study of a search is opened. seed: of the training. **Pure.**"""
-    return {"space": list(found.words), "seed": seed, "pruning": found.pruning}
+def facts_of(found: search.Search, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be the same whenever the study of a search is opened: else its scores could not be compared.
+    **Pure.** settings: of the training, without those of the space."""
+    fixed = [name for name, each in FIELDS.items() if MAY_CHANGE not in each.metadata or name in _COMPARED]
+    kept = {name: settings[name] for name in fixed if name in settings and name not in found.space}
+    return {**kept, "space": list(found.words), "seed": settings["seed"], "pruning": found.pruning}
 
 
 def draw(history: Sequence[FrozenTrial], values: space.Space, seed: int, number: int) -> FrozenTrial:
@@ -178,9 +201,9 @@ def draw(history: Sequence[FrozenTrial], values: space.Space, seed: int, number:
     for attempt in range(_DRAWS):
         key = hashlib.sha256(json.dumps([seed, number, attempt]).encode()).digest()
         sampler = optuna.samplers.TPESampler(seed=int.from_bytes(key[:4], "big"), constant_liar=True)
-        copy = optuna.create_study(sampler=sampler)  # in memory: asking changes nothing of the search
-        copy.add_trials(history)
-        drawn = copy.ask({name: _distribution(each) for name, each in values.items()})
+        apart = optuna.create_study(sampler=sampler)  # in memory: asking changes nothing of the search
+        apart.add_trials(history)
+        drawn = apart.ask({name: _distribution(each) for name, each in values.items()})
         params = {name: each.read(each.written(drawn.params[name])) for name, each in values.items()}
         if params not in known:
             break

@@ -7,6 +7,7 @@ trials there are, and what they brought is read from their run directories.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import subprocess
 import sys
@@ -20,17 +21,18 @@ def run_all(found: search.Search, options: argparse.Namespace, flags: Sequence[s
     """Train every trial that has not ended, and return the exit code. flags: of ringtune-train, for all trials.
 
     A trial that fails does not keep the others from running: it counts as a bad one for those that are drawn later, and
-    is tried again when the search is started again. One that is stopped on request ends the search.
+    is tried again when the search is started again. So does one whose settings are refused together, but for the first:
+    what all trials have may be wrong. One that is stopped on request ends the search.
     """
     child.refuse_ranks(options.num_proc)
     search.require_optuna()
     settings = search.check(found, flags, config.parse, lambda line: None)  # each trial prints its own notes
-    facts = study.facts_of(found, settings.seed)
+    facts = study.facts_of(found, dataclasses.asdict(settings))
     if options.dry_run:
         _show(found, options, flags, settings.seed)
         return EXIT_FINISHED
     trials = study.Study(options.output_dir, facts)
-    stop, failed = child.Stop(), False
+    stop, failed, any_ended = child.Stop(), False, False
     for number in range(found.num_trials):
         if stop.requested:
             return EXIT_REQUEUE
@@ -38,11 +40,15 @@ def run_all(found: search.Search, options: argparse.Namespace, flags: Sequence[s
         name = f"trial {number} of {found.num_trials}"
         print(f"{name}: {space.shown(drawn)}{_ended(trials, number)}", file=sys.stderr, flush=True)
         if trials.has_ended(number):
+            any_ended = True
             continue
         code = stop.wait(subprocess.Popen(_command(number, drawn, options, flags)))
         trials.settle()
-        if stop.requested or code in (EXIT_REQUEUE, EXIT_USAGE):
-            return EXIT_REQUEUE if stop.requested else code
+        if stop.requested or code == EXIT_REQUEUE:
+            return EXIT_REQUEUE
+        if code == EXIT_USAGE and not any_ended:  # the flags of all trials are wrong, it seems
+            return code
+        any_ended = any_ended or code in (EXIT_FINISHED, EXIT_PRUNED)
         if code not in (EXIT_FINISHED, EXIT_PRUNED):
             failed = True
             print(f"{name}: it failed with exit code {code}", file=sys.stderr)

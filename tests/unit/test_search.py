@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from ringtune.train import results, search, space, study, trial
+from ringtune.train import config, results, search, space, study, trial, trials
 from ringtune.train.config import FIELDS
 from ringtune.train.contract import EXIT_PRUNED, FINISHED_FILE, METRICS_FILE, TRIAL_FILE, UsageError, holds_run
 from ringtune.train.pruning import judge_finished, report_trial, require_scores
@@ -122,11 +125,14 @@ def test_a_trial_is_bad_when_it_is_worse_than_the_median_of_those_that_ended(tmp
     for number, value in enumerate((0.9, 0.5)):
         mine.take(number)
         assert not mine.is_bad(number, 1, -value)  # fewer than two have ended
+        mine.is_bad(number, 2, -0.99)
         end(tmp_path, number, value)
         mine.settle()
     mine.take(2)
     mine.take(3)
     assert mine.is_bad(2, 1, -0.6) and mine.is_bad(2, 1, -0.6)  # asked again after a kill
+    assert not mine.is_bad(3, 1, -0.8)
+    assert mine.is_bad(3, 2, -0.85)  # noted, and then killed: it goes on from the evaluation before
     assert not mine.is_bad(3, 1, -0.8)
     assert not mine.is_bad(0, 2, 0.0), "a run that goes on behind the end of its trial is let be"
     off = study.Study(tmp_path / "off", {**FACTS, "pruning": None})
@@ -157,6 +163,44 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path):
         assert message in str(error.value)
     with pytest.raises(UsageError, match="there is no study of a search"):
         study.Study(tmp_path / "other")
+
+
+def test_trials_of_other_training_are_not_mixed_with_those_there_are(tmp_path):
+    words = ["--model_name_or_path", "m", "--train_file", "t.csv", "--validation_file", "d.csv"]
+    asked = search.Search(WORDS, SPACE, 20, 1)
+
+    def facts(*more):
+        return study.facts_of(asked, dataclasses.asdict(config.parse([*words, *more])[0]))
+
+    study.Study(tmp_path, facts())
+    study.Study(tmp_path, facts("--output_dir", "elsewhere", "--logging_steps", "3", "--learning_rate", "1e-4"))
+    for more, name in (
+        (("--num_train_epochs", "5"), "num_train_epochs"),
+        (("--metric_for_best_model", "loss"), "metric_for_best_model"),
+        (("--model_name_or_path", "other"), "model_name_or_path"),
+        (("--validation_file", "e.csv"), "validation_file"),
+    ):
+        with pytest.raises(UsageError, match=f"it holds a search whose {name} is"):
+            study.Study(tmp_path, facts(*more))
+
+
+def test_a_trial_whose_settings_are_refused_together_does_not_end_the_search(tmp_path, monkeypatch):
+    """A stand-in for the training command: it ends with the code that is asked for."""
+    codes = iter((2,))
+    asked = search.Search(
+        ("optim=adamw_torch,lamb,sgd,adafactor",), space.parse(["optim=adamw_torch,lamb,sgd,adafactor"], TYPES), 3, None
+    )
+    monkeypatch.setattr(trials, "_command", lambda *each: [sys.executable, "-c", f"raise SystemExit({next(codes)})"])
+    options = argparse.Namespace(num_proc=None, dry_run=False, output_dir=tmp_path)
+    flags = ["--model_name_or_path", "m", "--train_file", "t.csv", "--validation_file", "d.csv"]
+    assert trials.run_all(asked, options, flags) == 2  # the first of all
+    codes = iter((1, 2, 2))
+    assert trials.run_all(asked, options, flags) == 2
+    mine = study.Study(tmp_path)
+    mine.take(0)
+    end(tmp_path, 0, 0.5)
+    codes = iter((2, 2))
+    assert trials.run_all(asked, options, flags) == 1 and next(codes, None) is None
 
 
 def test_a_missing_optuna_is_one_line(tmp_path, monkeypatch):

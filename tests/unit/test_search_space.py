@@ -44,6 +44,8 @@ def test_a_drawn_fraction_is_written_with_four_digits_and_stays_between_the_ends
         ([], "there is nothing to search over"),
         (["seed=1..5"], "seed cannot be searched over: it is what a search draws by"),
         (["metric_for_best_model=f1,loss"], "cannot be searched over"),
+        (["mlm_probability=0.05..0.4"], "cannot be searched over"),
+        (["regression=true,false"], "cannot be searched over"),
         (["output_dir=a,b"], "output_dir cannot be swept over"),
         (
             ["weight_decay=0..1"],
