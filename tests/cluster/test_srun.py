@@ -55,7 +55,8 @@ def test_a_pmix_that_gives_every_rank_local_rank_0_is_an_error_of_launcher_and_w
     assert done.returncode == 0 and "local rank 1 of 2" in done.output, done.output  # without PMIx all is well
 
 
-@pytest.mark.parametrize("mode", ["exact", pytest.param("fast", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["exact", "fast"])
 def test_the_demo_fine_tune_has_the_same_result_under_srun_and_without_slurm(make_slurm, tmp_path, mode):
     slurm = make_slurm("n1", "n2")
     folders = {name: tmp_path / name for name in ("gloo", "mpi", "alone")}

@@ -79,6 +79,7 @@ def test_every_rank_resumes_with_the_parameters_and_moments_of_the_checkpoint(wo
         assert found in done.output, (found, done.output)
 
 
+@pytest.mark.long
 def test_gradients_beyond_fp16_are_sent_as_fp16_and_give_nearly_the_same_curve(workshop, reference, tmp_path):
     """They are larger by a factor of 1e8, which clipping takes out again."""
     settings = {"num_shards": 6, "dropout": 0.0, "max_grad_norm": 1e-3}
