@@ -17,7 +17,7 @@ DAMAGE = ROOT / "tests" / "damage.py"
 #: TensorBoard's files have checksums of their own; the lock's holder is for people.
 HARMLESS = (".lock", ".lock.holder", "tfevents", ".filled")
 ALL = pytest.param(True, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1800)])
-AMOUNT = [pytest.param(False, id="some", marks=pytest.mark.long), ALL]
+AMOUNT = [pytest.param(False, id="some"), ALL]
 
 
 def damage_each(command: str, flags: dict, before: Path, folder: Path, *, inside: str, every_way: bool) -> None:

@@ -6,6 +6,7 @@ The rules are those of DESIGN §1. What is allowed by exception is named here, w
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -183,3 +184,9 @@ def test_a_line_too_many_is_found():
     ]
     assert long_files({"a": "\n" * MAX_FILE_LINES}) == []
     assert long_files({"a": "\n" * (MAX_FILE_LINES + 1)}) == ["a: 301 lines"]
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest collects one of two files of the same name, and makes an error of the other."""
+    names = Counter(path.name for path in python_files("tests") if path.name.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []
