@@ -88,7 +88,7 @@ class Study:
         if kept is None:
             raise UsageError(self.where, "its study has no settings", legal="the folder of a search")
         for name, value in (facts or {}).items():
-            if kept.get(name) != value:
+            if name in kept and kept[name] != value:
                 raise UsageError(
                     f"--output_dir {self.folder}",
                     f"it holds a search whose {name} is {_shown(kept.get(name))}, not {_shown(value)}",

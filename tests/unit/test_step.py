@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -73,6 +74,7 @@ class Script:
 
     lengths = np.ones(4, dtype=np.int32)
     row_of = np.arange(4)
+    feature_columns: ClassVar[dict] = {}
 
     def __init__(self) -> None:
         self.events: list[str] = []
