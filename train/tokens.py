@@ -101,9 +101,9 @@ def encode(tokenizer: Any, texts: Sequence[list[str]], max_seq_length: int) -> F
         return_attention_mask=False,
     )
     rows = encoded[IDS]
-    columns = {IDS: _joined(rows, np.int32)}
+    columns = {IDS: joined(rows, np.int32)}
     if has_types:
-        columns[TYPES] = _joined(encoded[TYPES], np.int8)
+        columns[TYPES] = joined(encoded[TYPES], np.int8)
     lengths = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
     return Features(
         token_columns=columns,
@@ -125,7 +125,25 @@ def uncut_lengths(tokenizer: Any, texts: Sequence[list[str]]) -> np.ndarray:
     return np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
 
 
-def _joined(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
+def pieces(tokenizer: Any, texts: Sequence[str], **more: Any) -> Any:
+    """Return what a tokenizer makes of whole texts, without special tokens. more: what else it is to return.
+
+    It sets the tokenizer's truncation: not while another thread uses it.
+    """
+    return tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        truncation=False,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+        **more,
+    )
+
+
+def joined(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
+    """Return the numbers of all rows, one row behind the other. **Pure.**"""
     return np.fromiter((each for row in rows for each in row), dtype=dtype)
 
 

@@ -77,9 +77,7 @@ class Classification(SequenceTask):
 
     def count_labels(self, features: Features) -> dict[str, int]:
         """Return how many features have each class."""
-        labels = features.feature_columns.get(LABELS, np.empty(0, dtype=np.int64))
-        counts = np.bincount(labels[labels != NO_CLASS], minlength=self.width)
-        return dict(zip(self.classes, counts.tolist(), strict=True))
+        return class_counts(features, self.classes)
 
     def has_label(self, labels: np.ndarray) -> np.ndarray:
         """Return which labels name a class, bool [N]."""
@@ -129,6 +127,13 @@ class Classification(SequenceTask):
     def to_json(self) -> dict[str, Any]:
         """Return the task for task.json."""
         return {**self._own_json(), "classes": list(self.classes)}
+
+
+def class_counts(features: Features, names: Sequence[str]) -> dict[str, int]:
+    """Return how many features have each class, by its name. **Pure.** names: in the order of their numbers."""
+    labels = features.feature_columns.get(LABELS, np.empty(0, dtype=np.int64))
+    counts = np.bincount(labels[labels != NO_CLASS], minlength=len(names))
+    return dict(zip(names, counts.tolist(), strict=True))
 
 
 def best_columns(classes: Sequence[str], outputs: np.ndarray, shares: np.ndarray, top_k: int) -> dict[str, pa.Array]:

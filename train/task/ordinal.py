@@ -23,7 +23,7 @@ from ringtune.train.columns import shown_names
 from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import shown
 from ringtune.train.scores import Answers, Scored, Scores
-from ringtune.train.task.classification import NO_CLASS, best_columns, probabilities, softmax
+from ringtune.train.task.classification import NO_CLASS, best_columns, class_counts, probabilities, softmax
 from ringtune.train.task.labels import missing_label, without_decimals
 from ringtune.train.task.sequence import LABELS, SequenceTask
 from ringtune.train.tokens import Features
@@ -84,9 +84,7 @@ class Ordinal(SequenceTask):
 
     def count_labels(self, features: Features) -> dict[str, int]:
         """Return how many features have each level."""
-        labels = features.feature_columns.get(LABELS, np.empty(0, dtype=np.int64))
-        counts = np.bincount(labels[labels != NO_CLASS], minlength=self.width)
-        return dict(zip(self.levels, counts.tolist(), strict=True))
+        return class_counts(features, self.levels)
 
     def has_label(self, labels: np.ndarray) -> np.ndarray:
         """Return which labels are levels, bool [N]."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ringtune.train import tokens
 from ringtune.train.contract import UsageError
 from ringtune.train.tokens import IDS, TYPES, Features, Padding, Texts
 
@@ -73,16 +74,7 @@ def _pieces(tokenizer: Any, texts: Sequence[str], **more: Any) -> Any:
             "its tokenizer does not say which characters a piece stands for",
             legal="a model with a fast tokenizer (tokenizer.json), for answers from a context",
         )
-    return tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-        **more,
-    )
+    return tokens.pieces(tokenizer, texts, **more)
 
 
 def _windows(num_tokens: int, room: int, shared: int) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ringtune.train import words
+from ringtune.train import tokens, words
 from ringtune.train.contract import UsageError
 from ringtune.train.task.sequence import LABELS
 from ringtune.train.tokens import IDS, TYPES, Features, Padding
@@ -38,16 +38,7 @@ def encode(
             "its tokenizer does not say which characters a piece stands for",
             legal="a model with a fast tokenizer (tokenizer.json), for tags of words",
         )
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
+    encoded = tokens.pieces(tokenizer, texts, return_offsets_mapping=True)
     before, behind, token_type = specials(tokenizer)
     room = max(1, max_seq_length - len(before) - len(behind))
     builder = _Builder(before, behind)

@@ -35,7 +35,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_seq_length: int, masking: M
             legal="a model with a fast tokenizer (tokenizer.json)",
             todo="leave it out",
         )
-    encoded = _encoded(tokenizer, texts)
+    encoded = tokens.pieces(tokenizer, texts)
     builder = _Builder(tokenizer)
     room = builder.room(max_seq_length)
     for row in range(len(texts)):
@@ -55,7 +55,7 @@ def encode_masks(tokenizer: Any, texts: Sequence[str], max_seq_length: int, voca
     A text of more tokens than a model takes is read in windows, which share up to a quarter; a mask token is a term
     where it stands farther from the cut, and a window without any is no feature.
     """
-    encoded = _encoded(tokenizer, texts)
+    encoded = tokens.pieces(tokenizer, texts)
     builder = _Builder(tokenizer)
     room = builder.room(max_seq_length)
     for row in range(len(texts)):
@@ -67,18 +67,6 @@ def encode_masks(tokenizer: Any, texts: Sequence[str], max_seq_length: int, voca
             if units.any():
                 builder.add(row, ids[window.start : window.stop], units[window.start : window.stop])
     return builder.features(lambda num_candidates: num_candidates.astype(np.int32))
-
-
-def _encoded(tokenizer: Any, texts: Sequence[str]) -> Any:
-    return tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
 
 
 def _same_word(numbers: Sequence[int | None]) -> np.ndarray:

@@ -71,9 +71,9 @@ class Windows:
             return_attention_mask=False,
         )
         lengths = np.fromiter(map(len, encoded[IDS]), dtype=np.int64, count=len(encoded[IDS]))
-        columns = {IDS: _joined(encoded[IDS], np.int32), BEGINS: np.zeros(int(lengths.sum()), dtype=np.int8)}
+        columns = {IDS: tokens.joined(encoded[IDS], np.int32), BEGINS: np.zeros(int(lengths.sum()), dtype=np.int8)}
         if has_types:
-            columns[TYPES] = _joined(encoded[TYPES], np.int8)
+            columns[TYPES] = tokens.joined(encoded[TYPES], np.int8)
         columns[BEGINS][np.cumsum(lengths) - lengths] = 1
         num_rows = len(texts[0])
         row_lengths = np.bincount(encoded["overflow_to_sample_mapping"], weights=lengths, minlength=num_rows)
@@ -163,7 +163,3 @@ def _starts(begins: np.ndarray, offset: int, length: int) -> np.ndarray:
 def num_windows(features: Features) -> np.ndarray:
     """Return the windows of each feature, int64 [num_features]. **Pure.**"""
     return np.add.reduceat(features.token_columns[BEGINS], features.offsets[:-1], dtype=np.int64)
-
-
-def _joined(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
-    return np.fromiter((each for row in rows for each in row), dtype=dtype)
