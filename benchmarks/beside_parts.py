@@ -1,7 +1,9 @@
 """The Trainer side of ``beside_trainer.py``, a process of its own: ``beside_parts.py KIND FOLDER SETTINGS SEED ...``.
 
+A folder of a trained model instead of a seed is scored as it is.
+
 Plain transformers, with the logic of its examples run_ner.py, run_qa.py, run_swag.py and run_mlm.py: nothing of
-ringtune is imported. Prints the score of each seed as JSON.
+ringtune is imported. Prints the score of each seed or folder as JSON.
 """
 
 from __future__ import annotations
@@ -37,23 +39,26 @@ class Side:
 def main() -> None:
     """Train once for each seed and print the scores."""
     kind, folder, settings = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    print(json.dumps([train(kind, folder, settings, int(seed)) for seed in sys.argv[4:]]))
+    print(json.dumps([score(kind, folder, settings, each) for each in sys.argv[4:]]))
 
 
-def train(kind: str, folder: Path, settings: dict[str, Any], seed: int) -> float:
-    """Return the score of a model that is trained with a seed."""
+def score(kind: str, folder: Path, settings: dict[str, Any], which: str) -> float:
+    """Return the score of a model: that of a folder, or one that is trained with a seed."""
     from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
 
-    set_seed(seed)  # before the head is drawn
-    side = SIDES[kind](folder, AutoTokenizer.from_pretrained(folder / "model"))
+    seed = int(which) if which.isdecimal() else None
+    set_seed(seed or 0)  # before the head is drawn
+    source = folder / "model" if seed is not None else Path(which)
+    side = SIDES[kind](folder, source, AutoTokenizer.from_pretrained(folder / "model"))
+    num_steps = math.ceil(len(side.train) / settings["global_batch_size"]) * settings["num_train_epochs"]
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
-        seed=seed,
+        seed=seed or 0,
         per_device_train_batch_size=settings["global_batch_size"],
         learning_rate=settings["learning_rate"],
         num_train_epochs=settings["num_train_epochs"],
         weight_decay=0.01,
-        warmup_steps=settings["warmup_steps"],
+        warmup_steps=math.ceil(0.1 * num_steps),
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
         report_to=[],
@@ -64,11 +69,13 @@ def train(kind: str, folder: Path, settings: dict[str, Any], seed: int) -> float
         remove_unused_columns=False,
     )
     trainer = Trainer(model=side.model, args=arguments, train_dataset=side.train, data_collator=side.collator)
-    trainer.train()
+    if seed is not None:
+        trainer.train()
+    set_seed(0)  # masks of the validation rows are the same for every model
     return side.score(trainer.predict(side.dev))
 
 
-def token_classification(folder: Path, tokenizer: Any) -> Side:
+def token_classification(folder: Path, source: Path, tokenizer: Any) -> Side:
     """run_ner.py: the first piece of a word has its tag, the others none; F1 of entities."""
     from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification
 
@@ -91,7 +98,7 @@ def token_classification(folder: Path, tokenizer: Any) -> Side:
             right, guessed, true = right + len(found & wanted), guessed + len(found), true + len(wanted)
         return 2 * right / max(1, guessed + true)
 
-    model = AutoModelForTokenClassification.from_pretrained(folder / "model", num_labels=len(names))
+    model = AutoModelForTokenClassification.from_pretrained(source, num_labels=len(names))
     return Side(
         model,
         list(map(encode, rows["train"])),
@@ -126,7 +133,7 @@ def questions(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def question_answering(folder: Path, tokenizer: Any) -> Side:
+def question_answering(folder: Path, source: Path, tokenizer: Any) -> Side:
     """run_qa.py for contexts of one window: the best span of start and end; mean F1 of words, as SQuAD's script."""
     from transformers import AutoModelForQuestionAnswering, default_data_collator
 
@@ -154,7 +161,7 @@ def question_answering(folder: Path, tokenizer: Any) -> Side:
             total += word_f1(best_span(tokenizer, row, start, end), row["answers"][0]["text"])
         return total / len(dev)
 
-    model = AutoModelForQuestionAnswering.from_pretrained(folder / "model")
+    model = AutoModelForQuestionAnswering.from_pretrained(source)
     return Side(
         model, list(map(encode, questions(folder / "train.json"))), list(map(encode, dev)), default_data_collator, score
     )
@@ -181,7 +188,7 @@ def word_f1(guess: str, truth: str) -> float:
     return 2 * same / max(1, len(guessed) + len(true))
 
 
-def multiple_choice(folder: Path, tokenizer: Any) -> Side:
+def multiple_choice(folder: Path, source: Path, tokenizer: Any) -> Side:
     """run_swag.py: the first sentence beside the second one with each ending; accuracy."""
     from transformers import AutoModelForMultipleChoice, DataCollatorForMultipleChoice
 
@@ -197,33 +204,50 @@ def multiple_choice(folder: Path, tokenizer: Any) -> Side:
     def score(predicted: Any) -> float:
         return float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())
 
-    model = AutoModelForMultipleChoice.from_pretrained(folder / "model")
+    model = AutoModelForMultipleChoice.from_pretrained(source)
     return Side(model, read("train"), read("dev"), DataCollatorForMultipleChoice(tokenizer), score)
 
 
-def masked_language_modelling(folder: Path, tokenizer: Any) -> Side:
+def masked_lines(folder: Path, source: Path, tokenizer: Any) -> Side:
     """run_mlm.py with --line_by_line: 15 % of the tokens of a line are asked for; the loss of one draw of them."""
+    return masked(folder, source, tokenizer, lambda rows: rows)
+
+
+def masked_joined(folder: Path, source: Path, tokenizer: Any) -> Side:
+    """run_mlm.py without it: lines, with their special tokens, are joined and cut; a shorter rest is left out."""
+
+    def join(rows: list[dict[str, list[int]]]) -> list[dict[str, list[int]]]:
+        joined = {name: [each for row in rows for each in row[name]] for name in rows[0]}
+        stop = len(joined["input_ids"]) // LENGTH * LENGTH
+        return [
+            {name: each[start : start + LENGTH] for name, each in joined.items()} for start in range(0, stop, LENGTH)
+        ]
+
+    return masked(folder, source, tokenizer, join)
+
+
+def masked(folder: Path, source: Path, tokenizer: Any, join: Callable[[list[Any]], list[Any]]) -> Side:
+    """Return the side of masked language modelling. join: from lines of tokens to rows."""
     from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling
 
     def read(split: str) -> list[dict[str, Any]]:
         lines = (folder / f"{split}.txt").read_text().splitlines()
-        return [
-            dict(tokenizer(line, truncation=True, max_length=LENGTH, return_special_tokens_mask=True)) for line in lines
-        ]
+        cut = {"truncation": True, "max_length": LENGTH, "return_special_tokens_mask": True}
+        return join([dict(tokenizer(line, **cut)) for line in lines])
 
     def score(predicted: Any) -> float:
-        found = float(predicted.metrics["test_loss"])
-        return found if math.isfinite(found) else math.nan
+        return float(predicted.metrics["test_loss"])
 
-    model = AutoModelForMaskedLM.from_pretrained(folder / "model")
+    model = AutoModelForMaskedLM.from_pretrained(source)
     return Side(model, read("train"), read("dev"), DataCollatorForLanguageModeling(tokenizer), score)
 
 
-SIDES: dict[str, Callable[[Path, Any], Side]] = {
+SIDES: dict[str, Callable[[Path, Path, Any], Side]] = {
     "token_classification": token_classification,
     "question_answering": question_answering,
     "multiple_choice": multiple_choice,
-    "masked_language_modelling": masked_language_modelling,
+    "masked_lines": masked_lines,
+    "masked_joined": masked_joined,
 }
 if __name__ == "__main__":
     main()

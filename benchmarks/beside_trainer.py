@@ -2,7 +2,8 @@
 
 The same rows, model and settings, a run for each seed by each of the two; one rank without a launcher. The rows are
 written for the purpose (``beside_rows.py``), the Trainer side has the logic of transformers' examples and imports
-nothing of ringtune (``beside_parts.py``). The means should differ by no more than chance explains: 19 times in
+nothing of ringtune (``beside_parts.py``). What is masked of the validation rows is drawn, so the models of both sides
+are scored there by the same draw. The means should differ by no more than chance explains: 19 times in
 20, by Student's t for two samples. Exit code 1 if they do; with few seeds, look at more of them first.
 """
 
@@ -37,13 +38,23 @@ class Kind:
     flags: Sequence[str] = ()  # of ringtune-train
     num_rows: int = 1600
     num_train_epochs: int = 10
+    scored_alike: bool = False  # both by the Trainer side, not by ringtune's last evaluation
 
 
 KINDS = {
     "token_classification": Kind(beside_rows.write_tags, "json", "eval_f1"),
     "question_answering": Kind(beside_rows.write_questions, "json", "eval_f1", ("--task", "question_answering")),
     "multiple_choice": Kind(beside_rows.write_endings, "csv", "eval_accuracy", ("--task", "multiple_choice")),
-    "masked_language_modelling": Kind(beside_rows.write_text, "txt", "eval_loss", ("--task", "masked_lm")),
+    "masked_lines": Kind(
+        beside_rows.write_text,
+        "txt",
+        "eval_loss",
+        ("--task", "masked_lm", "--line_by_line", "true"),
+        scored_alike=True,
+    ),
+    "masked_joined": Kind(
+        beside_rows.write_text, "txt", "eval_loss", ("--task", "masked_lm"), num_rows=6400, scored_alike=True
+    ),
 }
 NUM_DEV_ROWS = 400
 BATCH, RATE = 16, 1e-3
@@ -66,7 +77,7 @@ def main() -> None:
             place = Path(temporary) / "work"
             found = {"Trainer": of_trainer(prepare(place, KINDS[name]), name, seeds)}
             if options.side == "both":
-                found["ringtune"] = [of_ringtune(place, KINDS[name], seed) for seed in seeds]
+                found["ringtune"] = of_ringtune(place, name, seeds)
         for who, scores in found.items():
             print(f"{name}, {KINDS[name].score}, {who}: {described(scores)}", flush=True)
         if options.side == "both":
@@ -84,22 +95,24 @@ def prepare(place: Path, kind: Kind) -> Path:
     return place
 
 
-def of_trainer(place: Path, name: str, seeds: Sequence[int]) -> list[float]:
-    """Return the scores of Trainer's models."""
-    kind = KINDS[name]
-    steps = math.ceil(kind.num_rows / BATCH) * kind.num_train_epochs
-    settings = {
-        "global_batch_size": BATCH,
-        "learning_rate": RATE,
-        "num_train_epochs": kind.num_train_epochs,
-        "warmup_steps": math.ceil(0.1 * steps),
-    }
-    command = [sys.executable, str(PARTS), name, str(place), json.dumps(settings), *map(str, seeds)]
+def of_trainer(place: Path, name: str, models: Sequence[object]) -> list[float]:
+    """Return the scores by the Trainer side. models: for each a seed to train with, or the folder of a trained one."""
+    settings = {"global_batch_size": BATCH, "learning_rate": RATE, "num_train_epochs": KINDS[name].num_train_epochs}
+    command = [sys.executable, str(PARTS), name, str(place), json.dumps(settings), *map(str, models)]
     return list(json.loads(output_of(command).splitlines()[-1]))
 
 
-def of_ringtune(place: Path, kind: Kind, seed: int) -> float:
-    """Return the score of a model of ringtune's, by its last evaluation."""
+def of_ringtune(place: Path, name: str, seeds: Sequence[int]) -> list[float]:
+    """Return the scores of ringtune's models."""
+    kind = KINDS[name]
+    folders = [train(place, kind, seed) for seed in seeds]
+    if kind.scored_alike:
+        return of_trainer(place, name, folders)
+    return [last_evaluation(folder, kind.score) for folder in folders]
+
+
+def train(place: Path, kind: Kind, seed: int) -> Path:
+    """Train a model of ringtune's and return its folder."""
     folder = place / f"ringtune-{seed}"
     settings: dict[str, Any] = {
         "model_name_or_path": place / "model",
@@ -119,8 +132,13 @@ def of_ringtune(place: Path, kind: Kind, seed: int) -> float:
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     output_of([sys.executable, "-m", "ringtune.train.cli", *words, *kind.flags])
+    return folder
+
+
+def last_evaluation(folder: Path, score: str) -> float:
+    """Return a score of a run's last evaluation."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return float(next(each[kind.score] for each in reversed(records) if each["event"] == "eval"))
+    return float(next(each[score] for each in reversed(records) if each["event"] == "eval"))
 
 
 def output_of(command: list[str]) -> str:
