@@ -4,6 +4,7 @@ between sentences; lines of ``-DOCSTART-`` are skipped."""
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ringtune.train.compression import open_binary
 from ringtune.train.json_rows import Row
 
 START = "-DOCSTART-"
+_BLANKS = re.compile(r"[ \t]+")  # others, such as a no-break space, are characters of a word
 
 
 class ConllFile:
@@ -19,10 +21,9 @@ class ConllFile:
     def __init__(self, path: Path, words_name: str, tags_name: str) -> None:
         """words_name, tags_name: what the first and the last column are called; those between are called 2, 3, ..."""
         self.path = path
-        self.separator: str | None = None
         first = next((line for _, line in self._lines() if line), "")
-        self.separator = "\t" if "\t" in first else None
-        width = len(first.split(self.separator))
+        self.has_tabs = "\t" in first
+        width = len(self._fields(first))
         last = str(width) if tags_name.isdigit() else tags_name
         self.names = (words_name, *map(str, range(2, width)), last)[: max(1, width)]
 
@@ -34,13 +35,20 @@ class ConllFile:
                 line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
                 yield number, "" if not line.strip() or line.split(None, 1)[0] == START else line
 
+    def _fields(self, line: str) -> list[str]:
+        """Return the columns of a line; blanks beside a tag are none of its letters."""
+        if not self.has_tabs:
+            return _BLANKS.split(line.strip(" \t"))
+        word, *others = line.split("\t")
+        return [word, *(each.strip(" ") for each in others)]
+
     def rows(self) -> Iterator[Row]:
         """Give a row for each sentence, each column a list; its line is that of its first word."""
         words: list[list[str]] = []
         first, error = 0, None
         for number, line in self._lines():
             if line:
-                fields = line.split(self.separator)
+                fields = self._fields(line)
                 if len(fields) != len(self.names) and error is None:
                     error = f"line {number} has {len(fields)} columns, the first one {len(self.names)}"
                 first = first or number

@@ -132,10 +132,25 @@ def _columns_of_other_forms(config: TrainConfig, train: Source) -> Columns | Non
     ):
         found = choose(train.names, train.shapes, train.where, **asked) if config.task in (None, task) else None
         if found is not None:
+            _require_asked_label(config, found, train)
             return found
     if config.task in (None, choice_columns.TASK):
         return choice_columns.choose(train.names, train.lists, train.where, **asked)
     return None
+
+
+def _require_asked_label(config: TrainConfig, found: Columns, train: Source) -> None:
+    """Raise UsageError where the labels of known names were found, but others are asked for."""
+    asked = config.label_column_name
+    if asked in (found.label, TrainConfig.label_column_name):
+        return
+    columns.require_columns(train.names, (asked,), train.where, "--label_column_name")
+    what = {WORDS: "lists of tags", SPANS: "lists of entities", ANSWERS: "answers"}[found.form]
+    raise UsageError(
+        f"--label_column_name {asked}",
+        f"column {columns.shown_name(asked)} of {train.where} holds no {what}",
+        legal=f"a column such as {found.label}, which does",
+    )
 
 
 #: What rows of a form hold, for messages, and the settings that only rows of some forms have.
@@ -186,6 +201,7 @@ def _open_files(config: TrainConfig) -> dict[str, Source]:
             found[split] = reader.open_files(
                 several,
                 text_name="words" if several.kind == formats.CONLL else "text",
+                label_name=config.label_column_name if config.label_column_name.isdecimal() else formats.TAGS,
                 delimiter=config.csv_delimiter,
                 quoting=config.csv_quoting,
                 data_field=config.data_field,

@@ -86,9 +86,20 @@ def kind_of(path: Path, flag: str, legal: Mapping[str, str]) -> str:
             flag,
             f"the ending {''.join(path.suffixes[-2:])[-20:] or 'is missing'} is not known",
             legal=f"{', '.join(legal)}; all but {never} also with {', '.join(OPENERS)}",
-            todo="save it as CSV in UTF-8" if ending in (".xlsx", ".xls", ".ods") else "convert or rename it",
+            todo=_how_to_read(ending, flag),
         )
     return legal[ending]
+
+
+def _how_to_read(ending: str, flag: str) -> str:
+    """Return what to do with a file whose ending is not known. **Pure.**"""
+    if ending in (".xlsx", ".xls", ".ods"):
+        return "save it as CSV in UTF-8"
+    if flag.startswith("--input "):
+        return "rename it, or say what it is with --input_format"
+    if ending == ".txt":
+        return "--task token_classification for a word and its tag a line, --task masked_lm for plain texts"
+    return "convert or rename it: to .conll if it has a word and its tag a line"
 
 
 def _matching(pattern: str, where: str, legal: Mapping[str, str]) -> list[Path]:

@@ -78,6 +78,10 @@ def text(entities: object, words: str = "the film is odd") -> str:
         ("t.conll", "-DOCSTART- O\n\n", {}, "t.conll: there are no rows in it"),
         ("t.conll", "film\nplot\n", {}, "t.conll: there is no list of tags beside its words; it has words"),
         ("t.txt", COLUMNS, {}, "the ending .txt is not known"),
+        ("t.jsonl", WORDS + lines({"tokens": ["a"], "ner_tags": [7]}), {}, "numbers need names: write the tags"),
+        ("t.jsonl", WORDS, {"label_column_name": "ner_tag"}, "there is no column 'ner_tag'; it has tokens, ner_tags;"),
+        ("t.jsonl", TEXT, {"label_column_name": "entity"}, "there is no column 'entity'; it has text, entities;"),
+        ("t.jsonl", TEXT, {"label_column_name": "text"}, "column text of "),
         (
             "t.csv",
             "text,label\na,b\n",

@@ -28,6 +28,7 @@ from ringtune.train.contract import UsageError
 from ringtune.train.files import Files
 from ringtune.train.json_rows import Row, shown
 from ringtune.train.label_sets import LabelSets
+from ringtune.train.predict import column_files
 from ringtune.train.predict.config import ALL_COLUMNS, PredictConfig
 from ringtune.train.shapes import CHOICES, SPANS, TEXT, WORDS, shape_of
 from ringtune.train.source import Place, Source, row_batches
@@ -47,6 +48,7 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
         found = Files("stdin", str(config.input_format), (stdin,))
     elif _names_files(config):
         found = files.find(config.input, "--input", formats.BY_ENDING, config.input_format)
+        found = found if config.input_format else column_files.recognise(found, task)
     else:
         return with_masks(_open_data_set(config), task)
     names = columns.split_names(config.text_column_names) or (task.columns.text if task.columns else _TEXT_NAMES)

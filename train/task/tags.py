@@ -103,7 +103,9 @@ class TagColumn:
                 place,
                 f"the tag {shown(tag)} in column {self.name[:40]!r} is none",
                 legal="O, or B-, I-, E- or S- and the type of an entity, such as B-LOC",
-                todo="--label_column_name names another column",
+                todo="numbers need names: write the tags themselves, or read a data set that declares its classes"
+                if tag.isdecimal()
+                else "--label_column_name names another column",
             )
         if tag != OUTSIDE:
             self.types.setdefault(tag[2:])
