@@ -48,6 +48,7 @@ _FORMS = {
 }
 _NEVER_TEXT = ("idx", "id", "index", "Unnamed: 0", "")
 _SHOWN, _LONGEST = 12, 40  # names in a message, characters of a name
+_MOST_WORDS = 4  # of a column's name; what has more is a text
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,17 @@ def choose_text_columns(
         where,
         f"which column holds the text? It has {shown_names(names)}",
         legal="one column, or two for pairs of texts",
-        todo=f"for example {ways}",
+        todo=(not readings and _without_header(names)) or f"for example {ways}",
     )
+
+
+def _without_header(names: Sequence[str]) -> str:
+    """Return what to do if names are a first row, which a file without a line of names has; "" for names. **Pure.**"""
+    if names[-1] == "O" or names[-1].startswith(("B-", "I-")):
+        return "if each line is a word and its tag: --task token_classification"
+    if any(each.strip().isdecimal() or len(each.split()) > _MOST_WORDS for each in names):
+        return "if that is a row already, put a line with the names of columns before it, such as text,label"
+    return ""
 
 
 def shown_names(names: Sequence[str]) -> str:
@@ -201,11 +211,12 @@ def require_columns(
     for name in wanted:
         if name not in names:
             near = nearest(name, names)
+            hint = f"the nearest is {shown_name(near)}" if near else _without_header(names)
             raise UsageError(
                 where,
                 f"there is no column {name[:_LONGEST]!r}",
                 legal=f"it has {shown_names(names)}",
-                todo=(f"the nearest is {shown_name(near)}; " if near else "") + f"see {flags}",
+                todo=(hint and f"{hint}; ") + f"see {flags}",
             )
         if names.count(name) > 1:
             raise UsageError(f"{where}: the header", f"it has {name[:_LONGEST]!r} twice", legal="each name once")

@@ -139,8 +139,8 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it, in printable ASCII and not too long. **Pure.**"""
-    text = ascii(value)
+    """Return a value as a message shows it, in printable characters and not too long. **Pure.**"""
+    text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 

@@ -34,18 +34,18 @@ def questions(articles: list[Any]) -> Iterator[tuple[Mapping[str, Any], str | No
 
 def _row(question: Any, paragraph: Mapping[str, Any], article: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     if not isinstance(question, dict):
-        return dict(_BROKEN), f"the question {ascii(question)[:60]} is no JSON object"
+        return dict(_BROKEN), f"the question {repr(question)[:60]} is no JSON object"
     twice = next(filter(None, (getattr(each, "key", "") for each in (question, paragraph, article))), "")
     if twice:  # of an object that `json_rows` read
         return dict(
             _BROKEN
-        ), f"question {ascii(question.get('id'))[:60]}: it, or what it is in, has the key {twice[:40]!r} twice"
+        ), f"question {repr(question.get('id'))[:60]}: it, or what it is in, has the key {twice[:40]!r} twice"
     row = {"title": article.get("title"), "context": paragraph.get("context")}
     row |= {name: question[name] for name in _OF_QUESTION if name in question}
     if row.get("is_impossible") is not True:
         return row, None
     if row.get("answers"):
-        return row, f"question {ascii(row.get('id'))[:60]}: it has answers and is_impossible"
+        return row, f"question {repr(row.get('id'))[:60]}: it has answers and is_impossible"
     return {**row, "answers": []}, None
 
 

@@ -46,6 +46,17 @@ def test_names_that_leave_two_readings_are_refused_with_both_ways_out(tmp_path, 
         train_columns(tmp_path, *names)
 
 
+@pytest.mark.parametrize(
+    "content", ["what a good film it is,25,eh1\nbad,3,eh2\n", "1000,1\n1001,0\n", "10,what a good film it is\n11,b\n"]
+)
+def test_a_file_without_a_line_of_names_is_told_to_need_one(tmp_path, content):
+    for settings in ({}, {"text_column_names": "text"}, {"task": "multiple_choice", "text_column_names": "a,b,c"}):
+        with pytest.raises(
+            UsageError, match="if that is a row already, put a line with the names of columns before it"
+        ):
+            load(tmp_path, content, **settings)
+
+
 def test_what_is_not_read_is_reported(tmp_path):
     found = load(tmp_path, "text,label,label_text\nfine,1,up\nbad,0,down\n")
     assert found.report[0].endswith("text: column text; label: column label, 2 classes; not read: label_text")
