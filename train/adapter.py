@@ -25,6 +25,7 @@ from torch import nn
 
 FILES = (weights.ADAPTER, weights.BASE)
 _NAME = "default"  # peft's name of the adapter in the model
+_UNUSED = ".original_module."  # of the base, behind the name of a module that peft has copied to be trained
 _PLACE = "ringtune_adapter"  # attribute of a model that has one
 
 
@@ -112,7 +113,7 @@ class Adapter:
         """Return in one line what is trained, and what that saves."""
         settings = self.settings
         trained = sum(each.numel() for each in self.network.parameters() if each.requires_grad)
-        copied = sum(each.numel() for name, each in self.network.named_parameters() if ".original_module." in name)
+        copied = sum(each.numel() for name, each in self.network.named_parameters() if _UNUSED in name)
         total = sum(each.numel() for each in self.network.parameters()) - copied
         shown = [f"{name} {settings[name]}" for name in ("r", "lora_alpha", "lora_dropout") if settings.get(name)]
         targets = settings.get("target_modules")
@@ -137,6 +138,15 @@ def of(network: nn.Module) -> Adapter | None:
     return getattr(network, "__dict__", {}).get(_PLACE)
 
 
+def used(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors that a model computes with, of its ``state_dict()``. **Pure.**
+
+    A module that is trained whole lies beside the one of the base, which may have been drawn at random: many bases have
+    no head, or one of other classes.
+    """
+    return {name: each for name, each in state.items() if _UNUSED not in name}
+
+
 def add(
     network: nn.Module, settings: Mapping[str, Any], base: str, where: str, *, new: Iterable[str] = (), seed: int = 0
 ) -> Adapter:
@@ -145,7 +155,7 @@ def add(
     settings: as in adapter_config.json. base: the model's folder or hub name. where: who asks for it. new: names of the
     model's weights that its files do not have; their modules are trained whole, as the head is. Raises UsageError.
     """
-    config = adapter_settings.build(settings, where)
+    config = adapter_settings.build(settings, where, type(network).__name__.partition("For")[2])
     import peft  # which is there, or build would have raised
     import torch.distributed.tensor  # peft takes it for imported, as transformers does where nothing is left out
 
@@ -242,7 +252,7 @@ def _of_base(network: nn.Module, wrapper: Any, before: Mapping[str, int]) -> dic
     return {
         names[each.data_ptr()]: each
         for name, each in network.state_dict().items()
-        if each.data_ptr() in names and each.data_ptr() not in trained and ".original_module." not in name
+        if each.data_ptr() in names and each.data_ptr() not in trained and _UNUSED not in name
     }
 
 

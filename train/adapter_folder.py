@@ -16,6 +16,7 @@ from safetensors.torch import load as load_tensors
 
 PREFIX = "base_model.model."  # of each tensor's name in an adapter's file
 PICKLE = "adapter_model.bin"
+_HEADS = (".classifier.weight", ".out_proj.weight", ".score.weight", ".qa_outputs.weight")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class AdapterFolder:
         """The folder, for an error message."""
         return f"--model_name_or_path {self.path}"
 
+    @property
+    def auto_class(self) -> str:
+        """The Auto class of transformers for the model, "" where the settings do not say it."""
+        found = adapter_settings.model_of(self.settings)
+        return f"AutoModelFor{found}" if found else ""
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the tensors by their names in the file. Raises UsageError for a file that cannot be read."""
         try:
@@ -46,7 +53,7 @@ class AdapterFolder:
 
         For an adapter of another program, which may have another head than its base.
         """
-        last = [name for name in tensors if name.endswith((".classifier.weight", ".out_proj.weight", ".score.weight"))]
+        last = [name for name in tensors if name.endswith(_HEADS)]
         return {"num_labels": len(tensors[last[-1]])} if last else {}
 
 

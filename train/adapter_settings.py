@@ -16,7 +16,13 @@ from typing import Any
 from ringtune.train import flags
 from ringtune.train.contract import UsageError, nearest
 
-TASK_TYPE = "SEQ_CLS"
+#: peft's names of what models are for, by the end of their class's name; it has none for multiple choice.
+TASK_TYPES: dict[str, str | None] = {
+    "SequenceClassification": "SEQ_CLS",
+    "TokenClassification": "TOKEN_CLS",
+    "QuestionAnswering": "QUESTION_ANS",
+    "MultipleChoice": None,
+}
 ALL_LINEAR = "all-linear"
 DEFAULT_DROPOUT = 0.05
 #: peft's types of adapters that do here what they should: tests/unit/test_adapter.py tries each.
@@ -43,7 +49,7 @@ TYPES = (
 )
 _TOKENS = "it puts tokens of its own before each row, which a packed row has no place for"
 _BETWEEN_STEPS = "it must be told of every step, and changes its parameters in between"
-#: Why others are not in it, of those that users of sequence classifiers know.
+#: Why others are not in it, of those that users of classifiers know.
 REFUSED = {
     **dict.fromkeys(("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"), _TOKENS),
     **dict.fromkeys(("ADALORA", "ADAMSS"), _BETWEEN_STEPS),
@@ -162,7 +168,13 @@ def require_usable(config: Any) -> None:
     """Raise UsageError for an adapter that a run asks for and that cannot work, before anything else is read."""
     settings = of_run(config)
     if settings is not None:
-        build(settings, asked_by(config))
+        build(settings, asked_by(config), model_of(settings) or next(iter(TASK_TYPES)))
+
+
+def model_of(settings: Mapping[str, Any]) -> str | None:
+    """Return what an adapter's model is for, of `TASK_TYPES`; None if its settings do not say it. **Pure.**"""
+    models = {task_type: model for model, task_type in TASK_TYPES.items() if task_type}
+    return models.get(str(settings.get("task_type")))
 
 
 def require_peft(where: str) -> None:
@@ -171,8 +183,11 @@ def require_peft(where: str) -> None:
         raise UsageError(where, "it needs the library peft", legal="peft 0.21", todo="pip install 'peft>=0.21,<0.22'")
 
 
-def build(settings: Mapping[str, Any], where: str) -> Any:
-    """Return peft's configuration of an adapter. Raises UsageError for one that cannot work here."""
+def build(settings: Mapping[str, Any], where: str, model: str) -> Any:
+    """Return peft's configuration of an adapter. Raises UsageError for one that cannot work here.
+
+    model: the end of its class's name, of `TASK_TYPES`.
+    """
     require_peft(where)
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -180,15 +195,16 @@ def build(settings: Mapping[str, Any], where: str) -> Any:
     if kind not in TYPES:
         reason = REFUSED.get(kind, "it was not tried here")
         raise UsageError(where, f"adapters of type {kind[:40]} are not taken: {reason}", legal=", ".join(TYPES))
-    task_type = settings.get("task_type") or TASK_TYPE
-    if task_type != TASK_TYPE:
-        raise UsageError(where, f"it is for {task_type}", legal=f"task_type {TASK_TYPE}, or none")
+    task_type = TASK_TYPES[model]
+    if (settings.get("task_type") or task_type) != task_type:
+        legal = f"task_type {task_type}, or none" if task_type else "none, for multiple choice"
+        raise UsageError(where, f"it is for {settings['task_type']}", legal=legal)
     make = PEFT_TYPE_TO_CONFIG_MAPPING[kind]  # type: ignore[index]
     _refuse_unknown(settings, make, where)
     _refuse_settings(kind, settings, make, where)
     own = {name: value for name, value in settings.items() if name not in (*ORIGIN, "peft_type")}
     try:
-        return make(task_type=TASK_TYPE, **own)
+        return make(task_type=task_type, **own)
     except (TypeError, ValueError) as error:
         raise unusable(where, error) from None
 

@@ -32,7 +32,6 @@ from ringtune.train.task import Task, auto_class_of, of_model
 from ringtune.train.task import read as read_task
 from ringtune.train.task.masked_lm import MaskedLM
 from ringtune.train.task.multiple_choice import MultipleChoice
-from ringtune.train.task.sequence import SequenceTask
 from torch import nn
 
 
@@ -123,11 +122,11 @@ def _add_adapter(
     """
     asked = adapter_settings.of_run(config)
     where = adapter_settings.asked_by(config)
-    if (asked is not None or source is not None) and task.auto_class != SequenceTask.auto_class:
+    if (asked is not None or source is not None) and isinstance(task, MaskedLM):
         raise UsageError(
             where or f"--model_name_or_path {config.model_name_or_path}",
-            f"adapters were not tried for {task.kind}",
-            legal="classification or regression",
+            f"{task.kind} takes no adapter: the head is tied to the word embeddings, which it leaves as they are",
+            legal="a task with a head of its own",
             todo="train the model whole, or with --freeze",
         )
     if source is not None and (asked is not None or config.resize_token_embeddings or config.reinit_layers):
@@ -212,7 +211,8 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
     found = read_task(Path(name).expanduser())
     tensors = {} if source is None else source.tensors()
     settings = {} if source is None else found[0].model_settings() if found else source.head_settings(tensors)
-    auto_class = getattr(transformers, found[0].auto_class if found else _unknown_auto_class(saved))
+    unknown = (source and source.auto_class) or _unknown_auto_class(saved)
+    auto_class = getattr(transformers, found[0].auto_class if found else unknown)
     with error_in_one_line(base):
         model, loaded = auto_class.from_pretrained(
             base, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **settings, **reading
@@ -231,6 +231,7 @@ def load_trained(name: str, *, allow_pickle: bool = False) -> tuple[nn.Module, T
             legal="a fine-tuned model",
             todo="fine-tune it with ringtune-train first",
         )
+    model.config.architectures = [type(model).__name__]  # type: ignore[union-attr]  # an adapter's base may be another
     task, max_seq_length = found if found else (of_model(model.config, where), None)
     if found:
         _refuse_other_outputs(model, task, where)

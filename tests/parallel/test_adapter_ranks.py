@@ -6,8 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import choosing
 import numpy as np
 import pytest
+import questions
+import tagged
 from conftest import digests, predict, records
 from ringtune.train.predict import predict as predicted
 
@@ -157,3 +160,36 @@ def test_a_new_run_goes_on_with_an_adapter_and_two_ranks_are_one(workshop, refer
     assert moved[0] < 0.1 < 0.2 < moved[1]  # not from the beginning
     done = workshop.train(0, tmp_path / "run", **settings, lora_r=8)
     assert done.returncode == 2 and "is an adapter, which is trained on as it is" in done.output, done.output
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("write", "score"),
+    [(tagged.write_words, "accuracy"), (questions.write_rows, "f1"), (choosing.write_lists, "accuracy")],
+    ids=["tags", "answers", "choices"],
+)
+def test_other_kinds_train_an_adapter_with_the_bits_of_one_rank_and_predict_with_its_scores(
+    workshop, reference, make_once, tmp_path, write, score
+):
+    def fill(folder: Path) -> None:
+        write(folder / "train.jsonl", 121, 1)
+        write(folder / "dev.jsonl", 31, 2)
+
+    rows = make_once(f"adapter-{write.__module__}", fill)
+    files = {"train_file": rows / "train.jsonl", "validation_file": rows / "dev.jsonl"}
+    steps = {"num_shards": 6, "max_steps": 8, "eval_steps": 4, "save_steps": 2}
+    settings = {**LORA, **files, **steps, "lora_target_modules": "all-linear"}
+    one = reference(1, **settings)
+    assert workshop.train(2, tmp_path / "run", kill_at=5, **settings).returncode != 0
+    done = workshop.train(3, tmp_path / "run", **settings)
+    assert done.returncode == 0 and "going on from" in done.output, done.output
+    assert digests(tmp_path / "run", 8) == digests(one, 8)
+    assert records(tmp_path / "run", "eval") == records(one, "eval")
+    for folder in (one, one / "merged"):
+        output = [tmp_path / f"{folder.name}-{size}.jsonl" for size in (0, 2)]
+        for size, path in zip((0, 2), output, strict=True):
+            done = predict(size, folder, rows / "dev.jsonl", path, report=path.with_suffix(".json"))
+            assert done.returncode == 0, done.output
+        assert output[0].read_bytes() == output[1].read_bytes()
+        found = json.loads(output[0].with_suffix(".json").read_text())["scores"][score]
+        assert found == pytest.approx(records(one, "eval")[-1][f"eval_{score}"], abs=0 if folder == one else 0.02)

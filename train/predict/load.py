@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from ringtune.train import final, model, model_tokens
+from ringtune.train import adapter, final, model, model_tokens
 from ringtune.train import task as tasks
 from ringtune.train.checkpoint import SMALL_FILE
 from ringtune.train.comm import Comm
@@ -64,7 +64,7 @@ def load_predictor(
 def require_same_model(predictor: Predictor, comm: Comm) -> dict[str, str]:
     """Return the digests of what predicts. **Collective.** Raises UsageError, on every rank, if models differ."""
     mine = {
-        "model": state_digest(predictor.model.state_dict()) + repr(predictor.task.to_json()),
+        "model": state_digest(adapter.used(predictor.model.state_dict())) + repr(predictor.task.to_json()),
         "tokenizer": tokenizer_digest(predictor.tokenizer),
         "software": " ".join(f"{name} {metadata.version(name)}" for name in _SOFTWARE),
     }
