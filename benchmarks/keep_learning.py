@@ -28,9 +28,11 @@ DEV_ROWS = 400  # of each kind
 WAYS: dict[str, dict[str, object]] = {
     "new rows alone": {},
     "--keep_close 1": {"keep_close": 1},
+    "--keep_answers 1": {"keep_answers": 1},
     "--replay 0.2": {"replay": "OLD=0.2"},
     "--replay 0.5": {"replay": "OLD=0.5"},
     "--replay 0.2 --keep_close 1": {"replay": "OLD=0.2", "keep_close": 1},
+    "--replay 0.2 --keep_answers 1": {"replay": "OLD=0.2", "keep_answers": 1},
 }
 Rows = list[tuple[str, str, str]]  # text, label, "old" or "new"
 

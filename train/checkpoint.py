@@ -58,7 +58,7 @@ class RunState:
     metrics: Mapping[str, Any] | None = None  # size and sha256 of the metrics file up to here
     schedule_steps: int | None = None  # of the learning rates, if not total_steps
     rows_digest: str | None = None  # of the training rows' content alone, for a later run that replays them
-    start_digest: str | None = None  # of the weights to stay close to, if there are any
+    start_digest: str | None = None  # of the weights of the run to stay close to, if there is one
 
     @property
     def steps_of_schedule(self) -> int:

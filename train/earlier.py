@@ -133,12 +133,19 @@ def check(config: Any) -> None:
     if config.replay:
         split_replay(config.replay)
     _check_pseudo(config)
-    if config.keep_close < 0:
-        raise UsageError("--keep_close", f"{config.keep_close} is negative", legal="a number from 0, such as 0.1")
+    for name in ("keep_close", "keep_answers"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"--{name}", f"{getattr(config, name)} is negative", legal="a number from 0, such as 0.1")
+        if getattr(config, name) and not run:
+            raise UsageError(f"--{name}", "there is no run to stay close to", legal="with --init_from")
+    if config.keep_answers and config.resize_token_embeddings:
+        raise UsageError(
+            "--keep_answers --resize_token_embeddings",
+            "both are set: the earlier model does not know the new tokens",
+            legal="one of them",
+        )
     if not config.keep_close:
         return
-    if not run:
-        raise UsageError("--keep_close", "there is no run to stay close to", legal="with --init_from")
     for name in ("lora_r", "peft_config", "reinit_layers"):
         if getattr(config, name):
             raise UsageError(

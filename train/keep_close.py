@@ -59,22 +59,35 @@ def read(
     """
     if not config.keep_close:
         return None
-    path = Path(str(config.init_from)).expanduser() / MODEL_FILE
+    digest = start_digest(config, state)
     parameters = trainable(network)
-    with safe_open(path, framework="pt") as file:
+    with safe_open(_path(config), framework="pt") as file:
         names = set(file.keys())
         found = {name: file.get_tensor(name) for name in parameters if name in names}
     pairs = tuple((parameters[name], _on_device(each, parameters[name])) for name, each in found.items())
-    start = StartWeights(pairs, config.keep_close, publish.file_sha256(path))
-    if state is not None and state.start_digest != start.digest:
+    start = StartWeights(pairs, config.keep_close, digest)
+    report(start.describe(str(config.init_from)))
+    return start
+
+
+def start_digest(config: TrainConfig, state: RunState | None) -> str:
+    """Return the digest of the weights of ``--init_from``. state: of a run to go on with.
+
+    Raises UsageError if they are not those that it started with.
+    """
+    found = publish.file_sha256(_path(config))
+    if state is not None and state.start_digest != found:
         raise UsageError(
             f"--init_from {config.init_from}",
             "its weights are not what they were when the run started, which stays close to them",
             legal="the same files, byte for byte",
             todo="put them back, or start a new run with another --output_dir",
         )
-    report(start.describe(str(config.init_from)))
-    return start
+    return found
+
+
+def _path(config: TrainConfig) -> Path:
+    return Path(str(config.init_from)).expanduser() / MODEL_FILE
 
 
 def _on_device(start: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:

@@ -169,7 +169,7 @@ class Loop:
             metrics=self.journal.metrics_entry(),
             schedule_steps=self.schedule_steps,
             rows_digest=self.tables.rows_digest,
-            start_digest=self.stepper.start.digest if self.stepper.start else None,
+            start_digest=next((each.digest for each in (self.stepper.start, self.stepper.earlier) if each), None),
         )
 
     def _out_of_patience(self) -> bool:

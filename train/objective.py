@@ -60,6 +60,10 @@ class Objective:
             losses = losses * torch.where(batch[LABELS] == 1, self.positive_weights, 1.0)
         if losses.ndim == 2:  # of each label of a row
             losses = losses.mean(dim=1)
+        return self.weighted(losses, batch)
+
+    def weighted(self, losses: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return losses, each times what its term counts. losses: of each term of a batch."""
         if self.class_weights is not None:
             losses = losses * self.class_weights[batch[LABELS]]
         return losses * batch[WEIGHTS] if WEIGHTS in batch else losses

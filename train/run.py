@@ -18,6 +18,7 @@ from ringtune.train import (
     gap,
     init_from,
     interval,
+    keep_answers,
     keep_close,
     measures,
     model,
@@ -211,14 +212,9 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
     model_tokens.refuse_other_tokens(network, tables.task, splits)
     for line in trainable.choose(network, tables.task, tables.train, config):
         report(line)
-    snapshot = None
-    if found is not None:
-        snapshot = checkpoint.load_checkpoint(found)
-        resumed.refuse_other_data(snapshot.state, tables.digest, tokenizer_digest(inputs.tokenizer), str(found))
-        adapter.require_saved(network, found)
-        model.restore_model(network, snapshot.model, str(found))
+    snapshot = None if found is None else _restore(network, inputs, found)
+    before = None if snapshot is None else snapshot.state
     network.to(device)
-    start = keep_close.read(config, network, snapshot.state if snapshot else None, report)
     updates, average = make_optimizer(network, config), Average.of(network, config.ema_decay)
     if snapshot is not None:
         restore_optimizer(network, updates, average.restore(snapshot.optimizer, str(found)), str(found))
@@ -234,13 +230,23 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
         max_grad_norm=config.max_grad_norm,
         objective=_objective(inputs, device, report),
         average=average,
-        start=start,
+        start=keep_close.read(config, network, before, report),
+        earlier=keep_answers.read(config, device, before, report),
     )
     if snapshot is not None and found is not None:
         restore_reducer(stepper.reducer, found, snapshot.state.step, comm, report)
     state = resumed.without_lost_best(snapshot.state, opening.best_is_lost, report) if snapshot is not None else None
     steps = resumed.schedule_steps(state, config, inputs.total_steps, report)
     return _loop(inputs, stepper, stop, state, steps)
+
+
+def _restore(network: torch.nn.Module, inputs: Inputs, found: Path) -> checkpoint.Loaded:
+    """Put the weights of a checkpoint back and return it. Raises UsageError for one of other rows or another model."""
+    snapshot = checkpoint.load_checkpoint(found)
+    resumed.refuse_other_data(snapshot.state, inputs.tables.digest, tokenizer_digest(inputs.tokenizer), str(found))
+    adapter.require_saved(network, found)
+    model.restore_model(network, snapshot.model, str(found))
+    return snapshot
 
 
 def _objective(inputs: Inputs, device: torch.device, report: Callable[[str], None]) -> objective.Objective:

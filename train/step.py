@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ringtune.train.comm import Comm
 from ringtune.train.device import name_out_of_memory, peak_memory
 from ringtune.train.embedding import EmbeddingReducer, word_matrix
 from ringtune.train.gradient import Reducer
+from ringtune.train.keep_answers import EarlierAnswers
 from ringtune.train.keep_close import StartWeights
 from ringtune.train.objective import Objective
 from ringtune.train.optimizer import set_learning_rate
@@ -102,12 +104,13 @@ class Stepper:
         objective: Objective,
         average: Average | None = None,
         start: StartWeights | None = None,
+        earlier: EarlierAnswers | None = None,
     ) -> None:
-        """start: the weights to stay close to, if any."""
+        """start, earlier: the weights and the answers to stay close to, if any."""
         self.model, self.optimizer, self.reducer, self.comm = model, optimizer, reducer, comm
         self.task, self.features, self.precision = task, features, precision
         self.seed, self.max_grad_norm, self.objective = seed, max_grad_norm, objective
-        self.average, self.start = average or Average(), start
+        self.average, self.start, self.earlier = average or Average(), start, earlier
         self.scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.autocast is torch.float16)
         self.packer = packer_of(model, precision.device, precision.autocast)  # None: rows are padded
         self.words = word_matrix(model)
@@ -187,10 +190,19 @@ class Stepper:
             with span("forward"), self.precision.context():
                 output = self.model(**self.task.inputs(batch))
             loss = self.objective.losses(self.task, output, batch).sum() / plan.total_weight
+            whole = (
+                loss if self.earlier is None else loss + self._distance(self.earlier, output, batch) / plan.total_weight
+            )
             with span("backward"):
-                self.reducer.backward(self.scaler.scale(loss), last=index == filled[-1])
+                self.reducer.backward(self.scaler.scale(whole), last=index == filled[-1])
             losses[index] = loss.detach().float()
         return torch.stack(losses)
+
+    def _distance(self, earlier: EarlierAnswers, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the sum of what the loss has for answers that differ from the earlier ones. output: the model's."""
+        with span("earlier model"), self.precision.context():
+            losses = earlier.losses(self.task, output, batch)
+        return self.objective.weighted(losses, batch).sum()
 
     def _prepare(self, plan: StepPlan) -> None:
         """Build the first batch of a step."""

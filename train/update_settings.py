@@ -47,6 +47,9 @@ class UpdateSettings(RowSettings):
     keep_close: float = 0.0
     """Hold the parameters close to those of init_from: this, halved, times their squared distance is added to the loss
     (L2-SP), such as 0.1."""
+    keep_answers: float = 0.0
+    """Hold the answers close to those of init_from: this times how far they are from them is added to the loss
+    (distillation), such as 1."""
     freeze: str | None = None
     """Parameters to leave as they are: patterns of their names, joined by commas, such as 'bert.embeddings.*'."""
     lora_r: int | None = None

@@ -50,7 +50,8 @@ def settings(make_once, old) -> dict[str, object]:
     rows = make_once("keep-learning", fill)
     taken_over = {"model_name_or_path": None, "max_seq_length": None}
     predicted = {"pseudo_file": rows / "predicted.csv", "pseudo_weight": 0.3}
-    earlier = {"init_from": old, "replay": f"{old}=0.2", "keep_close": 0.1, "class_weights": "auto"}
+    earlier = {"init_from": old, "replay": f"{old}=0.2", "keep_close": 0.1, "keep_answers": 0.5}
+    earlier |= {"class_weights": "auto"}
     steps = {"mode": "exact", "num_shards": 6, "max_steps": 14, "save_steps": 2, "dropout": 0.1}
     return {"train_file": rows / "new.csv", "validation_file": None, **taken_over, **predicted, **earlier, **steps}
 
@@ -112,9 +113,9 @@ def test_sure_predictions_are_written_with_their_texts_and_trained_on(old, works
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("way", ["plain", "replay", "keep_close", "pseudo_file", "balanced"])
+@pytest.mark.parametrize("way", ["plain", "replay", "keep_close", "keep_answers", "pseudo_file", "balanced"])
 def test_each_of_it_is_the_same_at_one_and_two_ranks_in_fast_mode_too(reference, settings, old, way):
-    parts = ("replay", "keep_close", "pseudo_file", "pseudo_weight", "class_weights")
+    parts = ("replay", "keep_close", "keep_answers", "pseudo_file", "pseudo_weight", "class_weights")
     own = {name: value for name, value in settings.items() if name == way or (way == "balanced" and name == "replay")}
     flags = {**{name: value for name, value in settings.items() if name not in parts}, **own}
     flags |= {"mode": "fast", "max_steps": 6, "balanced_sampling": "true" if way == "balanced" else None}
@@ -152,7 +153,7 @@ def test_other_kinds_go_on_bitwise_at_two_ranks(reference, make_once, kind):
     plain = {"validation_file": None, "mode": "exact", "num_shards": 2, "max_steps": 4}
     before = reference(1, **plain, train_file=rows / f"old.{name}.jsonl")
     flags = {**plain, "train_file": rows / f"new.{name}.jsonl", "model_name_or_path": None, "max_seq_length": None}
-    flags |= {"init_from": before, "replay": f"{before}=0.3", "keep_close": 0.1}
+    flags |= {"init_from": before, "replay": f"{before}=0.3", "keep_close": 0.1, "keep_answers": 1.0}
     one, two = reference(1, **flags), reference(2, **flags)
     assert digests(one, 4) == digests(two, 4)
     old_names, names = (list(json.loads((each / "task.json").read_text())["classes"]) for each in (before, one))

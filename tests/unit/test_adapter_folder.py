@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from adapters import change, settings, tensors_of, write_adapter
 from ringtune.train import adapter, checkpoint, model
-from ringtune.train import task as tasks
 from ringtune.train.attention import PACKED_TYPES
 from ringtune.train.columns import Columns
-from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.digest import state_digest
 from ringtune.train.first_token import FAMILIES
-from ringtune.train.task import multiple_choice
 from ringtune.train.task.classification import Classification
-from ringtune.train.task.masked_lm import MaskedLM
-from ringtune.train.task.masking import Masking
-from ringtune.train.task.question_answering import QuestionAnswering
-from ringtune.train.task.token_classification import TokenClassification
 from ringtune.train.tokenizer import load_tokenizer, open_tokenizer
 from safetensors.torch import load_file, save_file
 from test_adapter import logits, packed, shake
@@ -31,16 +24,7 @@ from test_packing import LENGTHS, alone, rows_of
 from transformers import AutoModelForSequenceClassification
 
 TASK = Classification(Columns(("text",), "label"), ("down", "up"))
-OTHERS: dict[str, tasks.Task] = {
-    "TokenClassification": TokenClassification(None, ("O", "B-A", "I-A"), "iob2"),
-    "QuestionAnswering": QuestionAnswering(None),
-    "MultipleChoice": multiple_choice.of_model(),
-}
 HEAD = "base_model.model.classifier.weight"
-
-
-def settings(folder: Path | str, **changes: object) -> TrainConfig:
-    return TrainConfig(model_name_or_path=str(folder), train_file="rows.csv", **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -51,33 +35,7 @@ def base(workshop, tmp_path) -> Path:
 @pytest.fixture
 def folder(base, tmp_path) -> Path:
     """A trained adapter as a run leaves it, without what tells that it is a run's."""
-    return write(tmp_path / "adapter", base, TASK)
-
-
-def write(path: Path, base: Path, task: tasks.Task, scale: float = 1.0) -> Path:
-    """Write a folder with a drawn adapter of a task, and return it."""
-    network = model.load_model(settings(base, lora_r=4), task)
-    torch.manual_seed(2)
-    own = adapter.of(network)
-    assert own is not None
-    own.restore({name: torch.randn_like(each) * scale for name, each in own.tensors().items()}, "here")
-    path.mkdir()
-    for name, content in model.pretrained_files(network, load_tokenizer(str(base))).items():
-        (path / name).write_bytes(content)
-    (path / "task.json").write_bytes(tasks.to_bytes(task, 48))
-    save_file({name: each.contiguous() for name, each in own.tensors().items()}, path / checkpoint.ADAPTER_FILE)
-    return path
-
-
-def tensors_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    own = adapter.of(network)
-    assert own is not None
-    return own.tensors()
-
-
-def change(path: Path, **changes: object) -> None:
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(content))
+    return write_adapter(tmp_path / "adapter", base, TASK)
 
 
 @pytest.mark.parametrize(
@@ -134,40 +92,6 @@ def test_an_adapter_that_peft_wrote_predicts_with_the_classes_of_its_own_head(ba
         torch.testing.assert_close(mine.eval()(**batch).logits, wrapped(**batch).logits, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", OTHERS)
-def test_an_adapter_of_another_kind_of_head_is_read_here_and_by_peft_with_the_same_answers(base, tmp_path, kind):
-    """Its base predicts masked words: only the adapter says what the head is."""
-    import peft
-    import transformers
-
-    change(base / "config.json", architectures=["BertForMaskedLM"])
-    folder, task = write(tmp_path / "adapter", base, OTHERS[kind], scale=0.3), OTHERS[kind]
-    mine, found, _ = model.load_trained(str(folder))
-    assert found == task and type(mine).__name__ == f"BertFor{kind}"
-    number = {"num_labels": task.model_settings()["num_labels"], "ignore_mismatched_sizes": True}
-    other = getattr(transformers, task.auto_class).from_pretrained(base, **number)
-    theirs = peft.PeftModel.from_pretrained(other, folder)
-    ids = torch.tensor([[[2, 7, 9, 3], [2, 8, 6, 3]]] if kind == "MultipleChoice" else [[2, 7, 9, 3]])
-    with torch.no_grad():
-        expected, given = (each.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)) for each in (theirs, mine))
-    for name, values in expected.items():
-        assert values.std() > 0.01
-        torch.testing.assert_close(given[name].reshape(values.shape), values, atol=1e-5, rtol=1e-4)
-    # Trained on, it is the same adapter; of peft alone it is known by what its settings say.
-    again = tensors_of(model.load_model(settings(folder), task))
-    assert all(torch.equal(again[name], each) for name, each in load_file(folder / checkpoint.ADAPTER_FILE).items())
-    (folder / "task.json").unlink()
-    if kind == "QuestionAnswering":
-        assert type(model.load_trained(str(folder))[1]) is QuestionAnswering
-
-
-def test_an_adapter_of_peft_is_a_classifier_whatever_its_base_is(folder, base):
-    change(base / "config.json", architectures=["BertForMaskedLM"])
-    (folder / "task.json").unlink()
-    network, task, _ = model.load_trained(str(folder))
-    assert type(network).__name__ == "BertForSequenceClassification" and isinstance(task, Classification)
-
-
 def test_what_is_drawn_for_a_base_without_a_head_is_no_part_of_the_model(folder, base):
     """Else ranks would have other models, and a killed prediction could not go on."""
     kept = {name: each for name, each in load_file(base / "model.safetensors").items() if "classifier" not in name}
@@ -177,11 +101,6 @@ def test_what_is_drawn_for_a_base_without_a_head_is_no_part_of_the_model(folder,
     assert state_digest(adapter.used(states[0])) == state_digest(adapter.used(states[1]))
     assert HEAD.removeprefix("base_model.model.").replace(".weight", ".modules_to_save.default.weight") in states[0]
     assert any("modules_to_save" in name for name in adapter.used(states[0]))
-
-
-def test_masked_words_take_no_adapter(base):
-    with pytest.raises(UsageError, match="--lora_r: masked_lm takes no adapter: the head is tied"):
-        model.load_model(settings(base, lora_r=4), MaskedLM(None, Masking()))
 
 
 def test_a_pooler_that_the_base_lacks_is_trained_and_saved(base, workshop):
