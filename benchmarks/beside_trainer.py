@@ -53,7 +53,13 @@ KINDS = {
         scored_alike=True,
     ),
     "masked_joined": Kind(
-        beside_rows.write_text, "txt", "eval_loss", ("--task", "masked_lm"), num_rows=6400, scored_alike=True
+        beside_rows.write_text,
+        "txt",
+        "eval_loss",
+        ("--task", "masked_lm"),
+        num_rows=6400,
+        num_train_epochs=40,
+        scored_alike=True,
     ),
 }
 NUM_DEV_ROWS = 400

@@ -191,8 +191,15 @@ def same_result(folders: dict[str, Path], mode: str) -> None:
             assert each == pytest.approx(first, rel=1e-5), name
 
 
-@pytest.mark.parametrize("mode", ["exact", "fast"])
-@pytest.mark.parametrize("what", ["tiny", pytest.param("demo", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("what", "mode"),
+    [
+        ("tiny", "exact"),
+        pytest.param("tiny", "fast", marks=pytest.mark.long),
+        pytest.param("demo", "exact", marks=pytest.mark.long),
+        pytest.param("demo", "fast", marks=pytest.mark.long),
+    ],
+)
 def test_a_fine_tune_has_the_same_result_by_every_launcher_and_over_two_hosts(
     make_cluster, workshop, tmp_path, what, mode
 ):
