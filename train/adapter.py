@@ -155,7 +155,7 @@ def add(
     settings: as in adapter_config.json. base: the model's folder or hub name. where: who asks for it. new: names of the
     model's weights that its files do not have; their modules are trained whole, as the head is. Raises UsageError.
     """
-    config = adapter_settings.build(settings, where, type(network).__name__.partition("For")[2])
+    config = adapter_settings.build(settings, where, adapter_settings.model_by_class(type(network).__name__))
     import peft  # which is there, or build would have raised
     import torch.distributed.tensor  # peft takes it for imported, as transformers does where nothing is left out
 

@@ -16,7 +16,7 @@ from typing import Any
 from ringtune.train import flags
 from ringtune.train.contract import UsageError, nearest
 
-#: peft's names of what models are for, by the end of their class's name; it has none for multiple choice.
+#: peft's names of what models are for, by what their class's name has behind "For"; it has none for multiple choice.
 TASK_TYPES: dict[str, str | None] = {
     "SequenceClassification": "SEQ_CLS",
     "TokenClassification": "TOKEN_CLS",
@@ -47,6 +47,7 @@ TYPES = (
     "VERA",
     "WAVEFT",
 )
+_LEGAL = ", ".join(filter(None, TASK_TYPES.values()))
 _TOKENS = "it puts tokens of its own before each row, which a packed row has no place for"
 _BETWEEN_STEPS = "it must be told of every step, and changes its parameters in between"
 #: Why others are not in it, of those that users of classifiers know.
@@ -168,7 +169,12 @@ def require_usable(config: Any) -> None:
     """Raise UsageError for an adapter that a run asks for and that cannot work, before anything else is read."""
     settings = of_run(config)
     if settings is not None:
-        build(settings, asked_by(config), model_of(settings) or next(iter(TASK_TYPES)))
+        build(settings, asked_by(config), model_of(settings) or "MultipleChoice")  # which has no task_type to compare
+
+
+def model_by_class(name: str) -> str:
+    """Return what a model is for by its class's name, of `TASK_TYPES`; "" for something else. **Pure.**"""
+    return next((each for each in TASK_TYPES if f"For{each}" in name), "")
 
 
 def model_of(settings: Mapping[str, Any]) -> str | None:
@@ -186,8 +192,14 @@ def require_peft(where: str) -> None:
 def build(settings: Mapping[str, Any], where: str, model: str) -> Any:
     """Return peft's configuration of an adapter. Raises UsageError for one that cannot work here.
 
-    model: the end of its class's name, of `TASK_TYPES`.
+    model: what it is for, of `TASK_TYPES`; "" for something else.
     """
+    if model not in TASK_TYPES:
+        raise UsageError(
+            where,
+            f"its task_type is {settings.get('task_type')}, and its base is not known to take adapters",
+            legal=f"task_type {_LEGAL} in its adapter_config.json",
+        )
     require_peft(where)
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -197,7 +209,7 @@ def build(settings: Mapping[str, Any], where: str, model: str) -> Any:
         raise UsageError(where, f"adapters of type {kind[:40]} are not taken: {reason}", legal=", ".join(TYPES))
     task_type = TASK_TYPES[model]
     if (settings.get("task_type") or task_type) != task_type:
-        legal = f"task_type {task_type}, or none" if task_type else "none, for multiple choice"
+        legal = f"task_type {task_type or _LEGAL}, or none, as the rows are"
         raise UsageError(where, f"it is for {settings['task_type']}", legal=legal)
     make = PEFT_TYPE_TO_CONFIG_MAPPING[kind]  # type: ignore[index]
     _refuse_unknown(settings, make, where)

@@ -165,21 +165,22 @@ def choose_text_columns(
     if not others:
         raise UsageError(where, "there is no text column", legal=f"it has {shown_names(names)}")
     examples = [",".join(each) for each in readings] or [others[0], ",".join(others[:2])]
-    ways = " or ".join(f"--text_column_names {shown_name(each)}" for each in examples[:3])
+    ways = "for example " + " or ".join(f"--text_column_names {shown_name(each)}" for each in examples[:3])
+    hint = "" if readings or label in names else _without_header(names)
     raise UsageError(
         where,
         f"which column holds the text? It has {shown_names(names)}",
         legal="one column, or two for pairs of texts",
-        todo=(not readings and _without_header(names)) or f"for example {ways}",
+        todo=f"{hint}; else {ways}" if hint else ways,
     )
 
 
 def _without_header(names: Sequence[str]) -> str:
     """Return what to do if names are a first row, which a file without a line of names has; "" for names. **Pure.**"""
-    if names[-1] == "O" or names[-1].startswith(("B-", "I-")):
-        return "if each line is a word and its tag: --task token_classification"
+    if names and (names[-1] == "O" or names[-1].startswith(("B-", "I-"))):
+        return "if each line is a word and its tag, parted by blanks or tabs, the ending is .conll"
     if any(each.strip().isdecimal() or len(each.split()) > _MOST_WORDS for each in names):
-        return "if that is a row already, put a line with the names of columns before it, such as text,label"
+        return "if that is a row of a file already, put a line with the names of columns before it, such as text,label"
     return ""
 
 

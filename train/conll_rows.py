@@ -46,18 +46,23 @@ class ConllFile:
         """Give a row for each sentence, each column a list; its line is that of its first word."""
         words: list[list[str]] = []
         first, error = 0, None
-        for number, line in self._lines():
-            if line:
-                fields = self._fields(line)
+        for number, fields in self.lines():
+            if fields:
                 if len(fields) != len(self.names) and error is None:
                     error = f"line {number} has {len(fields)} columns, the first one {len(self.names)}"
                 first = first or number
-                words.append(fields)
-            elif words:
+                if error is None:  # else what is read is not kept: in a file of another kind it may be all of it
+                    words.append(fields)
+            elif first:
                 yield self._row(first, words, error)
                 words, first, error = [], 0, None
-        if words:
+        if first:
             yield self._row(first, words, error)
+
+    def lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Give line number and columns of each line, none for one that ends a sentence."""
+        for number, line in self._lines():
+            yield number, self._fields(line) if line else []
 
     def _row(self, line: int, words: list[list[str]], error: str | None) -> Row:
         if error is not None:

@@ -132,23 +132,25 @@ def _columns_of_other_forms(config: TrainConfig, train: Source) -> Columns | Non
     ):
         found = choose(train.names, train.shapes, train.where, **asked) if config.task in (None, task) else None
         if found is not None:
-            _require_asked_label(config, found, train)
-            return found
+            return found if _has_asked_labels(config, found, train) else None
     if config.task in (None, choice_columns.TASK):
         return choice_columns.choose(train.names, train.lists, train.where, **asked)
     return None
 
 
-def _require_asked_label(config: TrainConfig, found: Columns, train: Source) -> None:
-    """Raise UsageError where the labels of known names were found, but others are asked for."""
-    asked = config.label_column_name
-    if asked in (found.label, TrainConfig.label_column_name):
-        return
-    columns.require_columns(train.names, (asked,), train.where, "--label_column_name")
+def _has_asked_labels(config: TrainConfig, found: Columns, train: Source) -> bool:
+    """Return whether labels that were found by known names are those that are asked for; else rows are texts with
+    these. Raises UsageError for labels that are not there, or are none of the task that is asked for."""
+    asked = columns.split_exact(config.label_column_name, train.names)
+    if found.label in asked or asked == (TrainConfig.label_column_name,):
+        return True
+    columns.require_columns(train.names, asked, train.where, "--label_column_name")
+    if config.task is None:
+        return False
     what = {WORDS: "lists of tags", SPANS: "lists of entities", ANSWERS: "answers"}[found.form]
     raise UsageError(
-        f"--label_column_name {asked}",
-        f"column {columns.shown_name(asked)} of {train.where} holds no {what}",
+        f"--label_column_name {config.label_column_name}",
+        f"column {columns.shown_names(asked)} of {train.where} holds no {what}",
         legal=f"a column such as {found.label}, which does",
     )
 
@@ -198,15 +200,26 @@ def _open_files(config: TrainConfig) -> dict[str, Source]:
             found[split] = _open_saved(name, f"--{split}_file {name}")
         elif name:
             several = files.find(name, f"--{split}_file", legal)
+            text_name, label_name = _names_of_nameless(config, several.kind)
             found[split] = reader.open_files(
                 several,
-                text_name="words" if several.kind == formats.CONLL else "text",
-                label_name=config.label_column_name if config.label_column_name.isdecimal() else formats.TAGS,
+                text_name=text_name,
+                label_name=label_name,
                 delimiter=config.csv_delimiter,
                 quoting=config.csv_quoting,
                 data_field=config.data_field,
             )
     return found
+
+
+def _names_of_nameless(config: TrainConfig, kind: str) -> tuple[str, str]:
+    """Return what the first and the last column of files without names are called. kind: of the files. **Pure.**"""
+    if kind != formats.CONLL:
+        return "text", formats.TAGS
+    label = config.label_column_name
+    if config.init_from:  # names of the earlier run, which may have read files with names
+        return config.text_column_names or "words", label
+    return "words", label if label.isdecimal() else formats.TAGS
 
 
 def _open_saved(name: str, flag: str) -> Source:

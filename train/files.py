@@ -86,7 +86,7 @@ def kind_of(path: Path, flag: str, legal: Mapping[str, str]) -> str:
             flag,
             f"the ending {''.join(path.suffixes[-2:])[-20:] or 'is missing'} is not known",
             legal=f"{', '.join(legal)}; all but {never} also with {', '.join(OPENERS)}",
-            todo=_how_to_read(ending, flag),
+            todo="decompress it" if ending in legal else _how_to_read(ending, flag),
         )
     return legal[ending]
 
@@ -97,7 +97,7 @@ def _how_to_read(ending: str, flag: str) -> str:
         return "save it as CSV in UTF-8"
     if flag.startswith("--input "):
         return "rename it, or say what it is with --input_format"
-    if ending == ".txt":
+    if ending == ".txt" and not flag.startswith("--pseudo_file "):
         return "--task token_classification for a word and its tag a line, --task masked_lm for plain texts"
     return "convert or rename it: to .conll if it has a word and its tag a line"
 

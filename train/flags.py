@@ -151,12 +151,13 @@ def refuse_changes(saved: Mapping[str, Any], settings: Any, start_new: str) -> N
     current = dataclasses.asdict(settings)
     for each in fields:
         name = each.name
-        if each.metadata.get(MAY_CHANGE) or name not in saved or saved[name] == current[name]:
+        was = saved.get(name, each.default)  # a setting that is newer than the run was not set
+        if each.metadata.get(MAY_CHANGE) or was in (current[name], dataclasses.MISSING):
             continue
         free_ones = ", ".join(other.name for other in fields if other.metadata.get(MAY_CHANGE))
         raise UsageError(
             f"--{name}",
-            f"{current[name]!r} is not what the run to be resumed has, {saved[name]!r}",
+            f"{current[name]!r} is not what the run to be resumed has, {was!r}",
             legal=f"the world size and these may change: {textwrap.shorten(free_ones, 240, placeholder=' ...')}",
             todo=f"set {name} back, or {start_new}",
         )

@@ -17,6 +17,7 @@ from ringtune.train import keep_close, model
 from ringtune.train.checkpoint import RunState
 from ringtune.train.config import TrainConfig
 from ringtune.train.task import Task
+from ringtune.train.task.token_classification import TokenClassification
 from torch import nn
 
 TEMPERATURE = 2.0  # of Li and Hoiem
@@ -26,23 +27,25 @@ TEMPERATURE = 2.0  # of Li and Hoiem
 class EarlierAnswers:
     """The earlier model, in memory beside the one that is trained, on its device."""
 
-    network: nn.Module
+    network: nn.Module  # of a kind of task that `earlier.KINDS` has
     strength: float
     digest: str  # of the file with its weights
 
     def losses(self, task: Task, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return for each term of a batch how far its answer is from the earlier one, times the strength, fp32.
+        """Return for each term of a batch how far its answer is from the earlier one, times the strength, fp32; of tags
+        for each token, as their losses are.
 
         output: of the model that is trained; its first outputs are those of the earlier one.
         """
+        answers = task.token_logits if isinstance(task, TokenClassification) else task.outputs
         with torch.no_grad():
-            before = task.outputs(self.network(**task.inputs(batch)), batch)
-        now = task.outputs(output, batch)[:, : before.shape[1]]
-        return self.strength * divergence(task, now, before)
+            before = answers(self.network(**task.inputs(batch)), batch)
+        found = self.strength * divergence(task, answers(output, batch)[:, : before.shape[1]], before)
+        return found * task.is_term(batch) if isinstance(task, TokenClassification) else found
 
 
 def divergence(task: Task, now: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """Return how far answers are from earlier ones, [terms]. now, before: the task's outputs, [terms, W]. **Pure.**
+    """Return how far answers are from earlier ones, [terms]. now, before: logits, [terms, W]. **Pure.**
 
     Of classes the divergence of Kullback and Leibler, of several labels its mean over them, of numbers the squared
     difference.

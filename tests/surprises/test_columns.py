@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from preparing import load, texts_predicted
+from preparing import load, texts_predicted, train
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.predict import inputs
@@ -51,10 +53,22 @@ def test_names_that_leave_two_readings_are_refused_with_both_ways_out(tmp_path, 
 )
 def test_a_file_without_a_line_of_names_is_told_to_need_one(tmp_path, content):
     for settings in ({}, {"text_column_names": "text"}, {"task": "multiple_choice", "text_column_names": "a,b,c"}):
-        with pytest.raises(
-            UsageError, match="if that is a row already, put a line with the names of columns before it"
-        ):
+        with pytest.raises(UsageError, match="if that is a row of a file already, put a line with the names of"):
             load(tmp_path, content, **settings)
+
+
+def test_a_long_question_may_be_a_column_s_name(tmp_path):
+    content = "How old are you right now?,How do you feel about it?,Overall\n1,fine,up\n2,bad,down\n"
+    with pytest.raises(
+        UsageError, match=r"It has 'How.*; for example --text_column_names 'How|It has How.*for example"
+    ):
+        load(tmp_path, content, label_column_name="Overall")
+
+
+def test_a_table_without_columns_is_refused(tmp_path):
+    pq.write_table(pa.table({}), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match="there is no column 'text'|there are no rows"):
+        train(tmp_path, tmp_path / "t.parquet", text_column_names="text")
 
 
 def test_what_is_not_read_is_reported(tmp_path):

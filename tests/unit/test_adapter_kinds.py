@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from adapters import change, settings, tensors_of, write_adapter
-from ringtune.train import checkpoint, model
+from ringtune.train import adapter_settings, checkpoint, model
 from ringtune.train import task as tasks
 from ringtune.train.contract import UsageError
 from ringtune.train.task import multiple_choice
@@ -64,6 +64,26 @@ def test_an_adapter_of_peft_is_a_classifier_whatever_its_base_is(base, tmp_path)
     (folder / "task.json").unlink()
     network, task, _ = model.load_trained(str(folder))
     assert type(network).__name__ == "BertForSequenceClassification" and isinstance(task, Classification)
+
+
+def test_an_adapter_that_does_not_say_what_it_is_for_is_refused(base, tmp_path):
+    folder = write_adapter(tmp_path / "adapter", base, Classification(None, ("down", "up")))
+    (folder / "task.json").unlink()
+    for task_type in (None, "FEATURE_EXTRACTION"):
+        change(folder / "adapter_config.json", task_type=task_type)
+        with pytest.raises(UsageError, match=f"task_type is {task_type}.*SEQ_CLS, TOKEN_CLS, QUESTION_ANS"):
+            model.load_trained(str(folder))
+
+
+def test_what_a_model_is_for_is_read_from_its_class():
+    import transformers
+
+    for model_type in ("RoFormer", "Bert", "DebertaV2", "ModernBert"):
+        for kind in adapter_settings.TASK_TYPES:
+            if hasattr(transformers, f"{model_type}For{kind}"):
+                assert adapter_settings.model_by_class(f"{model_type}For{kind}") == kind
+    assert adapter_settings.model_by_class("XLNetForQuestionAnsweringSimple") == "QuestionAnswering"
+    assert adapter_settings.model_by_class("BertForMaskedLM") == ""
 
 
 def test_masked_words_take_no_adapter(base):

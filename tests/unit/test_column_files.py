@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from preparing import train
 from ringtune.train.columns import Columns
+from ringtune.train.conll_rows import ConllFile
 from ringtune.train.contract import UsageError
 from ringtune.train.predict import inputs
 from ringtune.train.predict.config import PredictConfig
@@ -34,11 +37,34 @@ def test_prediction_reads_a_column_file_under_any_ending_that_training_takes(tmp
 
 
 def test_other_content_other_tasks_and_a_named_format_leave_files_as_they_are(tmp_path):
-    assert opened(tmp_path / "t.txt", "the film\nis O\n").shapes == {}  # not all lines end in a tag
+    assert opened(tmp_path / "t.txt", "the film\nis O\n").shapes == {}  # few lines end in a tag
+    assert opened(tmp_path / "t.txt", "blood group O\n").shapes == {}  # a single line
+    assert opened(tmp_path / "t.txt", "Berlin S-Bahn\nHello E-Mail\n").shapes == {}  # of no type that is known
     assert opened(tmp_path / "t.txt", "O\nO\n").shapes == {}  # no word before them
     assert opened(tmp_path / "t.tsv", "words\ttags\nO\tO\n").names == ("words", "tags")
     assert opened(tmp_path / "t.txt", ROWS, input_format="text").shapes == {}
     assert opened(tmp_path / "t.txt", ROWS, Regression(None)).shapes == {}
+
+
+def test_a_line_without_its_tag_is_reported_and_the_tags_may_stand_in_another_column(tmp_path):
+    source = opened(tmp_path / "t.txt", ROWS * 9 + "the O\nfilm\n")
+    columns = inputs.choose_columns(source, PredictConfig("m", "x", "o.jsonl"), TASK)
+    errors = [row["error"] for batch in source.read(columns) for row in batch.to_pylist()]
+    assert "line 56 has 1 columns, the first one 2" in errors[-1] and not any(errors[:-1])
+    second = TokenClassification(Columns(("words",), "2", form=WORDS), TASK.classes, "iob2")
+    source = opened(tmp_path / "t.txt", "the O DT\nfilm B-X NN\n", second)
+    assert source.names == ("words", "2", "3") and source.shapes["2"] == WORDS
+
+
+def test_little_is_kept_of_a_file_of_another_kind(tmp_path):
+    """One without blank lines is a single sentence, however large it is."""
+    path = written(tmp_path / "t.txt", "the film\n" + "one line more of it is of no use\n" * 100_000)
+    tracemalloc.start()
+    assert opened(path, path.read_text()).shapes == {}
+    (_, values, error), *_ = ConllFile(path, "words", "tags").rows()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert values == {} and error == "line 2 has 9 columns, the first one 2" and peak < 3 * path.stat().st_size
 
 
 def test_only_blanks_and_tabs_part_columns_and_none_is_part_of_a_tag(tmp_path):
@@ -53,10 +79,8 @@ def written(path, content):
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"), [("t.tsv", "a word and its tag: --task token"), ("t.conll.txt", "--task to")]
-)
-def test_training_names_the_task_that_reads_such_a_file(tmp_path, name, hint):
+@pytest.mark.parametrize(("name", "hint"), [("t.tsv", "the ending is .conll"), ("t.conll.txt", "--task to")])
+def test_training_says_how_such_a_file_is_read(tmp_path, name, hint):
     with pytest.raises(UsageError, match=hint):
         train(tmp_path, written(tmp_path / name, "the\tO\nfilm\tB-X\n"))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from earlier_runs import TWO, write_model
-from ringtune.train import earlier, keep_answers, model, step
+from ringtune.train import earlier, flags, keep_answers, model, step
 from ringtune.train.checkpoint import Best, RunState
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
@@ -118,6 +120,14 @@ def test_a_run_goes_on_beside_the_model_it_started_with_or_not_at_all(run):
     state = RunState(1, 2, 0, 0, 1, Best(), {}, {}, "", "", {}, start_digest="0")
     with pytest.raises(UsageError, match="its weights are not what they were when the run started"):
         keep_answers.read(settings(run), CPU, state, print)
+
+
+def test_a_run_that_began_without_it_does_not_go_on_with_it():
+    saved = dataclasses.asdict(TrainConfig("m"))
+    del saved["keep_answers"]  # of a run that is older than the flag
+    flags.refuse_changes(saved, TrainConfig("m"), "start anew")
+    with pytest.raises(UsageError, match="--keep_answers: 1.0 is not what the run to be resumed has, 0.0"):
+        flags.refuse_changes(saved, TrainConfig("m", keep_answers=1.0), "start anew")
 
 
 def test_it_needs_a_run_and_the_tokens_that_it_knows(tmp_path):

@@ -81,7 +81,7 @@ def text(entities: object, words: str = "the film is odd") -> str:
         ("t.jsonl", WORDS + lines({"tokens": ["a"], "ner_tags": [7]}), {}, "numbers need names: write the tags"),
         ("t.jsonl", WORDS, {"label_column_name": "ner_tag"}, "there is no column 'ner_tag'; it has tokens, ner_tags;"),
         ("t.jsonl", TEXT, {"label_column_name": "entity"}, "there is no column 'entity'; it has text, entities;"),
-        ("t.jsonl", TEXT, {"label_column_name": "text"}, "column text of "),
+        ("t.jsonl", TEXT, {"label_column_name": "text", "task": "token_classification"}, "column text of "),
         (
             "t.csv",
             "text,label\na,b\n",
@@ -139,6 +139,19 @@ def test_every_format_gives_the_same_features(tmp_path):
     assert content_of(asked) == content_of(first)
     spans = train(tmp_path, tagged.write_spans(tmp_path / "s.jsonl", 30, 1))
     assert content_of(spans) == content_of(first) and spans.task.columns.form == "spans"
+
+
+def test_texts_with_entities_and_a_label_of_their_own_are_classified_by_it(tmp_path):
+    rows = [{**json.loads(TEXT), "intent": intent, "mood": 1} for intent in ("ask", "tell")]
+    found = train(tmp_path, tagged_lines(tmp_path / "t.jsonl", rows), label_column_name="intent")
+    assert found.task.kind == "classification" and found.task.classes == ("ask", "tell")
+    with pytest.raises(UsageError, match="there is no column 'moods'"):
+        train(tmp_path, tmp_path / "t.jsonl", label_column_name="intent,moods")
+
+
+def tagged_lines(path, rows):
+    path.write_text(lines(*rows))
+    return path
 
 
 def test_slices_of_a_table_are_those_of_its_column(tmp_path):

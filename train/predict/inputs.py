@@ -43,19 +43,20 @@ _TEXT_NAMES = ("text", "text_pair")
 
 def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) -> Source:
     """Return the input of a prediction. stdin: the file that holds what came from there. Raises UsageError."""
+    label_name = config.label_column_name or (task.columns.label if task.columns else None)
     if stdin is not None:
         formats.require_file(stdin, "stdin")
         found = Files("stdin", str(config.input_format), (stdin,))
     elif _names_files(config):
         found = files.find(config.input, "--input", formats.BY_ENDING, config.input_format)
-        found = found if config.input_format else column_files.recognise(found, task)
+        found = found if config.input_format else column_files.recognise(found, task, label_name)
     else:
         return with_masks(_open_data_set(config), task)
     names = columns.split_names(config.text_column_names) or (task.columns.text if task.columns else _TEXT_NAMES)
     source = reader.open_files(
         found,
         text_name=names[0],
-        label_name=config.label_column_name or (task.columns and task.columns.label) or formats.TAGS,
+        label_name=label_name or formats.TAGS,
         delimiter=config.csv_delimiter,
         quoting=config.csv_quoting,
         data_field=config.data_field,

@@ -151,8 +151,17 @@ class TokenClassification:
 
         Tokens without a term are not taken out: their number is not known to the host of a GPU.
         """
-        logits, labels = output.logits.float().flatten(0, 1), self._terms(batch).flatten()
+        logits, labels = self.token_logits(output, batch), self._terms(batch).flatten()
         return F.cross_entropy(logits, labels, ignore_index=NO_TERM, reduction="none", label_smoothing=label_smoothing)
+
+    def token_logits(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the logits of each token, fp32 [B * T, W]."""
+        logits: torch.Tensor = output.logits
+        return logits.float().flatten(0, 1)
+
+    def is_term(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return which tokens have a term, bool [B * T]."""
+        return self._terms(batch).flatten() != NO_TERM
 
     def outputs(self, output: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the logits of each term, float32 [terms, W], in the order of the batch's features."""
