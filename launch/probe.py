@@ -1,6 +1,6 @@
 """Software, hardware and folders of one host: ``python -m ringtune.launch.probe`` prints them as JSON.
 
-Standard library only.
+It removes what killed launchers of MPI have left on this host, too. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ringtune.launch import limits
+from ringtune.launch import limits, session_folders
 from ringtune.launch.control import interface_of, own_address_towards
 from ringtune.launch.cores import topology
 from ringtune.train import hub
@@ -202,6 +202,7 @@ if __name__ == "__main__":
     parser.add_argument("--hub", action="store_true")
     parser.add_argument("--by-line", action="store_true", help="a fact a line, for srun")
     options = parser.parse_args()
+    session_folders.remove_left_behind()  # by which a daemon of mpirun would not start here
     found = facts(options.folder, options.token, options.program, options.towards, tries_hub=options.hub)
     print(as_lines(found) if options.by_line else json.dumps(found), flush=True)
     os._exit(0)  # a look-up that hangs is not waited for

@@ -9,7 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ringtune.launch import allocation, commands, control, environment, horovodrun, mpirun, preflight, slurm_job, srun
+from ringtune.launch import (
+    allocation,
+    commands,
+    control,
+    environment,
+    horovodrun,
+    mpirun,
+    preflight,
+    session_folders,
+    slurm_job,
+    srun,
+)
 from ringtune.launch.job import Job
 from ringtune.launch.plan import Command, LaunchPlan, Ssh, Timeouts
 from ringtune.launch.ranks import RankSlot, assign, used_hosts
@@ -61,6 +72,7 @@ def run(request: LaunchRequest, environ: Mapping[str, str] = os.environ) -> int:
         return EXIT_FINISHED
     if request.checked:
         preflight.check(plan)
+    session_folders.remove_left_behind(environ)
     print(rank_table(plan), file=sys.stderr, flush=True)
     if request.verbose:
         print(shlex.join(command.argv), file=sys.stderr, flush=True)

@@ -23,6 +23,7 @@ from cluster.slurm import Slurm, missing_packages
 from filelock import FileLock
 from hypothesis import settings
 from ringtune.launch.demo import fetch
+from ringtune.launch.session_folders import remove_left_behind
 from ringtune.launch.verify import rank_environment
 from ringtune.train.contract import cache_folder
 
@@ -205,6 +206,12 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
         return folder
 
     return once
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_killed_launchers() -> None:
+    """Tests kill launchers; process ids come round again in a run of all tests (by default there are 32,768)."""
+    remove_left_behind()
 
 
 @pytest.fixture(scope="session")
