@@ -40,7 +40,8 @@ def values(column: pa.Array) -> list[Any]:
     if pa.types.is_struct(column.type):
         names = [column.type.field(number).name for number in range(column.type.num_fields)]
         fields = [values(each) for each in column.flatten()]
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*fields, strict=True)] if fields else []
+        several = zip(*fields, strict=True) if fields else [()] * len(column)
+        rows = [dict(zip(names, row, strict=True)) for row in several]
         return [row if there else None for row, there in zip(rows, column.is_valid().to_pylist(), strict=True)]
     return list(column.to_pylist())
 

@@ -39,6 +39,11 @@ def test_lists_of_one_length_and_numbers_too():
     assert arrow_values.values(pa.array(["x", None, "x"]).dictionary_encode()) == ["x", None, "x"]
 
 
+def test_structs_without_fields_too():
+    column = pa.array([{}, None, {}], pa.struct([]))
+    assert arrow_values.values(column) == column.to_pylist() == [{}, None, {}]
+
+
 def test_bytes_that_are_no_text_are_kept_within_lists_and_structs():
     struct = pa.StructArray.from_arrays([BAD, pa.array([1, 2, 3])], ["a", "n"])
     assert arrow_values.values(BAD) == SHOWN
