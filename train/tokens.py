@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ringtune.train.contract import UsageError
 
 IDS, TYPES = "input_ids", "token_type_ids"
 
@@ -30,6 +31,17 @@ def tokenizer_digest(tokenizer: Any) -> str:
         json.dumps({name: str(each) for name, each in tokenizer.special_tokens_map.items()}, sort_keys=True).encode()
     )
     return digest.hexdigest()
+
+
+def require_fast(tokenizer: Any, purpose: str, todo: str = "") -> None:
+    """Raise UsageError for a tokenizer that does not say which characters a piece stands for, as slow ones do not."""
+    if not tokenizer.is_fast:
+        raise UsageError(
+            "--model_name_or_path",
+            f"its {type(tokenizer).__name__} does not say which characters a piece stands for",
+            legal=f"a model with a fast tokenizer (tokenizer.json), for {purpose}",
+            todo=todo,
+        )
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def test_what_windows_cannot_be_made_of_is_refused(tokenizer):
     with pytest.raises(UsageError, match="--window_stride: it is of texts with labels"):
         task.in_windows(TokenClassification(None, ("O", "B-A", "I-A"), "iob2"), 4, "mean")
     slow = type("Slow", (), {"is_fast": False})
-    with pytest.raises(UsageError, match="does not cut texts into windows"):
+    with pytest.raises(UsageError, match="does not say which characters.*for --window_stride"):
         Windows(2, "mean").encode(slow, [["a"]], ROOM)
 
 

@@ -68,12 +68,7 @@ def encode(
 
 
 def _pieces(tokenizer: Any, texts: Sequence[str], **more: Any) -> Any:
-    if not tokenizer.is_fast:
-        raise UsageError(
-            "--model_name_or_path",
-            "its tokenizer does not say which characters a piece stands for",
-            legal="a model with a fast tokenizer (tokenizer.json), for answers from a context",
-        )
+    tokens.require_fast(tokenizer, "answers from a context")
     return tokens.pieces(tokenizer, texts, **more)
 
 

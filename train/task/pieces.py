@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from ringtune.train import tokens, words
-from ringtune.train.contract import UsageError
 from ringtune.train.task.sequence import LABELS
 from ringtune.train.tokens import IDS, TYPES, Features, Padding
 
@@ -32,12 +31,7 @@ def encode(
     pieces as a whole, as a pipeline of transformers does it. A word is a term in one window, a word without a piece in
     none. Raises UsageError for a tokenizer that does not say where its pieces stand.
     """
-    if not tokenizer.is_fast:
-        raise UsageError(
-            "--model_name_or_path",
-            "its tokenizer does not say which characters a piece stands for",
-            legal="a model with a fast tokenizer (tokenizer.json), for tags of words",
-        )
+    tokens.require_fast(tokenizer, "tags of words")
     encoded = tokens.pieces(tokenizer, texts, return_offsets_mapping=True)
     before, behind, token_type = specials(tokenizer)
     room = max(1, max_seq_length - len(before) - len(behind))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from ringtune.train import tokens, words
-from ringtune.train.contract import UsageError
 from ringtune.train.masked_tokens import EVEN, PACKED_PLACES, PADDED_PLACES
 from ringtune.train.task.masking import BEGINS, GOES_ON, NEVER, Masking, Vocabulary
 from ringtune.train.task.pieces import specials
@@ -28,13 +27,8 @@ def encode(tokenizer: Any, texts: Sequence[str], max_seq_length: int, masking: M
     special tokens around it. Raises UsageError for whole words and a tokenizer that does not know them.
     """
     assert masking.vocabulary is not None
-    if masking.whole_words and not tokenizer.is_fast:
-        raise UsageError(
-            "--whole_word_mask",
-            "the tokenizer does not say which pieces make a word",
-            legal="a model with a fast tokenizer (tokenizer.json)",
-            todo="leave it out",
-        )
+    if masking.whole_words:
+        tokens.require_fast(tokenizer, "--whole_word_mask", todo="or leave --whole_word_mask out")
     encoded = tokens.pieces(tokenizer, texts)
     builder = _Builder(tokenizer)
     room = builder.room(max_seq_length)

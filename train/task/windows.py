@@ -89,13 +89,7 @@ class Windows:
 
     def _require_usable(self, tokenizer: Any, is_pair: bool, max_seq_length: int) -> None:
         """Raise UsageError for a tokenizer, or a stride, that windows cannot be made with."""
-        if not tokenizer.is_fast:
-            raise UsageError(
-                "--window_stride",
-                "the model's tokenizer does not cut texts into windows",
-                legal="a model with a fast tokenizer (tokenizer.json)",
-                todo="leave it out: long rows are cut then",
-            )
+        tokens.require_fast(tokenizer, "--window_stride", todo="or leave --window_stride out: long rows are cut then")
         room = max_seq_length - tokenizer.num_special_tokens_to_add(is_pair)
         most = max(0, room // 4 if is_pair else room // 2)
         if self.stride > most:
