@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,44 @@ def open_table(path: Path, kind: str, where: str, digest: str) -> Source:
         except (pa.ArrowInvalid, OSError) as error:
             raise _unreadable(where, kind, error) from None
 
-    return _source(where, digest, schema, batches, class_names={})
+    class_names = _stored_class_names(schema, where)
+    if class_names:  # they are a part of how the same bytes are read
+        digest = hashlib.sha256(f"{digest} {json.dumps(class_names)}".encode()).hexdigest()
+    return _source(where, digest, schema, batches, class_names=class_names)
+
+
+def _stored_class_names(schema: pa.Schema, where: str) -> dict[str, tuple[str, ...]]:
+    """Return the classes of columns of numbers that the library datasets has written into a file, as JSON, beside them.
+
+    Raises UsageError for what is no JSON.
+    """
+    try:
+        content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:
+        raise UsageError(
+            where,
+            "what it has under 'huggingface' is no JSON",
+            legal="a file as datasets writes it",
+            todo="write it again",
+        ) from None
+    info = content.get("info") if isinstance(content, dict) else None
+    features = info.get("features") if isinstance(info, dict) else None
+    if not isinstance(features, dict):
+        return {}
+    found = {}
+    for column in schema:
+        kind = column.type.value_type if arrow_values.is_list(column.type) else column.type
+        if pa.types.is_integer(kind) and (names := _stored_names(features.get(column.name))):
+            found[column.name] = names
+    return found
+
+
+def _stored_names(feature: Any) -> tuple[str, ...]:
+    """Return the names that a stored feature, or the feature of the lists in it, declares. **Pure.**"""
+    while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):
+        feature = feature["feature"] if isinstance(feature, dict) else (feature or [None])[0]
+    is_class = isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    return tuple(map(str, feature.get("names") or ())) if is_class else ()
 
 
 def _unreadable(where: str, kind: str, error: Exception) -> UsageError:

@@ -33,6 +33,8 @@ def join(sources: Sequence[Source], where: str, *, holds_json: bool) -> Source:
         types = {f"kept/{name}": _kept_type(name, sources) for name in columns.kept}
         for label in columns.labels if columns.form == TEXT else ():
             _require_like_labels(label, sources)
+        if columns.label is not None:
+            _require_like_classes(columns.label, sources)
         for number, each in enumerate(sources):
             for batch in each.read(columns):
                 yield _of_file(batch, number, types)
@@ -44,6 +46,7 @@ def join(sources: Sequence[Source], where: str, *, holds_json: bool) -> Source:
         names=tuple(dict.fromkeys(name for each in sources for name in each.names)) if holds_json else sources[0].names,
         digest=hashlib.sha256(digests.encode()).hexdigest(),
         read=read,
+        class_names={name: names for each in reversed(sources) for name, names in each.class_names.items()},
         shapes={name: shape for each in reversed(sources) for name, shape in each.shapes.items()},
         notes=tuple(dict.fromkeys(note for each in sources for note in each.notes)),
         lists=frozenset(name for each in sources for name in each.lists),
@@ -129,6 +132,27 @@ def _require_like_labels(name: str, sources: Sequence[Source]) -> None:
         if first is not None and _label_kind(kind) != _label_kind(first.types[name]):
             raise _differ(name, first, each)
         first = first or each
+
+
+def _require_like_classes(name: str, sources: Sequence[Source]) -> None:
+    """Raise UsageError for a label column whose numbers stand for other classes, or for none, in some file.
+
+    The order may differ: the numbers of each file are read as its own names.
+    """
+    first = sources[0].class_names.get(name, ())
+    for each in sources[1:]:
+        names = each.class_names.get(name, ())
+        if sorted(names) != sorted(first):
+            raise UsageError(
+                each.where,
+                f"column {name!r} declares {_classes(names)}",
+                legal=f"those of {sources[0].where}: {_classes(first)}",
+                todo="write both files with the same classes, or read one of them",
+            )
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"the classes {shown_names(names)}" if names else "no classes"
 
 
 def _label_kind(kind: pa.DataType) -> str:
