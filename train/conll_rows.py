@@ -33,7 +33,7 @@ class ConllFile:
             for number, raw in enumerate(stream, start=1):
                 raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
                 line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
-                yield number, "" if not line.strip() or line.split(None, 1)[0] == START else line
+                yield number, "" if _BLANKS.split(line.strip(" \t"))[0] in ("", START) else line
 
     def _fields(self, line: str) -> list[str]:
         """Return the columns of a line; blanks beside a tag are none of its letters."""

@@ -46,6 +46,14 @@ def test_other_content_other_tasks_and_a_named_format_leave_files_as_they_are(tm
     assert opened(tmp_path / "t.txt", ROWS, Regression(None)).shapes == {}
 
 
+@pytest.mark.parametrize("blank", ["\u3000", "\u00a0", "\u2028"])
+def test_only_blanks_and_tabs_make_a_line_blank(tmp_path, blank):
+    source = opened(tmp_path / "t.conll", f"the\n{blank}\nfilm\n \t \nodd\n")
+    assert rows_of(source) == [f"the {blank} film", "odd"]
+    source = opened(tmp_path / "t.conll", f"the\tO\n{blank}\tO\nfilm\tB-X\n\t\nodd\tO\n")
+    assert rows_of(source) == [f"the {blank} film", "odd"]
+
+
 def test_a_line_without_its_tag_is_reported_and_the_tags_may_stand_in_another_column(tmp_path):
     source = opened(tmp_path / "t.txt", ROWS * 9 + "the O\nfilm\n")
     columns = inputs.choose_columns(source, PredictConfig("m", "x", "o.jsonl"), TASK)
