@@ -104,6 +104,10 @@ def decide(
             legal="one reading",
             todo="--csv_quoting minimal or --csv_quoting none",
         )
+    if not as_characters.error and by_quotes.content != as_characters.content:
+        notes.append(
+            "quotes enclose its fields (--csv_quoting minimal); --csv_quoting none: they are a part of the texts"
+        )
     return quoted, tuple(notes)
 
 
@@ -139,15 +143,17 @@ class _Attempt:
     num_rows: int
     error: str  # of the first row that cannot be read so, with its place; "" if all can
     first_long: str  # where the first row is that goes over several lines, "" if none does
+    content: int = 0  # a hash of all fields, if all can be read
 
 
 def _try(rule: CsvRule, files: Sequence[tuple[str, Path]]) -> _Attempt:
     """Read files by a rule, up to the first row that cannot be read so."""
-    num_rows, first_long = 0, ""
+    num_rows, first_long, content = 0, "", 0
     for name, path in files:
         width = 0
         with open_binary(path) as stream:
             for line, fields, error in rule.reader(stream):
+                content = hash((content, *fields))
                 num_rows += bool(width)  # the header is none
                 width = width or len(fields)
                 error = error or wrong_width(fields, width)
@@ -155,4 +161,4 @@ def _try(rule: CsvRule, files: Sequence[tuple[str, Path]]) -> _Attempt:
                     return _Attempt(num_rows, f"{name}:{line}: {error}", first_long)
                 if not first_long and any("\n" in each for each in fields):
                     first_long = f"{name}:{line}"
-    return _Attempt(num_rows, "", first_long)
+    return _Attempt(num_rows, "", first_long, content)

@@ -194,22 +194,29 @@ def _open_files(config: TrainConfig) -> dict[str, Source]:
     legal = {**formats.TABLES, **(formats.COLUMN_FILES if config.task == word_columns.TASK else {})}
     if config.task == mask_settings.TASK:
         legal = formats.BY_ENDING
-    found = {}
-    for split, name in named.items():
-        if name and holds_data_set(Path(name)):
-            found[split] = _open_saved(name, f"--{split}_file {name}")
-        elif name:
-            several = files.find(name, f"--{split}_file", legal)
-            text_name, label_name = _names_of_nameless(config, several.kind)
-            found[split] = reader.open_files(
-                several,
-                text_name=text_name,
-                label_name=label_name,
-                delimiter=config.csv_delimiter,
-                quoting=config.csv_quoting,
-                data_field=config.data_field,
-            )
-    return found
+    found = {split: name for split, name in named.items() if name}
+    splits = {
+        split: files.find(name, f"--{split}_file", legal)
+        for split, name in found.items()
+        if not holds_data_set(Path(name))
+    }
+    rules = reader.quoting_of_splits(splits, config.csv_delimiter, config.csv_quoting)
+
+    def open_split(split: str, name: str) -> Source:
+        if split not in splits:
+            return _open_saved(name, f"--{split}_file {name}")
+        several, quoting = rules[split]
+        text_name, label_name = _names_of_nameless(config, several.kind)
+        return reader.open_files(
+            several,
+            text_name=text_name,
+            label_name=label_name,
+            delimiter=config.csv_delimiter,
+            quoting=quoting,
+            data_field=config.data_field,
+        )
+
+    return {split: open_split(split, name) for split, name in found.items()}
 
 
 def _names_of_nameless(config: TrainConfig, kind: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 from ringtune.train import arrow_rows, csv_rule, formats, publish, several
 from ringtune.train.columns import Columns
-from ringtune.train.csv_rule import AUTO
+from ringtune.train.csv_rule import AUTO, CsvRule
 from ringtune.train.files import Files
 from ringtune.train.formats import LineFile
 from ringtune.train.source import Place, Source, row_batches
+
+_CSV_KINDS = ("csv", "tsv")
 
 
 def open_files(
@@ -32,14 +34,13 @@ def open_files(
     delimiter, quoting: of CSV or TSV files, as `csv_rule.decide`
     takes them. data_field: of a JSON file that is one object, the field with its rows.
     """
-    names = [files.where] if len(files.paths) == 1 else list(map(str, files.paths))
+    names = _names(files)
     rule, notes = None, files.notes
     if files.kind not in formats.TABLE_KINDS:
         for path, name in zip(files.paths, names, strict=True):
             formats.require_text(path, name)
-    if files.kind in ("csv", "tsv"):
-        named = list(zip(names, files.paths, strict=True))
-        rule, more = csv_rule.decide(named, files.kind, files.where, delimiter=delimiter, quoting=quoting)
+    if files.kind in _CSV_KINDS:
+        rule, more = _decide(files, delimiter, quoting)
         notes += more
 
     def open_one(path: Path, name: str) -> Source:
@@ -51,6 +52,33 @@ def open_files(
     sources = [open_one(path, name) for path, name in zip(files.paths, names, strict=True)]
     found = several.join(sources, files.where, holds_json=files.kind in formats.JSON_KINDS)
     return replace(found, notes=(*notes, *found.notes))
+
+
+def quoting_of_splits(splits: Mapping[str, Files], delimiter: str, quoting: str) -> dict[str, tuple[Files, str]]:
+    """Return the files of each split of a data set, and how they are read as to quotes. delimiter, quoting: as asked.
+
+    What a quote is does not change from split to split: where one split's files can only be read with quotes as
+    characters, so are the others of its format, and a note with these says so. Raises UsageError as `open_files` does.
+    """
+    tables = {split: each for split, each in splits.items() if each.kind in _CSV_KINDS and quoting == AUTO}
+    by_quotes = {split: _decide(each, delimiter, AUTO)[0].has_quotes for split, each in tables.items()}
+    tellers = {each.kind: each.where for split, each in tables.items() if not by_quotes[split]}
+    found = {split: (each, quoting) for split, each in splits.items()}
+    for split, each in tables.items():
+        if by_quotes[split] and each.kind in tellers:
+            note = f"quotes are characters of its texts, as in {tellers[each.kind]} (--csv_quoting none)"
+            found[split] = replace(each, notes=(*each.notes, note)), "none"
+    return found
+
+
+def _decide(files: Files, delimiter: str, quoting: str) -> tuple[CsvRule, tuple[str, ...]]:
+    named = list(zip(_names(files), files.paths, strict=True))
+    return csv_rule.decide(named, files.kind, files.where, delimiter=delimiter, quoting=quoting)
+
+
+def _names(files: Files) -> list[str]:
+    """Return what the files are called in messages."""
+    return [files.where] if len(files.paths) == 1 else list(map(str, files.paths))
 
 
 def _line_source(file: LineFile) -> Source:

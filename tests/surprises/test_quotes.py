@@ -37,6 +37,28 @@ def test_two_lone_quotes_in_a_tsv_file_are_two_readings(tmp_path):
     assert found.train.num_features == 5
 
 
+def test_a_tsv_file_whose_quotes_may_be_either_is_reported(tmp_path):
+    content = 'text\tlabel\n"fine"\tup\nbad\tdown\n'
+    assert both(tmp_path, content, "t.tsv") == ["fine", "bad"]
+    assert any("quotes enclose its fields" in line for line in load(tmp_path, content, name="t.tsv").report)
+    inches = content.replace('"fine"', 'the 12" cut')  # one reading
+    assert not any("enclose" in line for line in load(tmp_path, inches, name="t.tsv").report)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("ending", [".tsv", ".csv"])
+def test_what_quotes_are_is_the_same_in_all_splits(tmp_path, is_training, ending):
+    blank = "\t" if ending == ".tsv" else ","
+    table = f"text{blank}label\n{{}}{blank}up\nbad{blank}down\n"
+    one, other = table.format('"fine" film'), table.format('"fine"')
+    files = (one, other) if is_training else (other, one)
+    found = load(tmp_path, *files, name=f"t{ending}")
+    read = found.validation[""] if is_training else found.train
+    plain = load(tmp_path, other, name=f"t{ending}", csv_quoting="none").train
+    assert read.token_columns["input_ids"].tolist() == plain.token_columns["input_ids"].tolist()
+    assert any("quotes are characters of its texts, as in" in line for line in found.report)
+
+
 def test_a_field_that_begins_with_a_quoted_word_is_read_whole_by_both_commands(tmp_path):
     content = 'text,label\n"Good" film,up\nbad,down\n'
     assert both(tmp_path, content) == ['"Good" film', "bad"]
