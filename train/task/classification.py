@@ -15,7 +15,7 @@ from ringtune.train.columns import shown_names
 from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import shown
 from ringtune.train.scores import Answers, Scored, Scores
-from ringtune.train.task.labels import missing_label, without_decimals
+from ringtune.train.task.labels import missing_label, several_todo, without_decimals
 from ringtune.train.task.sequence import LABELS, SequenceTask
 from ringtune.train.tokens import Features
 
@@ -91,6 +91,7 @@ class Classification(SequenceTask):
             where,
             f"the label {shown(label)} does not occur in the training rows",
             legal=shown_names(self.classes),
+            todo=several_todo(label, self.classes),
         )
 
     def losses(self, output: Any, batch: Mapping[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:

@@ -14,7 +14,7 @@ Labels arrive as texts from every format. Blanks around a label are not part of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -73,7 +73,13 @@ class LabelColumn:
 
     def note(self) -> str:
         """Return how the labels were read where another reading is possible, for the user; "" elsewhere."""
-        if self.declared or self.regression is not None or not self._are_whole_decimals():
+        if self.declared or self.regression:
+            return ""
+        joined = [each for each in self.first_row if separator_of(each, self.first_row)]
+        if joined:
+            count = f"{len(joined)} of {len(self.first_row)} classes are"
+            return f"{count} others joined, such as {shown(joined[0])}; {several_todo(joined[0], self.first_row)}"
+        if self.regression is not None or not self._are_whole_decimals():
             return ""
         example = next(each for each in self.first_row if "." in each)
         what = f"labels are whole numbers written as decimals, such as {example!r}: "
@@ -165,6 +171,19 @@ def missing_label(where: str, column: str) -> UsageError:
     return UsageError(
         where, f"there is no label in column {column[:40]!r}", legal="a text, a number or a truth value in every row"
     )
+
+
+def separator_of(label: str, classes: Container[str]) -> str:
+    """Return what separates classes that a label joins, such as "," in ``a,b`` beside ``a`` and ``b``. **Pure.**"""
+    return next(
+        (each for each in ",;|" if each in label and all(part.strip() in classes for part in label.split(each))), ""
+    )
+
+
+def several_todo(label: str, classes: Container[str]) -> str:
+    """Return what to do where a label is several classes, "" where it is not. **Pure.**"""
+    found = separator_of(label, classes)
+    return f"--label_separator '{found}' if a row may have several labels" if found else ""
 
 
 def is_number(label: str) -> bool:
