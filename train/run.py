@@ -92,9 +92,6 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
             return comm.on_rank_0(lambda: pruning.judge_finished(folder, config.max_gap, report), stop, "run/finished")
         if opening.checkpoint is not None:
             report(f"going on from {opening.checkpoint}")
-        if dry_run:
-            report("dry run: everything checked, nothing trained or written")
-            return EXIT_FINISHED
 
         def assemble() -> Loop:
             return _assemble(inputs, opening, comm, stop, device)
@@ -102,6 +99,9 @@ def run(config: TrainConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fals
         loop = comm.work_together(assemble, stop, "run/model")
         loop.pruner = pruning.choose(opening.trial, comm, loop.score, greater_is_better=loop.greater_is_better)
         _refuse_unequal_replicas(loop, comm)
+        if dry_run:
+            report("dry run: everything checked, nothing trained or written")
+            return EXIT_FINISHED
         if comm.rank == 0:
             sign(Path(config.output_dir), inputs.config, opening, report)
         loop.open_files()

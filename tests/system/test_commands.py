@@ -109,6 +109,13 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(workshop: Workshop, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("flag", "value"), [("freeze", "nosuch*"), ("metric_for_best_model", "foo")])
+def test_a_dry_run_refuses_what_only_the_assembled_model_and_loop_know(workshop: Workshop, tmp_path, flag, value):
+    done = ranks(0, *CLI, *workshop.arguments(tmp_path / "run", **{flag: value}), "--dry_run")
+    assert f"--{flag}" in usage_error(done) and value in usage_error(done)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_finished_run_says_so_and_more_epochs_go_on_from_it(workshop: Workshop, tmp_path):
     arguments = workshop.arguments(tmp_path / "run", max_steps=4)
     assert ranks(0, *CLI, *arguments).returncode == 0
