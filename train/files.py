@@ -95,6 +95,8 @@ def _how_to_read(ending: str, flag: str) -> str:
     """Return what to do with a file whose ending is not known. **Pure.**"""
     if ending in (".xlsx", ".xls", ".ods"):
         return "save it as CSV in UTF-8"
+    if ending in (".zip", ".tar", ".tgz", ".7z", ".rar"):
+        return "unpack it"
     if flag.startswith("--input "):
         return "rename it, or say what it is with --input_format"
     if ending == ".txt" and not flag.startswith("--pseudo_file "):

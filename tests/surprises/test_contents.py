@@ -59,9 +59,11 @@ def test_files_of_another_format_under_the_name_of_a_table_are_named(tmp_path, c
     assert all(words in message for message in refused(tmp_path, "t.csv", content))
 
 
-@pytest.mark.parametrize("name", ["t.xlsx", "t.xls"])
-def test_a_file_of_excel_is_refused_with_what_to_do(tmp_path, name):
-    assert all("save it as CSV in UTF-8" in message for message in refused(tmp_path, name, b"PK\x03\x04"))
+@pytest.mark.parametrize(
+    ("name", "words"), [("t.xlsx", "save it as CSV in UTF-8"), ("t.xls", "as CSV in UTF-8"), ("t.csv.zip", "unpack it")]
+)
+def test_a_file_of_excel_or_an_archive_is_refused_with_what_to_do(tmp_path, name, words):
+    assert all(words in message for message in refused(tmp_path, name, b"PK\x03\x04"))
 
 
 def test_a_header_and_a_label_in_latin_1_are_named_with_their_bytes_and_lines(tmp_path):
