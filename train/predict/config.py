@@ -99,7 +99,7 @@ class PredictConfig:
     report: str | None = free(None)
     """JSON file for the scores, the confusion matrix, and where the time went."""
     overwrite_output: bool = free(False)
-    """Replace an output that is there, and drop what another, unfinished command for it left."""
+    """Replace an output or a --report file that is there, and drop what another, unfinished command left."""
     disable_tqdm: bool = free(False)
     """No progress bar."""
 

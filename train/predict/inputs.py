@@ -47,8 +47,8 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
     if stdin is not None:
         formats.require_file(stdin, "stdin")
         found = Files("stdin", str(config.input_format), (stdin,))
-    elif _names_files(config):
-        found = files.find(config.input, "--input", formats.BY_ENDING, config.input_format)
+    elif names_files(config):
+        found = find_files(config)
         found = found if config.input_format else column_files.recognise(found, task, label_name)
     else:
         return with_masks(_open_data_set(config), task)
@@ -64,7 +64,12 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
     return with_masks(source, task)
 
 
-def _names_files(config: PredictConfig) -> bool:
+def find_files(config: PredictConfig) -> Files:
+    """Return the files of an input that is files. Raises UsageError."""
+    return files.find(config.input, "--input", formats.BY_ENDING, config.input_format)
+
+
+def names_files(config: PredictConfig) -> bool:
     """Return whether the input is files, not a data set: a hub's name, a saved one, or a folder with sub-folders."""
     if config.input_format is not None:
         return True

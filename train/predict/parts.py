@@ -24,6 +24,7 @@ import pyarrow as pa
 from ringtune.train import chunks, compression, disk, publish
 from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested, UsageError
+from ringtune.train.predict import targets
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.identity import START_AGAIN, Identity, refuse_other
 from ringtune.train.predict.inputs import in_chunks
@@ -79,17 +80,8 @@ class PartsFolder:
         self.lock = RunLock(self.folder, "--output: the parts in")
 
     def check_output(self, config: PredictConfig) -> None:
-        """Raise UsageError if the output cannot be written. Changes nothing."""
-        where = f"--output {self.output}"
-        if self.output.is_dir():
-            raise UsageError(where, "it is a folder", legal="a file to write", todo="name a file in it")
-        is_ours = self.folder.exists() or self.record.exists()
-        if self.output.exists() and not is_ours and not config.overwrite_output:
-            raise self._exists()
-        if config.report is not None and not Path(config.report).parent.is_dir():
-            raise UsageError(
-                f"--report {config.report}", "its folder does not exist", legal="a file in a folder that does"
-            )
+        """Raise UsageError if output or report cannot be written. Changes nothing."""
+        targets.check(config, self.folder, self.record)
 
     def copy_stdin(self) -> Path:
         """Write what comes from stdin to a file, which can be read twice; return it."""
@@ -122,7 +114,7 @@ class PartsFolder:
         if overwrite or not self.output.exists():
             return False
         if not self.record.exists():
-            raise self._exists()
+            raise targets.exists(f"--output {self.output}")
         saved, sha256 = Identity.read(self.record)
         refuse_other(saved, identity, f"--output {self.output}")
         if publish.file_sha256(self.output) != sha256:
@@ -133,10 +125,6 @@ class PartsFolder:
                 todo=START_AGAIN,
             )
         return True
-
-    def _exists(self) -> UsageError:
-        todo = "--overwrite_output replaces it; or name another"
-        return UsageError(f"--output {self.output}", "it exists", legal="a new file", todo=todo)
 
     def remove_left_behind(self) -> None:
         """Remove what killed writers left, under the lock."""
