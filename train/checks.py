@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ringtune.train import adapter_settings, csv_rule, decay, earlier, flags, gap, interval, mask_settings, wire
+from ringtune.train.columns import shown_name, split_names
 from ringtune.train.contract import UsageError
 
 ANSWER_COUNTS = ("n_best_size", "max_answer_length")
@@ -38,6 +40,7 @@ def check(config: Any) -> None:
     check_labels(config)
     mask_settings.check(config)
     _check_loss(config)
+    check_names(config, ("slice_by", "metrics", "max_gap", "freeze"))
     if gap.bounds(config.max_gap) and not config.slice_by:
         raise UsageError("--max_gap", "there are no slices to compare", legal="needs --slice_by")
     if config.max_steps <= 0 and config.num_train_epochs <= 0:
@@ -96,6 +99,23 @@ def check_labels(config: Any) -> None:
         raise UsageError("--label_separator", "it is empty", legal="what stands between labels, such as ';'")
     if config.threshold is not None and not 0 < config.threshold < 1:
         raise UsageError("--threshold", f"{config.threshold} is out of range", legal="0 < value < 1")
+
+
+def check_names(config: Any, names: Sequence[str]) -> None:
+    """Raise UsageError for a list of names that is set and has none, or a column to slice by twice. config: of
+    training, or of prediction."""
+    for name in names:
+        value = getattr(config, name)
+        if value and not split_names(value):
+            raise UsageError(
+                f"--{name} {value}", "it names nothing", legal="names, joined by commas", todo="leave it out"
+            )
+    sliced = split_names(config.slice_by)
+    twice = [name for name in sliced if sliced.count(name) > 1]
+    if twice:
+        raise UsageError(
+            f"--slice_by {config.slice_by}", f"{shown_name(twice[0])} is named twice", legal="each column once"
+        )
 
 
 def _check_loss(config: Any) -> None:

@@ -11,11 +11,13 @@ from ringtune.train.contract import UsageError
 def bounds(joined: str | None) -> dict[str, float]:
     """Return the largest gap allowed of each score that a flag such as ``f1=0.1,accuracy=0.05`` names. **Pure.**
 
-    Raises UsageError for what is no bound.
+    Raises UsageError for what is no bound, and for two of one score.
     """
     found: dict[str, float] = {}
     for part in split_names(joined):
         name, _, number = (each.strip() for each in part.partition("="))
+        if name in found:
+            raise UsageError(f"--max_gap {part}", f"{name} is named twice", legal="each score once")
         try:
             found[name] = float(number)
         except ValueError:

@@ -28,6 +28,7 @@ from ringtune.train import (
     replay,
     resumed,
     rundir,
+    slices,
     task,
     trainable,
     training_rows,
@@ -176,8 +177,7 @@ def _report_plan(inputs: Inputs, world_size: int, report: Callable[..., None]) -
 def _require_splits(inputs: Inputs, report: Callable[..., None]) -> None:
     """Raise UsageError if rows are missing that a setting asks for."""
     config, tables = inputs.config, inputs.tables
-    if config.max_gap and not tables.validation:
-        raise UsageError("--max_gap", "there are no validation rows to compare slices of", legal="--validation_file")
+    slices.require_comparable(tables.slices, config.max_gap)
     if config.do_eval and not tables.validation:
         if config.load_best_model_at_end or config.early_stopping_patience:
             raise UsageError(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ringtune.train import gap
+from ringtune.train.columns import shown_name
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, FINISHED_FILE, UsageError
 
 PREFIX = "slice/"  # of the columns in the reader's rows
@@ -140,18 +141,48 @@ def from_bytes(content: bytes) -> list[SliceColumn]:
 # The bound
 
 
-def judge(found: Iterable[ColumnScores], max_gap: str | None, report: Callable[[str], None]) -> int:
-    """Report each gap that exceeds its bound, and return the exit code: EXIT_FAILED if one does. max_gap: the flag."""
+def require_comparable(columns: Mapping[str, Sequence[SliceColumn]], max_gap: str | None) -> None:
+    """Raise UsageError for a bound and rows that cannot have a gap. **Pure.**
+
+    columns: of each split of validation rows. max_gap: the flag.
+    """
+    if not gap.bounds(max_gap):
+        return
+    if not columns:
+        raise UsageError("--max_gap", "there are no validation rows to compare slices of", legal="--validation_file")
+    for each in (column for split in columns.values() for column in split):
+        if len(each.values) < 2:
+            raise UsageError(
+                f"--max_gap {max_gap}",
+                f"all validation rows have the same value of {shown_name(each.name)}: {', '.join(each.values)}",
+                legal="--slice_by with columns of two values or more",
+            )
+
+
+def judge(found: Sequence[ColumnScores], max_gap: str | None, report: Callable[[str], None]) -> int:
+    """Report each gap that exceeds its bound, or that is not known, and return the exit code: EXIT_FAILED if there is
+    one. max_gap: the flag."""
     limits = gap.bounds(max_gap)
-    wide = [
-        f"--max_gap {name}={limits[name]:g} is exceeded: {each.line(name)}"
-        for each in found
-        for name, width in each.gaps().items()
-        if width > limits.get(name, math.inf)
-    ]
-    for line in wide:
+    wide = [_failure(each, name, limit) for each in found for name, limit in limits.items()]
+    if limits and not found:
+        wide.append(f"--max_gap {max_gap} cannot be judged: there are no slices")
+    for line in filter(None, wide):
         report(line)
-    return EXIT_FAILED if wide else EXIT_FINISHED
+    return EXIT_FAILED if any(wide) else EXIT_FINISHED
+
+
+def _failure(found: ColumnScores, score: str, limit: float) -> str:
+    """Return why a score of a column's slices is not within its bound, "" if it is. **Pure.**"""
+    width = found.gaps().get(score)
+    if width is not None and width <= limit:
+        return ""
+    if width is not None and width > limit:
+        return f"--max_gap {score}={limit:g} is exceeded: {found.line(score)}"
+    values = [each.get(score, math.nan) for each in found.scores.values()]
+    defined = sum(value == value for value in values)
+    why = "of them not all are finite" if width is not None else "a gap is between two"
+    numbers = f"it is defined in {defined} of {len(values)} slices of {shown_name(found.column)}"
+    return f"--max_gap {score}={limit:g} cannot be judged: {numbers}, and {why}"
 
 
 def judge_finished(folder: Path, max_gap: str | None, report: Callable[[str], None]) -> int:
@@ -167,4 +198,4 @@ def judge_finished(folder: Path, max_gap: str | None, report: Callable[[str], No
             legal="a bound that is set before a run ends",
             todo="ringtune-predict --slice_by shows the gaps of its model",
         )
-    return judge(map(ColumnScores.from_json, found), max_gap, report)
+    return judge([ColumnScores.from_json(each) for each in found], max_gap, report)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from ringtune.train import config, gap, slices
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, UsageError
+from ringtune.train.predict import config as predicting
 from ringtune.train.slices import ColumnScores
 from ringtune.train.source import slice_values
 
@@ -20,6 +21,8 @@ FOUND = ColumnScores(
         "fr": {"accuracy": 0.75, "roc_auc": math.nan, "num_rows": 2},
     },
 )
+
+INFINITE = ColumnScores("x", {each: {"roc_auc": math.inf, "num_rows": 1} for each in "ab"})
 
 
 def columns_of(*values):
@@ -69,7 +72,7 @@ def test_slices_are_scored_by_the_rows_they_have():
 
 @pytest.mark.parametrize(
     ("max_gap", "code"),
-    [(None, EXIT_FINISHED), ("accuracy=0.375", EXIT_FINISHED), ("accuracy=0.37", EXIT_FAILED), ("roc_auc=0", 0)],
+    [(None, EXIT_FINISHED), ("accuracy=0.375", EXIT_FINISHED), ("accuracy=0.37", EXIT_FAILED)],
 )
 def test_a_gap_above_its_bound_fails(max_gap, code, tmp_path):
     lines: list[str] = []
@@ -79,6 +82,53 @@ def test_a_gap_above_its_bound_fails(max_gap, code, tmp_path):
         assert lines[0].startswith("--max_gap accuracy=0.37 is exceeded: accuracy by language: de 0.5000")
     (tmp_path / "finished.json").write_text(json.dumps({"slices": [FOUND.as_json()]}))
     assert slices.judge_finished(tmp_path, max_gap, lines.append) == code
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ([FOUND], "cannot be judged: it is defined in 1 of 3 slices of language, and a gap is between two"),
+        ([ColumnScores("x", {"a": {"accuracy": 1.0}})], "cannot be judged: it is defined in 0 of 1 slices of x"),
+        ([INFINITE], "2 of 2 slices of x, and of them not all are finite"),
+        ([], "cannot be judged: there are no slices"),
+    ],
+)
+def test_a_bound_that_cannot_be_judged_fails_as_one_that_is_exceeded(found, reason):
+    lines: list[str] = []
+    assert slices.judge(found, "roc_auc=9", lines.append) == EXIT_FAILED
+    assert len(lines) == 1 and lines[0].startswith("--max_gap roc_auc=9 ") and reason in lines[0]
+    assert slices.judge(found, None, lines.append) == EXIT_FINISHED and len(lines) == 1
+
+
+def test_a_bound_on_rows_that_cannot_have_a_gap_is_refused():
+    two, one = columns_of("a", "b"), columns_of("a", "a")
+    slices.require_comparable({"": two, "mm": two}, "accuracy=0.1")
+    slices.require_comparable({"": one}, None)
+    with pytest.raises(UsageError, match="all validation rows have the same value of language: a"):
+        slices.require_comparable({"": two, "mm": one}, "accuracy=0.1")
+    with pytest.raises(UsageError, match="there are no validation rows"):
+        slices.require_comparable({}, "accuracy=0.1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"slice_by": ","}, "--slice_by ,: it names nothing"),
+        ({"slice_by": ",", "max_gap": "accuracy=0"}, "--slice_by ,: it names nothing"),
+        ({"slice_by": "lang, lang"}, "--slice_by lang, lang: lang is named twice"),
+        ({"metrics": " ,"}, "it names nothing"),
+        ({"freeze": ","}, "it names nothing"),
+        ({"slice_by": "lang", "max_gap": ","}, "it names nothing"),
+        ({"slice_by": "lang", "max_gap": "f1=1,f1=2"}, "--max_gap f1=2: f1 is named twice"),
+    ],
+)
+def test_lists_without_names_and_names_given_twice_are_refused(flags, reason):
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    with pytest.raises(UsageError, match=reason):
+        config.parse(["--model_name_or_path", "m", "--train_file", "x", *words])
+    if flags.keys() <= {"slice_by", "metrics"}:
+        with pytest.raises(UsageError, match=reason):
+            predicting.parse(["--model_name_or_path", "m", "--input", "x", "--output", "o.csv", *words])
 
 
 def test_a_run_that_finished_without_a_bound_is_not_taken_for_one_within_it(tmp_path):

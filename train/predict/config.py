@@ -138,6 +138,7 @@ def check(config: PredictConfig) -> None:
     """Raise UsageError for a value that cannot work, before anything is read or written."""
     csv_rule.require_delimiter(config.csv_delimiter)
     checks.check_labels(config)
+    checks.check_names(config, ("text_column_names", "slice_by", "metrics", "keep_columns"))
     flags.require_counts(config, (*checks.ANSWER_COUNTS, "top_k", "max_seq_length", "batch_tokens", "num_threads"))
     if config.min_confidence is not None and not 0 < config.min_confidence <= 1:
         raise UsageError("--min_confidence", f"{config.min_confidence} is out of range", legal="0 < value <= 1")
