@@ -119,6 +119,13 @@ def check_names(config: Any, names: Sequence[str]) -> None:
 
 
 def _check_loss(config: Any) -> None:
+    if config.balanced_sampling and config.class_weights == "auto":
+        raise UsageError(
+            "--class_weights auto --balanced_sampling",
+            "both are set: rare classes would be corrected for twice, and count more than frequent ones",
+            legal="one of them, or weights of your own, such as 1,5",
+            todo="leave one out",
+        )
     if config.focal_gamma and config.label_smoothing_factor:
         raise UsageError(
             "--focal_gamma --label_smoothing_factor",

@@ -137,3 +137,10 @@ def test_the_order_of_a_balanced_run_is_that_of_its_steps_alone():
         assert np.array_equal(orders[1].rows(step), forward[step])
     assert sum(np.count_nonzero(labels[each] == 1) for each in forward[:4]) == 10
     assert replace(orders[0]) == orders[1]
+
+
+def test_classes_are_not_corrected_for_twice():
+    words = ["--model_name_or_path", "m", "--train_file", "x", "--balanced_sampling", "true", "--class_weights"]
+    with pytest.raises(UsageError, match="--class_weights auto --balanced_sampling: both are set: .*; leave one out"):
+        config.parse([*words, "auto"])
+    assert config.parse([*words, "a=1,b=5"])[0].class_weights == "a=1,b=5"  # what a user chose may be meant
