@@ -27,6 +27,8 @@ from ringtune.train.contract import (
 from ringtune.train.orphan import end_with_launcher
 
 REPORT_GRACE_S = 10.0
+#: A rank that failed alone speaks this much before the others, which only notice that it is gone, end the job.
+ALONE_MARGIN_S = 2.0
 
 
 def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[], Callable[..., int]]) -> None:
@@ -41,8 +43,9 @@ def main(name: str, parse: Callable[[], tuple[Any, bool]], load_work: Callable[[
         if promised_rank() == 0:
             print(f"{name}: {error}", file=sys.stderr)
         else:
-            # All ranks fail alike here, before they can communicate.
+            # All ranks fail alike here, before they can communicate; unless the files of this one's host differ.
             _let_the_reporting_rank_end_first()
+            _report_alone(name, error, None)
         sys.exit(EXIT_USAGE)
     end_with_launcher()
     _quieten_libraries()
@@ -66,23 +69,20 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
     except ImportError as error:
         print(f"{name}: installation: {error}; run ringtune-launch horovod, then try again", file=sys.stderr)
         return EXIT_USAGE
-    comm = None
+    comm = unreported = None
     reports = True
     try:
         comm = Comm(timeline=getattr(settings, "profile_steps", None) is not None)
         code = work(settings, comm, stop, dry_run=dry_run)
     except PeerFailed as failed:
         code, reports = failed.exit_code, False
-    except UsageError as error:
-        if comm is None:  # all ranks fail alike
-            reports = promised_rank() == 0
-        if reports if comm is None else comm.reports_error:
+    except (UsageError, NotFinite) as error:
+        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+        reports = promised_rank() == 0 if comm is None else comm.reports_error  # outside collectives all fail alike
+        if reports:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
-        code = EXIT_USAGE
-    except NotFinite as error:
-        if comm is not None and comm.rank == 0:
-            print(f"{name}: {error}", file=sys.stderr, flush=True)
-        code = EXIT_FAILED
+        else:
+            unreported = error
     except StopRequested:
         if comm is not None and comm.rank == 0:
             print("stopped on request before the first step; the same command starts again", flush=True)
@@ -92,7 +92,8 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
     if comm is not None:
         comm.close()
     if not reports:
-        _let_the_reporting_rank_end_first()
+        _let_the_reporting_rank_end_first(unreported is not None)
+        _report_alone(name, unreported, comm)
     return code
 
 
@@ -117,9 +118,19 @@ def _die(name: str, comm: object, error: BaseException) -> None:
     leave(EXIT_FAILED)
 
 
-def _let_the_reporting_rank_end_first() -> None:
-    """Wait for the launcher, which ends the job at the first exit and names it: it should be that of the cause."""
-    time.sleep(REPORT_GRACE_S)
+def _let_the_reporting_rank_end_first(speaks: bool = False) -> None:
+    """Wait for the launcher, which ends the job at the first exit and names it: it should be that of the cause.
+
+    speaks: whether this rank, if it is still there then, has an error that others may not have.
+    """
+    time.sleep(REPORT_GRACE_S - (ALONE_MARGIN_S if speaks else 0))
+
+
+def _report_alone(name: str, error: Exception | None, comm: object) -> None:
+    """Report an error that all ranks should have had and rank 0 reported, had the launcher ended the job since."""
+    if error is not None:
+        rank, size = getattr(comm, "rank", promised_rank()), getattr(comm, "size", promised_size())
+        print(rank_message(rank, size, f"{name}: {error}"), file=sys.stderr, flush=True)
 
 
 def leave(code: int) -> None:
