@@ -28,6 +28,8 @@ Measure = Callable[[Task, np.ndarray, np.ndarray], float]
 
 _FLAG = "--metrics"
 _MADE_UP_ROWS = 2  # of each class
+#: What code of a user raises; SystemExit too, which would end the command without a word that says why.
+_RAISED = (Exception, SystemExit)
 
 
 def choose(names: str | None, task: Task, best: str | None = None) -> dict[str, Measure]:
@@ -52,10 +54,10 @@ def choose(names: str | None, task: Task, best: str | None = None) -> dict[str, 
     for name in asked:
         if name in task.score_names:
             continue
-        measure, shown = (_own(name, task) if ":" in name else _named(name, task)), name.rpartition(":")[2]
+        measure, shown = (_own if ":" in name else _named)(name, task), name.rpartition(":")[2]
         if shown in chosen or (":" in name and shown in task.score_names):
             raise UsageError(f"{_FLAG} {name}", f"there are two scores named {shown}", legal="each name once")
-        chosen[shown] = measure
+        chosen[shown] = _nan_where_undefined(measure, name)
     return chosen
 
 
@@ -92,7 +94,7 @@ def _named(name: str, task: Task) -> Measure:
     reason = _failure(measure, task)
     if reason is not None:
         raise UsageError(f"{_FLAG} {name}", f"it cannot score {task.describe()}: {reason}", legal="one that can")
-    return _nan_where_undefined(measure, name)
+    return measure
 
 
 def _scored(name: str) -> Measure:
@@ -166,7 +168,7 @@ def _own(name: str, task: Task) -> Measure:
             f"it fails on made-up rows: {reason}",
             legal="function(labels, predictions), with outputs as a third parameter if it needs them, giving a number",
         )
-    return _nan_where_undefined(measure, name)
+    return measure
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
@@ -188,11 +190,12 @@ def _module(name: str, asked: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
-    except Exception as error:  # whatever a user's module raises
+    except _RAISED as error:  # whatever a user's module raises
         raise UsageError(
             f"{_FLAG} {asked}",
             f"{name} cannot be imported: {_in_a_line(error)}",
             legal="an installed module, or a file of the working folder",
+            todo="run its own program under if __name__ == '__main__'" if isinstance(error, SystemExit) else "",
         ) from None
 
 
@@ -205,7 +208,7 @@ def _failure(measure: Measure, task: Task) -> str | None:
     outputs = np.random.Generator(np.random.Philox(0)).normal(size=(len(labels), task.width)).astype(np.float32)
     try:
         measure(task, outputs, labels)
-    except Exception as error:  # whatever scikit-learn or a user's function raises
+    except _RAISED as error:  # whatever scikit-learn or a user's function raises
         return _in_a_line(error)
     return None
 
@@ -225,7 +228,7 @@ def _nan_where_undefined(measure: Measure, name: str) -> Measure:
             return measure(task, outputs, labels)
         except (ValueError, ZeroDivisionError):  # how scikit-learn and most functions say it
             return math.nan
-        except Exception as error:  # whatever else a user's function raises
+        except _RAISED as error:  # whatever else a user's function raises
             raise UsageError(
                 f"{_FLAG} {name}",
                 f"it fails on {len(labels)} rows: {_in_a_line(error)}",
@@ -236,5 +239,6 @@ def _nan_where_undefined(measure: Measure, name: str) -> Measure:
     return value
 
 
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+def _in_a_line(error: BaseException) -> str:
+    ends = "it ends the program, by " if isinstance(error, SystemExit) else ""
+    return f"{ends}{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -157,6 +157,23 @@ def test_a_function_of_ones_own_that_fails_is_named(tmp_path):
         strict(TWO, outputs, labels)
 
 
+def test_a_function_or_module_that_ends_the_program_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import sys\ndef exits(labels, predictions): sys.exit(3)\n"
+        "def later(labels, predictions): return 1 if len(labels) < 10 else sys.exit(3)\n"
+    )
+    (tmp_path / "program.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--unknown'])\n")
+    with pytest.raises(
+        UsageError, match="mine.py:exits: it fails on made-up rows: it ends the program, by SystemExit: 3"
+    ):
+        measures.choose(f"{tmp_path}/mine.py:exits", TWO)
+    with pytest.raises(UsageError, match=r"program\.py cannot be imported: it ends the program.*__name__"):
+        measures.choose(f"{tmp_path}/program.py:cost", TWO)
+    later = measures.choose(f"{tmp_path}/mine.py:later", TWO)["later"]
+    with pytest.raises(UsageError, match="mine.py:later: it fails on 40 rows: it ends the program, by SystemExit: 3"):
+        later(TWO, *rows_of(TWO, 1))
+
+
 def test_the_deciding_score_may_be_one_by_name():
     assert scores.deciding_score(TWO, None, "eval_roc_auc", ["roc_auc"]) == "roc_auc"
     with pytest.raises(UsageError, match="roc_auc is no score of classification"):
