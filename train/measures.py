@@ -28,15 +28,19 @@ Measure = Callable[[Task, np.ndarray, np.ndarray], float]
 
 _FLAG = "--metrics"
 _MADE_UP_ROWS = 2  # of each class
+FROM_CHECKPOINT = "the same command goes on from the last checkpoint"
 #: What code of a user raises; SystemExit too, which would end the command without a word that says why.
 _RAISED = (Exception, SystemExit)
 
 
-def choose(names: str | None, task: Task, best: str | None = None) -> dict[str, Measure]:
+def choose(
+    names: str | None, task: Task, best: str | None = None, *, then: str = FROM_CHECKPOINT
+) -> dict[str, Measure]:
     """Return the scores that a flag such as ``roc_auc,mine.py:cost`` names, without those the task has anyway.
 
     best: ``--metric_for_best_model``, which may be a name of scikit-learn, too. A function's score has the function's
-    name. Raises UsageError for one that cannot score the task.
+    name. then: what the same command does after a function that failed is corrected. Raises UsageError for one that
+    cannot score the task.
     """
     asked = list(split_names(names))
     best = (best or "").removeprefix("eval_")
@@ -57,7 +61,7 @@ def choose(names: str | None, task: Task, best: str | None = None) -> dict[str, 
         measure, shown = (_own if ":" in name else _named)(name, task), name.rpartition(":")[2]
         if shown in chosen or (":" in name and shown in task.score_names):
             raise UsageError(f"{_FLAG} {name}", f"there are two scores named {shown}", legal="each name once")
-        chosen[shown] = _nan_where_undefined(measure, name)
+        chosen[shown] = _nan_where_undefined(measure, name, then)
     return chosen
 
 
@@ -220,7 +224,7 @@ def _made_up_labels(task: Task) -> np.ndarray:
     return labels.astype(np.float32) + np.float32(0.5) if task.kind == "regression" else labels
 
 
-def _nan_where_undefined(measure: Measure, name: str) -> Measure:
+def _nan_where_undefined(measure: Measure, name: str, then: str) -> Measure:
     """Return a score that is NaN where it is not defined: for rows of one class, perhaps, as a slice may have."""
 
     def value(task: Task, outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -233,7 +237,7 @@ def _nan_where_undefined(measure: Measure, name: str) -> Measure:
                 f"{_FLAG} {name}",
                 f"it fails on {len(labels)} rows: {_in_a_line(error)}",
                 legal="a function that gives a number, or raises ValueError where its score is not defined",
-                todo="correct it; the same command goes on from the last checkpoint",
+                todo=f"correct it; {then}",
             ) from None
 
     return value

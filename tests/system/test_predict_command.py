@@ -65,6 +65,17 @@ def test_unusable_rows_come_out_in_their_places_and_are_counted(workshop, rows, 
     assert "2 rows without a label that the model knows, or with an error, do not count" in done.output
 
 
+def test_a_metric_that_failed_is_corrected_and_nothing_is_predicted_again(workshop, rows, tmp_path):
+    output, mine, columns = tmp_path / "out.jsonl", tmp_path / "mine.py", {"text_column_names": "text"}
+    mine.write_text("def cost(labels, predictions): return 1 if len(labels) > 3 else {}[0]\n")
+    done = predict(0, workshop.model, rows, output, metrics=f"{mine}:cost", **columns)
+    assert "it fails on 3 rows: KeyError" in (line := usage_error(done))
+    assert line.endswith("; correct it; the same command scores what is predicted already")
+    mine.write_text("def cost(labels, predictions): return 1\n")
+    done = predict(0, workshop.model, rows, output, metrics=f"{mine}:cost", **columns)
+    assert done.returncode == 0 and "5 rows are predicted already" in done.output and "cost 1.0000" in done.output
+
+
 def test_on_error_stop_names_the_line_stops_all_ranks_and_leaves_nothing(workshop, rows, tmp_path):
     done = predict(3, workshop.model, rows, tmp_path / "out.jsonl", on_error="stop", text_column_names="text")
     assert f"{rows}:2: column 'text' holds 7, not text; " in usage_error(done)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ringtune.train import measures, scores
 from ringtune.train.contract import UsageError
+from ringtune.train.predict.run import SCORE_AGAIN
 from ringtune.train.task.classification import Classification, softmax
 from ringtune.train.task.multilabel import MultiLabel
 from ringtune.train.task.regression import Regression
@@ -155,6 +156,20 @@ def test_a_function_of_ones_own_that_fails_is_named(tmp_path):
     assert strict(TWO, outputs[:4], labels[:4]) == 1.0
     with pytest.raises(UsageError, match="it fails on 40 rows: KeyError: 'more than ten'"):
         strict(TWO, outputs, labels)
+
+
+@pytest.mark.parametrize(
+    ("more", "todo"),
+    [
+        ({}, "correct it; the same command goes on from the last checkpoint"),
+        ({"then": SCORE_AGAIN}, "correct it; the same command scores what is predicted already"),
+    ],
+)
+def test_what_the_same_command_does_after_a_failure_is_true_of_training_and_of_prediction(tmp_path, more, todo):
+    (tmp_path / "mine.py").write_text(OWN)
+    strict = measures.choose(f"{tmp_path}/mine.py:strict", TWO, **more)["strict"]
+    with pytest.raises(UsageError, match=todo):
+        strict(TWO, *rows_of(TWO, 1))
 
 
 def test_a_function_or_module_that_ends_the_program_is_named(tmp_path):

@@ -29,6 +29,7 @@ from ringtune.train.source import Place
 from ringtune.train.stop import StopFlag
 
 Report = Callable[[object], None]
+SCORE_AGAIN = "the same command scores what is predicted already"
 THREADS_PER_GPU = 2  # one prepares a chunk while the other's is computed
 
 
@@ -60,7 +61,7 @@ def run(config: PredictConfig, comm: Comm, stop: StopFlag, *, dry_run: bool = Fa
         report_slow_format(autocast_format(config), device, comm, report)
         predictor = comm.work_together(lambda: load_predictor(config, device, report), stop, "predict/model")
         digests = require_same_model(predictor, comm)
-        named = measures.choose(config.metrics, predictor.task)
+        named = measures.choose(config.metrics, predictor.task, then=SCORE_AGAIN)
         report(describe(config, predictor))
         if dry_run:
             comm.on_rank_0(lambda: _check_input(config, predictor, report), stop, "predict/check")
