@@ -55,6 +55,7 @@ def tune(request: TuneRequest, environ: Mapping[str, str] = os.environ) -> int:
     """Measure, print what was found, write and keep it; return the exit code. Raises UsageError."""
     if request.steps < LEAST_STEPS:
         raise UsageError("--steps", f"{request.steps} steps distinguish nothing", legal=f"from {LEAST_STEPS}")
+    tuned.require_output(request.output)
     program, settings = resolve(request.launch.command)
     refuse(settings)
     reports = check(make_plan(_reaching(request.launch, program, environ), environ))

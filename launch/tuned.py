@@ -17,7 +17,9 @@ from ringtune.launch.choices import Choice, Space
 from ringtune.launch.search import best_of
 from ringtune.launch.steptimes import compare, is_alike, summarise
 from ringtune.launch.trial import Measured
-from ringtune.train.contract import cache_folder
+from ringtune.train.contract import UsageError, cache_folder
+
+YAML_START = "# Found by ringtune-launch tune: "  # of what is written for --config
 
 FOLDER = "tune"  # of the cache
 
@@ -115,6 +117,25 @@ def horovod_variables(choice: Choice) -> dict[str, str]:
     return environment.horovod_settings({"fusion_threshold_mb": choice.fusion_mb, "cycle_time_ms": choice.cycle_ms})
 
 
+def require_output(path: Path) -> None:
+    """Raise UsageError if the file for ``ringtune-train --config`` cannot be written, or would replace another one than
+    an earlier one of its kind. Changes nothing."""
+    where = f"--output {path}"
+    if path.is_dir():
+        raise UsageError(where, "it is a folder", legal="a file to write", todo="name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(where, "its folder does not exist", legal="a file in a folder that does")
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(len(YAML_START)) if path.is_file() else b"?"
+    except OSError as error:
+        raise UsageError(where, str(error.strerror), legal="a file one may write") from None
+    if start not in (b"", YAML_START.encode()):
+        raise UsageError(where, "it exists", legal="a new file, or one that tune wrote", todo="name another")
+
+
 def yaml_text(choice: Choice, space: Space, launch: Sequence[str], why: str) -> str:
     """Return the file for ``ringtune-train --config``, with how to launch it in its comments. **Pure.**
 
@@ -124,7 +145,7 @@ def yaml_text(choice: Choice, space: Space, launch: Sequence[str], why: str) -> 
 
     variables = " ".join(f"{name}={value}" for name, value in horovod_variables(choice).items())
     lines = [
-        f"# Found by ringtune-launch tune: {why}",
+        f"{YAML_START}{why}",
         f"# Start with: {shlex.join(launch)} -- ringtune-train FLAGS --config THIS_FILE",
         f"# Environment for other launchers: {variables or 'none'}",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -231,3 +232,20 @@ def test_the_yaml_holds_the_settings_and_its_comments_how_to_launch():
     assert (both["compression"], both["fp16_allreduce"]) == ("fp16", True)
     assert "HOROVOD_FUSION_THRESHOLD=33554432 HOROVOD_CYCLE_TIME=5.0" in text
     assert "ringtune-launch run -np 2 -- ringtune-train FLAGS --config" in text
+
+
+def test_the_yaml_replaces_nothing_but_an_earlier_one(tmp_path):
+    mine, ours = tmp_path / "mine.yaml", tmp_path / "tuned.yaml"
+    mine.write_text("max_steps: 3\n")
+    tuned.require_output(ours)
+    ours.write_text(tuned.yaml_text(Choice(1, 8, 1), space(), ["ringtune-launch", "run"], "why"))
+    tuned.require_output(ours)
+    for path, reason in (
+        (mine, "it exists; a new file, or one that tune wrote"),
+        (tmp_path, "it is a folder"),
+        (tmp_path / "nowhere" / "x.yaml", "its folder does not exist"),
+        (Path("/dev/null"), "it exists"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            tune.tune(SimpleNamespace(output=path, steps=99))  # before the command is even looked at
+    assert mine.read_text() == "max_steps: 3\n"
