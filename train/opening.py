@@ -22,6 +22,7 @@ from ringtune.train.contract import (
     UsageError,
     holds_run,
 )
+from ringtune.train.earlier import INIT_FROM, REPLAY, split_replay
 
 LATEST = "latest"
 
@@ -54,7 +55,8 @@ def open_run(
     Raises UsageError for a folder that cannot be used, or settings that do not fit the run in it.
     """
     folder = Path(config.output_dir)
-    holds_run(folder)  # before anything is written into a folder that is not ours
+    if holds_run(folder):  # before anything is written into a folder that is not ours
+        _refuse_to_clear(config, folder)
     if not dry_run:
         lock.acquire()
     # Looked at only now: until the lock was ours, another run may have written there.
@@ -89,6 +91,16 @@ def open_run(
         damaged,
         pruning.report_trial(trial.read(folder), report),
     )
+
+
+def _refuse_to_clear(config: TrainConfig, folder: Path) -> None:
+    """Raise UsageError if starting again in a folder would remove what the new run reads."""
+    if not config.overwrite_output_dir:
+        return
+    replayed = split_replay(config.replay)[0] if config.replay else None
+    models = {"--model_name_or_path": config.model_name_or_path, INIT_FROM: config.init_from, REPLAY: replayed}
+    names = ("train_file", "validation_file", "test_file", "pseudo_file", "peft_config")
+    rundir.refuse_to_clear(folder, models, {f"--{name}": getattr(config, name) for name in names})
 
 
 def _find(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from ringtune.train import checkpoint, disk, final, publish
+from ringtune.train import checkpoint, disk, files, final, publish
 from ringtune.train.contract import (
     BEST_LINK,
     CHECKPOINT_PREFIX,
@@ -35,9 +35,33 @@ def clear(folder: Path) -> None:
     for _, path in checkpoint.list_checkpoints(folder):
         checkpoint.remove_at_once(path)
     publish.remove_left_behind(folder)
-    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, PROFILE_DIR, TASK_FILE, *final.WEIGHTS]
-    for path in [*folder.glob(f"{SET_ASIDE_PREFIX}*"), *(folder / name for name in others)]:
+    for path in _cleared(folder):
         publish.remove(path)
+
+
+def _cleared(folder: Path) -> list[Path]:
+    """Return what `clear` removes beside checkpoints and what killed writers left, there or not."""
+    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, PROFILE_DIR, TASK_FILE, *final.WEIGHTS]
+    return [*folder.glob(f"{SET_ASIDE_PREFIX}*"), *(folder / name for name in others)]
+
+
+def refuse_to_clear(folder: Path, models: Mapping[str, str | None], rows: Mapping[str, str | None]) -> None:
+    """Raise UsageError if `clear` would remove what the new run reads: killed before its first checkpoint, it could not
+    start again. Changes nothing.
+
+    models, rows: what the user named, by flag.
+    """
+    ours = {path.resolve() for path in (*_cleared(folder), *(path for _, path in checkpoint.list_checkpoints(folder)))}
+    for flag, value in {**models, **rows}.items():
+        for entry in files.entries_of(value) if value else ():
+            path = Path(entry).resolve()
+            if (flag in models and path == folder.resolve()) or ours & {path, *path.parents}:
+                raise UsageError(
+                    f"{flag} {entry}",
+                    f"--overwrite_output_dir removes it from {folder}",
+                    legal="what lies elsewhere",
+                    todo="choose another --output_dir",
+                )
 
 
 def set_aside(folder: Path, later_than: int, damaged: Collection[Path]) -> Path | None:

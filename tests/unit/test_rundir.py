@@ -30,6 +30,25 @@ def test_clearing_removes_what_is_ours_and_nothing_else(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["config.yaml", "notes.txt"]
 
 
+def test_clearing_is_refused_where_it_would_remove_what_the_new_run_reads(tmp_path, monkeypatch):
+    run, inside = tmp_path / "run", ["checkpoint-1", "merged", "mine"]
+    for name in inside:
+        (run / name).mkdir(parents=True)
+    for name in ("metrics.jsonl", "train.csv"):
+        (run / name).write_text("")
+    (tmp_path / "link").symlink_to("run")
+    (run / "best").symlink_to("checkpoint-1")
+    monkeypatch.chdir(tmp_path)
+    for model in ("run", "link", "run/../run", "run/checkpoint-1", "run/best", "link/merged"):
+        with pytest.raises(UsageError, match=f"--init_from {model}: --overwrite_output_dir removes it from"):
+            rundir.refuse_to_clear(run, {"--model_name_or_path": "hub/name", "--init_from": model}, {})
+    for rows in ("run/metrics.jsonl", "run/train.csv,link/metrics.jsonl"):
+        with pytest.raises(UsageError, match="--train_file .*metrics.jsonl: --overwrite_output_dir removes it from"):
+            rundir.refuse_to_clear(run, {}, {"--train_file": rows, "--test_file": None})
+    monkeypatch.chdir(run)
+    rundir.refuse_to_clear(run, {"--init_from": "mine", "--replay": None}, {"--train_file": "train.csv"})
+
+
 def test_a_second_run_in_a_folder_is_refused_naming_the_first_which_may_die_by_sigkill(tmp_path):
     code = (
         f"from ringtune.train.rundir import *; lock = RunLock(Path({str(tmp_path)!r})); lock.acquire(); "
