@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -83,11 +84,19 @@ def _tasks(names: str) -> list[str]:
 
 
 def _seeds(text: str) -> list[str]:
-    numbers = split_names(text)
-    if not numbers or not all(each.isdecimal() for each in numbers) or (len(numbers) == 1 and int(text) < 1):
-        raise UsageError("--seeds", f"{text!r} is no number of seeds", legal="a number from 1, or seeds such as 1,2,3")
+    numbers = [each.strip() for each in text.split(",")]
+    wrong = ""
+    if not all(re.fullmatch("[0-9]{1,19}", each) for each in numbers):
+        wrong = "is no number of seeds"
+    elif len(set(map(int, numbers))) < len(numbers):
+        wrong = "has a seed twice"  # the same run twice, whose scores deviate by nothing
+    elif len(numbers) == 1 and not 1 <= int(text) <= sweep.MOST_RUNS:
+        wrong = "is no number of seeds"
+    if wrong:
+        legal = f"a number from 1 to {sweep.MOST_RUNS}, or seeds such as 1,2,3"
+        raise UsageError("--seeds", f"{text[:80]!r} {wrong}", legal=legal)
     if len(numbers) > 1:
-        return list(numbers)
+        return numbers
     return [str(FIRST_SEED + number) for number in range(int(text))]
 
 

@@ -88,6 +88,14 @@ def test_what_cannot_be_run_is_refused_before_the_first_run(words, reason, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("seeds", ["1,", ",", "", "1,1", "07,7", "1,\u00b2", "100000", "9" * 5000])
+def test_seeds_that_are_none_or_come_twice_are_refused(seeds, capsys):
+    assert glue.main(["--model_name_or_path", "m", "--dry_run", f"--seeds={seeds}"]) == 2
+    shown = capsys.readouterr()
+    assert "--seeds: '" in shown.err and "a number from 1 to 10000, or seeds such as 1,2,3" in shown.err
+    assert shown.out == ""
+
+
 def test_a_dry_run_of_a_search_prints_the_command_of_its_first_trial_and_writes_nothing(tmp_path):
     done = command("sweep", *SEARCH, "--dry_run", "--model_name_or_path=m", "--train_file=rows.csv", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr.startswith("4 trials over learning_rate=1e-5..1e-3:log"), done.stderr
