@@ -54,8 +54,7 @@ def read_task(run: str, where: str) -> Mapping[str, Any]:
     folder = require_folder(run, where)
     try:
         content = json.loads((folder / TASK_FILE).read_bytes())
-        if not {"kind", "max_seq_length"} <= set(content):
-            raise ValueError("it names no kind of task")
+        _require_form(content)
     except FileNotFoundError:
         raise _unfinished(folder, where) from None
     except (OSError, ValueError, TypeError) as error:
@@ -64,6 +63,28 @@ def read_task(run: str, where: str) -> Mapping[str, Any]:
         ) from None
     found: Mapping[str, Any] = content
     return found
+
+
+def _require_form(content: Any) -> None:
+    """Raise ValueError for the content of a ``task.json`` that is of another form. **Pure.**"""
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise ValueError("it names no kind of task")
+    windows, texts = content.get("windows"), content.get("text_columns")
+    fits = {
+        "max_seq_length": _is_count(content.get("max_seq_length")),
+        "text_columns": texts is None or (isinstance(texts, list) and all(isinstance(each, str) for each in texts)),
+        "label_column": isinstance(content.get("label_column"), str | None),
+        "label_separator": isinstance(content.get("label_separator"), str | None),
+        "windows": windows is None
+        or (isinstance(windows, dict) and _is_count(windows.get("stride")) and isinstance(windows.get("pooling"), str)),
+    }
+    wrong = next((name for name, is_fit in fits.items() if not is_fit), None)
+    if wrong is not None:
+        raise ValueError(f"its {wrong} is {content.get(wrong)!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def require_folder(run: str, where: str) -> Path:

@@ -200,6 +200,30 @@ def test_a_run_that_is_not_there_or_has_not_finished_or_is_of_another_kind_is_re
         parse("--init_from", tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"windows": 3},
+        {"windows": {}},
+        {"windows": {"stride": "3", "pooling": "mean"}},
+        {"max_seq_length": [16]},
+        {"max_seq_length": True},
+        {"kind": ["classification"]},
+        {"text_columns": 5},
+        {"text_columns": [None]},
+        {"label_column": 5},
+        {"label_separator": 5},
+        None,
+    ],
+)
+def test_a_task_of_another_form_is_refused_by_its_file(tmp_path, change):
+    content = json.loads((write_task(tmp_path / "old", OLD) / "task.json").read_bytes())
+    whole = ["kind", "max_seq_length"] if change is None else {**content, **change}
+    (tmp_path / "old" / "task.json").write_text(json.dumps(whole))
+    with pytest.raises(UsageError, match="its task.json cannot be read: it.*; as ringtune wrote it"):
+        parse("--init_from", tmp_path / "old")
+
+
 def test_the_head_of_an_adapter_does_not_grow(tmp_path):
     run = write_task(tmp_path / "old", OLD)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
