@@ -26,6 +26,7 @@ from torch import nn
 FILES = (weights.ADAPTER, weights.BASE)
 _NAME = "default"  # peft's name of the adapter in the model
 _UNUSED = ".original_module."  # of the base, behind the name of a module that peft has copied to be trained
+_HEADS = ("classifier", "score", "qa_outputs")  # which peft writes into modules_to_save, whatever the model has
 _PLACE = "ringtune_adapter"  # attribute of a model that has one
 
 
@@ -220,18 +221,41 @@ def _refuse_other_targets(network: nn.Module, targets: Any, where: str) -> None:
     """Raise UsageError for a layer to adapt that is not there: peft passes over it if there are others."""
     if targets is None or isinstance(targets, str):
         return
-    names = [name for name, _ in network.named_modules()]
-    for target in sorted(targets):
-        if not any(name == target or name.endswith(f".{target}") for name in names):
-            known = sorted(
-                {name.rpartition(".")[2] for name, each in network.named_modules() if isinstance(each, nn.Linear)}
-            )
+    for target in _missing(network, sorted(targets)):
+        known = sorted(
+            {name.rpartition(".")[2] for name, each in network.named_modules() if isinstance(each, nn.Linear)}
+        )
+        raise UsageError(
+            where,
+            f"no layer of the model is named {target[:80]!r}",
+            legal=f"such as {shown_names(known)}, or {adapter_settings.ALL_LINEAR}",
+            todo=nearest(target, known),
+        )
+
+
+def require_modules(network: nn.Module, settings: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError for a module to train whole, or to leave out, that a new adapter's model does not have.
+
+    peft passes over it. An adapter that there is already is what its tensors say.
+    """
+    for setting in ("modules_to_save", "exclude_modules"):
+        names = settings.get(setting) or ()
+        for name in _missing(network, [] if isinstance(names, str) else names):
+            if setting == "modules_to_save" and name in _HEADS:
+                continue
+            known = sorted({each.rpartition(".")[2] for each, _ in network.named_modules() if each})
             raise UsageError(
                 where,
-                f"no layer of the model is named {target[:80]!r}",
-                legal=f"such as {shown_names(known)}, or {adapter_settings.ALL_LINEAR}",
-                todo=nearest(target, known),
+                f"no module of the model is named {name[:80]!r}, of {setting}",
+                legal=f"such as {shown_names(known)}",
+                todo=nearest(name, known),
             )
+
+
+def _missing(network: nn.Module, ends: Iterable[str]) -> list[str]:
+    """Return which of some names are neither a module's nor the end of one's."""
+    names = [f".{name}" for name, _ in network.named_modules() if name]
+    return [end for end in ends if not any(name.endswith(f".{end}") for name in names)]
 
 
 def _require_all_saved(network: nn.Module, wrapper: Any, where: str) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import flags
+from ringtune.train import flags, json_types
 from ringtune.train.contract import UsageError, nearest
 
 #: peft's names of what models are for, by what their class's name has behind "For"; it has none for multiple choice.
@@ -214,6 +215,7 @@ def build(settings: Mapping[str, Any], where: str, model: str) -> Any:
     make = PEFT_TYPE_TO_CONFIG_MAPPING[kind]  # type: ignore[index]
     _refuse_unknown(settings, make, where)
     _refuse_settings(kind, settings, make, where)
+    _refuse_types(settings, make, where)
     own = {name: value for name, value in settings.items() if name not in (*ORIGIN, "peft_type")}
     try:
         return make(task_type=task_type, **own)
@@ -256,3 +258,12 @@ def _refuse_settings(kind: str, settings: Mapping[str, Any], make: type, where: 
             f"init_lora_weights {beginning} changes the model's own weights, which an adapter's folder does not hold",
             legal=", ".join(str(each).lower() for each in LORA_BEGINNINGS),
         )
+
+
+def _refuse_types(settings: Mapping[str, Any], make: type, where: str) -> None:
+    """Raise UsageError for a value of another type than peft's: it would be taken for another one, or fail anywhere."""
+    kinds = typing.get_type_hints(make)
+    for name, value in settings.items():
+        if name in ORIGIN or name == "peft_type" or json_types.fits(value, kinds[name]):
+            continue
+        raise UsageError(where, f"{name} is {json.dumps(value)[:80]}", legal=json_types.described(kinds[name]))

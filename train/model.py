@@ -143,6 +143,7 @@ def _add_adapter(
     new = loaded["missing_keys"]
     if source is None:
         assert asked is not None
+        adapter.require_modules(model, asked, where)
         mine = adapter.add(model, asked, config.model_name_or_path, where, new=new, seed=config.seed)
         return [mine.describe()]
     name, _ = head.output_layer(model, head.outputs_of(task))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -89,3 +90,42 @@ def test_what_a_model_is_for_is_read_from_its_class():
 def test_masked_words_take_no_adapter(base):
     with pytest.raises(UsageError, match="--lora_r: masked_lm takes no adapter: the head is tied"):
         model.load_model(settings(base, lora_r=4), MaskedLM(None, Masking()))
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [
+        ({"target_modules": 5}, "target_modules is 5; a list of texts or a text"),
+        ({"target_modules": [None]}, r"target_modules is \[null\]; a list of texts or a text"),
+        ({"modules_to_save": 5}, "modules_to_save is 5; a list of texts"),
+        ({"modules_to_save": "classifier"}, 'modules_to_save is "classifier"; a list of texts'),
+        ({"use_dora": "yes"}, 'use_dora is "yes"; true or false'),
+        ({"r": "8"}, 'r is "8"; a number'),
+        ({"r": True}, "r is true; a number"),
+        ({"rank_pattern": ["query"]}, "rank_pattern is .*; an object"),
+        ({"bias": "some"}, 'bias is "some"; none or all or lora_only'),
+        ({"layers_to_transform": ["0"]}, "layers_to_transform is .*; a list of numbers or a number"),
+    ],
+)
+def test_a_setting_of_another_type_than_pefts_is_refused(setting, wrong):
+    with pytest.raises(UsageError, match=f"^here: {wrong}"):
+        adapter_settings.build({"peft_type": "LORA", **setting}, "here", "SequenceClassification")
+
+
+@pytest.mark.parametrize("kind", adapter_settings.TYPES)
+def test_settings_are_taken_as_peft_writes_them(kind):
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    written = PEFT_TYPE_TO_CONFIG_MAPPING[kind]().to_dict()  # type: ignore[index]
+    content = {name: sorted(value) if isinstance(value, set) else value for name, value in written.items()}
+    assert adapter_settings.build(json.loads(json.dumps(content)), "here", "SequenceClassification")
+
+
+@pytest.mark.parametrize("name", ["modules_to_save", "exclude_modules"])
+def test_a_module_that_is_not_there_is_refused_and_heads_of_other_models_are_not(workshop, tmp_path, name):
+    file, task = tmp_path / "a.json", Classification(None, ("down", "up"))
+    file.write_text(json.dumps({"peft_type": "LORA", name: ["pooler", "clasifier"]}))
+    with pytest.raises(UsageError, match=f"no module of the model is named 'clasifier', of {name}; .*nearest is class"):
+        model.load_model(settings(workshop.model, peft_config=str(file)), task)
+    file.write_text(json.dumps({"peft_type": "LORA", "modules_to_save": ["classifier", "score"]}))
+    assert model.load_model(settings(workshop.model, peft_config=str(file)), task)
