@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ringtune.train import disk, search, space, sweep, trial
+from ringtune.train.columns import split_names
 from ringtune.train.config import FIELDS
 from ringtune.train.contract import SEARCH_DIR, UsageError
 from ringtune.train.flags import MAY_CHANGE
@@ -38,6 +39,7 @@ _FACTS = "facts"  # of the study: what must be the same whenever it is opened
 #: Settings that a run that goes on may change, and trials that are compared may not.
 _COMPARED = (
     "train_file",
+    "pseudo_file",
     "validation_file",
     "num_train_epochs",
     "max_steps",
@@ -95,6 +97,10 @@ class Study:
                     legal="the same search; --trials may change",
                     todo=f"set {name} back, or choose another folder",
                 )
+        newer = {name: value for name, value in (facts or {}).items() if name not in kept}
+        if newer:  # of a ringtune that keeps more than the one that the study is of: they hold from now on
+            kept = {**kept, **newer}
+            self.study.set_user_attr(_FACTS, kept)
         return kept
 
     def take(self, number: int) -> dict[str, str]:
@@ -184,7 +190,22 @@ def facts_of(found: search.Search, settings: Mapping[str, Any]) -> dict[str, Any
     **Pure.** settings: of the training, without those of the space."""
     fixed = [name for name, each in FIELDS.items() if MAY_CHANGE not in each.metadata or name in _COMPARED]
     kept = {name: settings[name] for name in fixed if name in settings and name not in found.space}
-    return {**kept, "space": list(found.words), "seed": settings["seed"], "pruning": found.pruning}
+    return {**kept, **_implied(found, settings), "space": list(found.words), "seed": settings["seed"], "pruning": found.pruning}
+
+
+def _implied(found: search.Search, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of settings that may otherwise change decides here: the size of a global batch that is not set
+    itself, and the user's own function that trials are compared by. **Pure.**"""
+    sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    result: dict[str, Any] = {}
+    if settings.get("global_batch_size") is None and "global_batch_size" not in found.space:
+        result = {name: settings.get(name) for name in sizes if name not in found.space}
+        if settings.get(sizes[0]) is None and sizes[0] not in found.space:  # then its own default is the size
+            result = {sizes[0]: None}
+    best = str(settings.get("metric_for_best_model") or "").removeprefix("eval_")
+    functions = [each for each in split_names(settings.get("metrics")) if ":" in each]
+    decides = [each for each in functions if each.rpartition(":")[2] == best]
+    return {**result, "metrics": decides} if decides else result
 
 
 def draw(history: Sequence[FrozenTrial], values: space.Space, seed: int, number: int) -> FrozenTrial:

@@ -179,9 +179,43 @@ def test_trials_of_other_training_are_not_mixed_with_those_there_are(tmp_path):
         (("--metric_for_best_model", "loss"), "metric_for_best_model"),
         (("--model_name_or_path", "other"), "model_name_or_path"),
         (("--validation_file", "e.csv"), "validation_file"),
+        (("--pseudo_file", "p.csv"), "pseudo_file"),
+        (("--per_device_train_batch_size", "4"), "per_device_train_batch_size"),
     ):
         with pytest.raises(UsageError, match=f"it holds a search whose {name} is"):
             study.Study(tmp_path, facts(*more))
+
+
+def test_what_decides_a_batch_or_a_score_elsewhere_is_compared_only_there(tmp_path):
+    words = ["--model_name_or_path", "m", "--train_file", "t.csv", "--validation_file", "d.csv"]
+
+    def opened(folder, *more, space_words=WORDS):
+        asked = search.Search(space_words, space.parse(space_words, TYPES), 20, 1)
+        return study.Study(folder, study.facts_of(asked, dataclasses.asdict(config.parse([*words, *more])[0])))
+
+    size, own = ("--per_device_train_batch_size", "4"), ("--metric_for_best_model", "cost", "--greater_is_better=false")
+    opened(tmp_path / "set", "--global_batch_size", "8")
+    opened(tmp_path / "set", "--global_batch_size", "8", *size, "--metrics", "f1_macro")
+    opened(tmp_path / "a", *size)
+    with pytest.raises(UsageError, match="search whose gradient_accumulation_steps is off, not 2"):
+        opened(tmp_path / "a", *size, "--gradient_accumulation_steps", "2")
+    opened(tmp_path / "b")
+    opened(tmp_path / "b", "--gradient_accumulation_steps", "2")  # parts of the same 32 rows
+    searched = ("per_device_train_batch_size=2,4,8,16",)
+    opened(tmp_path / "c", space_words=searched)
+    with pytest.raises(UsageError, match="search whose gradient_accumulation_steps is off, not 2"):
+        opened(tmp_path / "c", "--gradient_accumulation_steps", "2", space_words=searched)
+    opened(tmp_path / "d", "--metrics", "mine.py:cost", *own)
+    opened(tmp_path / "d", "--metrics", "mine.py:cost,f1_macro", *own)
+    with pytest.raises(UsageError, match="it holds a search whose metrics is mine.py:cost, not other.py:cost"):
+        opened(tmp_path / "d", "--metrics", "other.py:cost", *own)
+
+
+def test_what_an_older_study_did_not_keep_holds_from_now_on(tmp_path):
+    study.Study(tmp_path, FACTS)
+    study.Study(tmp_path, {**FACTS, "pseudo_file": "p.csv"})
+    with pytest.raises(UsageError, match="it holds a search whose pseudo_file is p.csv, not off"):
+        study.Study(tmp_path, {**FACTS, "pseudo_file": None})
 
 
 def test_a_trial_whose_settings_are_refused_together_does_not_end_the_search(tmp_path, monkeypatch):
