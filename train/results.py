@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringtune.train import search, space, sweep, trial
-from ringtune.train.contract import FINISHED_FILE, METRICS_FILE, read_records
+from ringtune.train.contract import FINISHED_FILE, METRICS_FILE, UsageError, read_records
 
 SEED = "seed"
 PREFIX = "eval_"
@@ -47,12 +48,28 @@ def _judged(row: Row, outcome: trial.Outcome | None) -> Row:
 
 
 def scores_of_run(folder: Path) -> dict[str, Any] | None:
-    """Return the last evaluation of a run, {} if it had no validation rows, None if it has not finished."""
+    """Return the last evaluation of a run, {} if it had no validation rows, None if it has not finished.
+
+    Raises UsageError for a score that is no number.
+    """
     if not (folder / FINISHED_FILE).exists():
         return None
     path = folder / METRICS_FILE
     evaluations = [each for each in read_records(path) if each["event"] == "eval"] if path.exists() else []
-    return evaluations[-1] if evaluations else {}
+    last = evaluations[-1] if evaluations else {}
+    for name, value in last.items():
+        if name.startswith(PREFIX) and not _is_score(value):
+            raise UsageError(
+                str(path),
+                f"{name} of the last evaluation is {str(value)[:80]!r}",
+                legal="a number, as the run wrote it",
+                todo="correct that line or take it out",
+            )
+    return last
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or isinstance(value, float) or (isinstance(value, int) and value.bit_length() < 1024)
 
 
 def group(runs: Sequence[tuple[Mapping[str, str], Mapping[str, Any] | None]]) -> list[Row]:
@@ -75,6 +92,8 @@ def group(runs: Sequence[tuple[Mapping[str, str], Mapping[str, Any] | None]]) ->
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
+    if not all(map(math.isfinite, values)):  # as a user's own score may be
+        return statistics.fmean(values), math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 

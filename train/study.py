@@ -66,7 +66,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # not a line for each study and trial
         self.folder, self.where = folder, str(folder / SEARCH_DIR)
-        path = (folder / SEARCH_DIR / JOURNAL_FILE).absolute()
+        self.path = path = (folder / SEARCH_DIR / JOURNAL_FILE).absolute()
         if facts is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.exists():
@@ -78,17 +78,30 @@ class Study:
             names = [each.study_name for each in self.storage.get_all_studies()]
             start = optuna.load_study if NAME in names else partial(optuna.create_study, load_if_exists=True)
             self.study = start(study_name=NAME, storage=self.storage)
-        except (ValueError, KeyError) as error:
-            raise UsageError(str(path), f"it cannot be read: {error}", legal="as optuna wrote it") from None
+        except OSError:
+            raise
+        except Exception as error:  # of many kinds, AssertionError among them: optuna takes its lines for its own
+            raise self._damaged(f"{type(error).__name__} {error}") from None
         self.facts = self._settle_facts(facts)
 
+    def _damaged(self, why: str) -> UsageError:
+        """Return the error of a study that is not as it was written."""
+        return UsageError(
+            str(self.path),
+            f"it cannot be read: {' '.join(why.split())[:200]}",
+            legal="as optuna wrote it",
+            todo="put it back, take the damaged line out of it, or choose another folder",
+        )
+
     def _settle_facts(self, facts: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        kept: dict[str, Any] | None = self.study.user_attrs.get(_FACTS)
+        kept: Any = self.study.user_attrs.get(_FACTS)
         if kept is None and facts is not None:
             kept = dict(facts)
             self.study.set_user_attr(_FACTS, kept)
         if kept is None:
             raise UsageError(self.where, "its study has no settings", legal="the folder of a search")
+        if not _are_facts(kept):
+            raise self._damaged(f"the settings of the search are {json.dumps(kept)}")
         for name, value in (facts or {}).items():
             if name in kept and kept[name] != value:
                 raise UsageError(
@@ -101,7 +114,8 @@ class Study:
         if newer:  # of a ringtune that keeps more than the one that the study is of: they hold from now on
             kept = {**kept, **newer}
             self.study.set_user_attr(_FACTS, kept)
-        return kept
+        found: Mapping[str, Any] = kept
+        return found
 
     def take(self, number: int) -> dict[str, str]:
         """Return the settings of a trial, which is drawn when it is first asked for, and write them into its run
@@ -112,7 +126,10 @@ class Study:
             self.study.add_trial(draw(self.study.get_trials(deepcopy=False), self._space(), self.facts["seed"], number))
             found = self._find(number)  # not the one just added, if another process was faster
         assert found is not None
-        settings = {name: each.written(found.params[name]) for name, each in self._space().items()}
+        space_now = self._space()
+        if set(found.params) != set(space_now):
+            raise self._damaged(f"trial {number} has {', '.join(found.params) or 'no settings'}")
+        settings = {name: each.written(found.params[name]) for name, each in space_now.items()}
         trial.write(self.run_of(number), number, settings)
         return settings
 
@@ -177,7 +194,7 @@ class Study:
         seen: set[int] = set()
         for each in self.study.get_trials(deepcopy=False):
             number = each.user_attrs.get(search.TRIAL)
-            if number is not None and number not in seen:
+            if isinstance(number, int) and number not in seen:
                 seen.add(number)
                 yield number, each
 
@@ -185,12 +202,27 @@ class Study:
         return next((each for known, each in self._trials() if known == number), None)
 
 
+def _are_facts(kept: Any) -> bool:
+    """Return whether what a study keeps is what `facts_of` gave. **Pure.**"""
+    if not isinstance(kept, dict) or not {"space", "seed", "pruning"} <= set(kept):
+        return False
+    words, seed, pruning = (kept[name] for name in ("space", "seed", "pruning"))
+    are_words = isinstance(words, list) and bool(words) and all(isinstance(each, str) for each in words)
+    return are_words and isinstance(seed, int) and isinstance(pruning, int | None)
+
+
 def facts_of(found: search.Search, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be the same whenever the study of a search is opened: else its scores could not be compared.
     **Pure.** settings: of the training, without those of the space."""
     fixed = [name for name, each in FIELDS.items() if MAY_CHANGE not in each.metadata or name in _COMPARED]
     kept = {name: settings[name] for name in fixed if name in settings and name not in found.space}
-    return {**kept, **_implied(found, settings), "space": list(found.words), "seed": settings["seed"], "pruning": found.pruning}
+    return {
+        **kept,
+        **_implied(found, settings),
+        "space": list(found.words),
+        "seed": settings["seed"],
+        "pruning": found.pruning,
+    }
 
 
 def _implied(found: search.Search, settings: Mapping[str, Any]) -> dict[str, Any]:

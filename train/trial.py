@@ -52,16 +52,33 @@ def outcome_entry(score: str, value: float, *, greater_is_better: bool, pruned: 
 
 
 def outcome(run: Path) -> Outcome | None:
-    """Return what the trial in a run directory brought, None if it has not ended, or is none."""
+    """Return what the trial in a run directory brought, None if it has not ended, or is none. Raises UsageError for
+    what no run wrote."""
+    path = run / FINISHED_FILE
     try:
-        facts = json.loads((run / FINISHED_FILE).read_bytes()).get(OUTCOME)
-    except (OSError, ValueError):
+        content = path.read_bytes()
+    except OSError:
         return None
-    if facts is None:
-        return None
+    try:
+        facts = json.loads(content).get(OUTCOME)
+        return None if facts is None else _read_outcome(facts)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UsageError(
+            str(path),
+            f"it cannot be read: {type(error).__name__} {error}",
+            legal="as the trial wrote it",
+            todo="put it back, or remove it: the training command of this trial writes it again",
+        ) from None
+
+
+def _read_outcome(facts: Mapping[str, Any]) -> Outcome:
+    """Return the outcome that an entry says; KeyError, TypeError or ValueError for one that says none. **Pure.**"""
     value = facts["value"]
-    cost = cost_of(math.nan if value is None else value, greater_is_better=facts["greater_is_better"])
-    return Outcome(cost, facts["score"], value, facts["pruned"])
+    number = math.nan if value is None else float(value)
+    if not isinstance(facts["score"], str):
+        raise TypeError(f"its score is {facts['score']!r}")
+    cost = cost_of(number, greater_is_better=bool(facts["greater_is_better"]))
+    return Outcome(cost, facts["score"], None if value is None else number, bool(facts["pruned"]))
 
 
 def was_pruned(run: Path) -> bool:

@@ -270,13 +270,6 @@ def test_a_run_reports_its_trial_and_is_refused_without_its_search(tmp_path):
     assert "has ended" not in lines[0] and lines[1].endswith("it has ended, and is not noted there any more")
 
 
-def test_a_damaged_trial_file_is_named(tmp_path):
-    for content in ("{", "[]", '{"number": "x"}', '{"number": 1, "settings": 2}'):
-        (tmp_path / TRIAL_FILE).write_text(content)
-        with pytest.raises(UsageError, match="it cannot be read"):
-            trial.read(tmp_path)
-
-
 def test_the_table_of_a_search_has_a_line_for_each_trial_and_names_the_best(tmp_path):
     for number, (value, pruned) in enumerate(((0.75, False), (0.875, False), (0.9, True))):
         run = tmp_path / f"trial={number}"
