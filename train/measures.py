@@ -31,6 +31,9 @@ _MADE_UP_ROWS = 2  # of each class
 FROM_CHECKPOINT = "the same command goes on from the last checkpoint"
 #: What code of a user raises; SystemExit too, which would end the command without a word that says why.
 _RAISED = (Exception, SystemExit)
+#: What an evaluation, or a report of a prediction, has beside scores, under names as theirs.
+_TAKEN = ("num_rows", "confusion_matrix", "entities", "labels", "num_masked", "num_words")
+_MISMATCHED = "_mm"  # ends the scores of MNLI's other validation rows
 
 
 def choose(
@@ -61,6 +64,12 @@ def choose(
         measure, shown = (_own if ":" in name else _named)(name, task), name.rpartition(":")[2]
         if shown in chosen or (":" in name and shown in task.score_names):
             raise UsageError(f"{_FLAG} {name}", f"there are two scores named {shown}", legal="each name once")
+        if ":" in name and shown.removesuffix(_MISMATCHED) in (*_TAKEN, *task.score_names):
+            raise UsageError(
+                f"{_FLAG} {name}",
+                f"an evaluation writes something else as {shown}, which the score would be taken for",
+                legal="a function of another name",
+            )
         chosen[shown] = _nan_where_undefined(measure, name, then)
     return chosen
 

@@ -14,6 +14,7 @@ from ringtune.train.contract import FINISHED_FILE, METRICS_FILE, UsageError, rea
 
 SEED = "seed"
 PREFIX = "eval_"
+COUNTS = ("eval_num_rows", "eval_num_rows_mm")  # of an evaluation; the second of MNLI's other validation rows
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def group(runs: Sequence[tuple[Mapping[str, str], Mapping[str, Any] | None]]) ->
         spreads = {
             name.removeprefix(PREFIX): _spread(values)
             for name in names
-            if name.startswith(PREFIX) and "num_rows" not in name
+            if name.startswith(PREFIX) and name not in COUNTS
             if (values := [each[name] for each in finished if each.get(name) is not None])  # null: not defined
         }
         rows.append(Row(dict(key), len(members), len(finished), spreads))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ringtune.train import measures, scores
+from ringtune.train import measures, results, scores
 from ringtune.train.contract import UsageError
 from ringtune.train.predict.run import SCORE_AGAIN
 from ringtune.train.task.classification import Classification, softmax
@@ -187,6 +187,19 @@ def test_a_function_or_module_that_ends_the_program_is_named(tmp_path):
     later = measures.choose(f"{tmp_path}/mine.py:later", TWO)["later"]
     with pytest.raises(UsageError, match="mine.py:later: it fails on 40 rows: it ends the program, by SystemExit: 3"):
         later(TWO, *rows_of(TWO, 1))
+
+
+@pytest.mark.parametrize("name", ["num_rows", "confusion_matrix", "labels", "num_rows_mm", "accuracy_mm"])
+def test_a_function_named_as_what_else_an_evaluation_writes_is_refused(tmp_path, name):
+    (tmp_path / "mine.py").write_text(f"def {name}(labels, predictions):\n    return 7.0\n")
+    with pytest.raises(UsageError, match=f"mine.py:{name}: an evaluation writes something else as {name}"):
+        measures.choose(f"{tmp_path}/mine.py:{name}", TWO)
+
+
+def test_a_score_that_has_the_number_of_rows_in_its_name_is_shown():
+    assert list(
+        results.group([({}, {"eval_num_rows": 4, "eval_num_rows_mm": 4, "eval_of_num_rows": 1.0})])[0].scores
+    ) == ["of_num_rows"]
 
 
 def test_the_deciding_score_may_be_one_by_name():
