@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from ringtune.train import search, space, study, sweep
+from ringtune.train import compared, search, space, study, sweep
 from ringtune.train.contract import UsageError
 
 
@@ -29,7 +29,7 @@ def flags_of(options: argparse.Namespace, settings: dict[str, str], config: str)
         return sweep.flags(settings)
     import yaml
 
-    facts = study.facts_of(found, yaml.safe_load(config))
+    facts = compared.facts_of(found, yaml.safe_load(config))
     drawn = study.Study(options.output_dir, facts).take(int(settings[search.TRIAL]))
     print(f"ringtune-slurm: trial {settings[search.TRIAL]} of {found.num_trials}: {space.shown(drawn)}", flush=True)
     return sweep.flags(drawn)

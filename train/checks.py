@@ -9,7 +9,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ringtune.train import adapter_settings, csv_rule, decay, earlier, flags, gap, interval, mask_settings, wire
+from ringtune.train import (
+    adapter_settings,
+    csv_rule,
+    decay,
+    direction,
+    earlier,
+    flags,
+    gap,
+    interval,
+    mask_settings,
+    wire,
+)
 from ringtune.train.columns import shown_name, split_names
 from ringtune.train.contract import UsageError
 
@@ -41,6 +52,7 @@ def check(config: Any) -> None:
     mask_settings.check(config)
     _check_loss(config)
     check_names(config, ("slice_by", "metrics", "max_gap", "freeze"))
+    direction.check(config)
     if gap.bounds(config.max_gap) and not config.slice_by:
         raise UsageError("--max_gap", "there are no slices to compare", legal="needs --slice_by")
     if config.max_steps <= 0 and config.num_train_epochs <= 0:

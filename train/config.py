@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ringtune.train import checks, flags, huggingface, implied
+from ringtune.train import checks, direction, flags, huggingface, implied
 from ringtune.train.flags import free
 from ringtune.train.update_settings import UpdateSettings
 
@@ -53,7 +53,7 @@ class TrainConfig(UpdateSettings):
     max_gap: str | None = free(None)
     """Gaps between slices above which the run fails when it is done, such as accuracy=0.1,f1=0.2."""
     greater_is_better: bool | None = None
-    """Direction of that metric; default: yes unless it is a loss or an error."""
+    """Direction of that metric; default: yes unless it is a loss or an error; a function of your own has none."""
     threshold: float | None = None
     """Give a row a label from this probability on; default: for each label what is best for the validation rows."""
     early_stopping_patience: int | None = free(None)
@@ -137,4 +137,5 @@ def to_yaml(config: TrainConfig) -> str:
 
 def refuse_changes(saved: Mapping[str, Any], config: TrainConfig) -> None:
     """Raise UsageError if a resumed run would compute something else than the saved configuration did. **Pure.**"""
+    saved = direction.as_now_asked(saved, config)
     flags.refuse_changes(saved, config, "start a new run with another --output_dir or --overwrite_output_dir")

@@ -15,6 +15,7 @@ from ringtune.train import (
     adapter_settings,
     batching,
     checkpoint,
+    direction,
     gap,
     init_from,
     interval,
@@ -49,7 +50,7 @@ from ringtune.train.place import take_places, use_threads
 from ringtune.train.precision import autocast_format, report_slow_format
 from ringtune.train.reduction import choose_reducer, restore_reducer
 from ringtune.train.saver import Saver
-from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
+from ringtune.train.scores import deciding_score
 from ringtune.train.step import Precision, Stepper
 from ringtune.train.stop import StopFlag
 from ringtune.train.tables import Tables, prepare
@@ -265,7 +266,6 @@ def _loop(
     }
     named = inputs.named_scores
     score = deciding_score(tables.task, config.task_name, config.metric_for_best_model, named)
-    greater = config.greater_is_better if config.greater_is_better is not None else score not in LOWER_IS_BETTER
     evaluates = config.do_eval and bool(tables.validation)
     return Loop(
         config=config,
@@ -281,7 +281,7 @@ def _loop(
         stop=stop,
         named_scores=named,
         score=score,
-        greater_is_better=greater,
+        greater_is_better=direction.greater_is_better(config.greater_is_better, score),
         resumed=state,
         schedule_steps=schedule_steps,
     )

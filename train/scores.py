@@ -24,7 +24,6 @@ class Answers:
 
 #: The score by which each GLUE task is ranked (Wang et al. 2019); the rest are ranked by accuracy or Spearman.
 GLUE_MAIN_SCORE = {"cola": "matthews_correlation", "stsb": "spearmanr", "mrpc": "f1", "qqp": "f1"}
-LOWER_IS_BETTER = ("loss", "mse", "mae", "hamming_loss", "perplexity")
 _CORNER = "true / predicted"
 
 

@@ -23,11 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ringtune.train import disk, search, space, sweep, trial
-from ringtune.train.columns import split_names
-from ringtune.train.config import FIELDS
+from ringtune.train import compared, disk, search, space, sweep, trial
 from ringtune.train.contract import SEARCH_DIR, UsageError
-from ringtune.train.flags import MAY_CHANGE
 
 if TYPE_CHECKING:
     from optuna.storages.journal import JournalFileOpenLock
@@ -36,19 +33,6 @@ if TYPE_CHECKING:
 JOURNAL_FILE = "journal.log"
 NAME = "search"
 _FACTS = "facts"  # of the study: what must be the same whenever it is opened
-#: Settings that a run that goes on may change, and trials that are compared may not.
-_COMPARED = (
-    "train_file",
-    "pseudo_file",
-    "validation_file",
-    "num_train_epochs",
-    "max_steps",
-    "eval_strategy",
-    "eval_steps",
-    "load_best_model_at_end",
-    "early_stopping_patience",
-    "early_stopping_threshold",
-)
 _DRAWS = 20  # for a trial that there is not yet
 
 
@@ -56,7 +40,7 @@ class Study:
     """The trials of the search in a folder of run directories."""
 
     def __init__(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Open the study, or with ``facts`` start it. facts: of `facts_of`.
+        """Open the study, or with ``facts`` start it. facts: of `compared.facts_of`.
 
         Raises UsageError if there is none, if it is one of other facts, or if optuna is missing.
         """
@@ -100,7 +84,7 @@ class Study:
             self.study.set_user_attr(_FACTS, kept)
         if kept is None:
             raise UsageError(self.where, "its study has no settings", legal="the folder of a search")
-        if not _are_facts(kept):
+        if not compared.are_facts(kept):
             raise self._damaged(f"the settings of the search are {json.dumps(kept)}")
         for name, value in (facts or {}).items():
             if name in kept and kept[name] != value:
@@ -200,44 +184,6 @@ class Study:
 
     def _find(self, number: int) -> FrozenTrial | None:
         return next((each for known, each in self._trials() if known == number), None)
-
-
-def _are_facts(kept: Any) -> bool:
-    """Return whether what a study keeps is what `facts_of` gave. **Pure.**"""
-    if not isinstance(kept, dict) or not {"space", "seed", "pruning"} <= set(kept):
-        return False
-    words, seed, pruning = (kept[name] for name in ("space", "seed", "pruning"))
-    are_words = isinstance(words, list) and bool(words) and all(isinstance(each, str) for each in words)
-    return are_words and isinstance(seed, int) and isinstance(pruning, int | None)
-
-
-def facts_of(found: search.Search, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be the same whenever the study of a search is opened: else its scores could not be compared.
-    **Pure.** settings: of the training, without those of the space."""
-    fixed = [name for name, each in FIELDS.items() if MAY_CHANGE not in each.metadata or name in _COMPARED]
-    kept = {name: settings[name] for name in fixed if name in settings and name not in found.space}
-    return {
-        **kept,
-        **_implied(found, settings),
-        "space": list(found.words),
-        "seed": settings["seed"],
-        "pruning": found.pruning,
-    }
-
-
-def _implied(found: search.Search, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of settings that may otherwise change decides here: the size of a global batch that is not set
-    itself, and the user's own function that trials are compared by. **Pure.**"""
-    sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    result: dict[str, Any] = {}
-    if settings.get("global_batch_size") is None and "global_batch_size" not in found.space:
-        result = {name: settings.get(name) for name in sizes if name not in found.space}
-        if settings.get(sizes[0]) is None and sizes[0] not in found.space:  # then its own default is the size
-            result = {sizes[0]: None}
-    best = str(settings.get("metric_for_best_model") or "").removeprefix("eval_")
-    functions = [each for each in split_names(settings.get("metrics")) if ":" in each]
-    decides = [each for each in functions if each.rpartition(":")[2] == best]
-    return {**result, "metrics": decides} if decides else result
 
 
 def draw(history: Sequence[FrozenTrial], values: space.Space, seed: int, number: int) -> FrozenTrial:

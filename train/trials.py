@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from ringtune.train import child, config, search, space, study, trial
+from ringtune.train import child, compared, config, search, space, study, trial
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, EXIT_PRUNED, EXIT_REQUEUE, EXIT_USAGE
 
 
@@ -27,7 +27,7 @@ def run_all(found: search.Search, options: argparse.Namespace, flags: Sequence[s
     child.refuse_ranks(options.num_proc)
     search.require_optuna()
     settings = search.check(found, flags, config.parse, lambda line: None)  # each trial prints its own notes
-    facts = study.facts_of(found, dataclasses.asdict(settings))
+    facts = compared.facts_of(found, dataclasses.asdict(settings))
     if options.dry_run:
         _show(found, options, flags, settings.seed)
         return EXIT_FINISHED

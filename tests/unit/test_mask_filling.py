@@ -8,8 +8,9 @@ import pytest
 from families import write_sentencepiece
 from ringtune.train import config, measures
 from ringtune.train.contract import UsageError
+from ringtune.train.direction import LOWER_IS_BETTER
 from ringtune.train.predict import predict
-from ringtune.train.scores import LOWER_IS_BETTER, deciding_score
+from ringtune.train.scores import deciding_score
 from ringtune.train.task.mask_filling import MaskFilling, fill
 from ringtune.train.task.masked_lm import MaskedLM
 from ringtune.train.task.masking import Masking, Vocabulary

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ringtune.train import measures, results, scores
+from ringtune.train import config, direction, measures, results, scores
 from ringtune.train.contract import UsageError
 from ringtune.train.predict.run import SCORE_AGAIN
 from ringtune.train.task.classification import Classification, softmax
@@ -206,3 +207,32 @@ def test_the_deciding_score_may_be_one_by_name():
     assert scores.deciding_score(TWO, None, "eval_roc_auc", ["roc_auc"]) == "roc_auc"
     with pytest.raises(UsageError, match="roc_auc is no score of classification"):
         scores.deciding_score(TWO, None, "roc_auc")
+
+
+MINE = ("--model_name_or_path", "m", "--train_file", "t.csv", "--metrics", "f1_macro, mine.py:cost")
+
+
+def parsed(*words):
+    return config.parse([*MINE, *words])[0]
+
+
+def test_the_direction_of_a_function_that_decides_has_to_be_said():
+    for best in ("cost", "eval_cost"):
+        with pytest.raises(UsageError, match=r"of mine.py:cost is better; .*_better true .*_better false"):
+            parsed("--metric_for_best_model", best)
+        for said in (True, False):
+            found = parsed("--metric_for_best_model", best, "--greater_is_better", str(said))
+            assert direction.greater_is_better(found.greater_is_better, "cost") is said
+    for best, greater in (("f1_macro", True), ("loss", False), ("accuracy", True)):
+        assert direction.greater_is_better(parsed("--metric_for_best_model", best).greater_is_better, best) is greater
+    assert parsed().greater_is_better is None
+
+
+def test_a_run_from_before_goes_on_with_the_direction_that_it_had():
+    now = [parsed("--metric_for_best_model", "cost", "--greater_is_better", said) for said in ("true", "false")]
+    saved = {**dataclasses.asdict(now[0]), "greater_is_better": None}
+    config.refuse_changes(saved, now[0])
+    with pytest.raises(UsageError, match="--greater_is_better: False is not what the run to be resumed has, None"):
+        config.refuse_changes(saved, now[1])
+    with pytest.raises(UsageError, match="--greater_is_better: True is not"):
+        config.refuse_changes(dataclasses.asdict(parsed()), parsed("--greater_is_better", "true"))

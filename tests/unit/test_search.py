@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from ringtune.train import config, results, search, space, study, trial, trials
+from ringtune.train import compared, config, results, search, space, study, trial, trials
 from ringtune.train.config import FIELDS
 from ringtune.train.contract import EXIT_PRUNED, FINISHED_FILE, METRICS_FILE, TRIAL_FILE, UsageError, holds_run
 from ringtune.train.pruning import judge_finished, report_trial, require_scores
@@ -170,7 +170,7 @@ def test_trials_of_other_training_are_not_mixed_with_those_there_are(tmp_path):
     asked = search.Search(WORDS, SPACE, 20, 1)
 
     def facts(*more):
-        return study.facts_of(asked, dataclasses.asdict(config.parse([*words, *more])[0]))
+        return compared.facts_of(asked, dataclasses.asdict(config.parse([*words, *more])[0]))
 
     study.Study(tmp_path, facts())
     study.Study(tmp_path, facts("--output_dir", "elsewhere", "--logging_steps", "3", "--learning_rate", "1e-4"))
@@ -191,7 +191,7 @@ def test_what_decides_a_batch_or_a_score_elsewhere_is_compared_only_there(tmp_pa
 
     def opened(folder, *more, space_words=WORDS):
         asked = search.Search(space_words, space.parse(space_words, TYPES), 20, 1)
-        return study.Study(folder, study.facts_of(asked, dataclasses.asdict(config.parse([*words, *more])[0])))
+        return study.Study(folder, compared.facts_of(asked, dataclasses.asdict(config.parse([*words, *more])[0])))
 
     size, own = ("--per_device_train_batch_size", "4"), ("--metric_for_best_model", "cost", "--greater_is_better=false")
     opened(tmp_path / "set", "--global_batch_size", "8")
@@ -209,6 +209,11 @@ def test_what_decides_a_batch_or_a_score_elsewhere_is_compared_only_there(tmp_pa
     opened(tmp_path / "d", "--metrics", "mine.py:cost,f1_macro", *own)
     with pytest.raises(UsageError, match="it holds a search whose metrics is mine.py:cost, not other.py:cost"):
         opened(tmp_path / "d", "--metrics", "other.py:cost", *own)
+    before = study.Study(tmp_path / "d")  # as a study was when no direction had to be said
+    before.study.set_user_attr("facts", {**before.facts, "greater_is_better": None})
+    opened(tmp_path / "d", "--metrics", "mine.py:cost", *own[:2], "--greater_is_better=true")
+    with pytest.raises(UsageError, match="it holds a search whose greater_is_better is off, not False"):
+        opened(tmp_path / "d", "--metrics", "mine.py:cost", *own)
 
 
 def test_what_an_older_study_did_not_keep_holds_from_now_on(tmp_path):

@@ -27,7 +27,7 @@ LAYERS = {
         "ringtune.slurm",
         "ringtune.launch",
         CONTRACT,
-        *(f"ringtune.train.{name}" for name in ("sweep", "results", "search", "space", "study", "trial")),
+        *(f"ringtune.train.{name}" for name in ("compared", "sweep", "results", "search", "space", "study", "trial")),
     ],
 }
 EXCEPTIONS = {

@@ -1,0 +1,45 @@
+"""Which way the score that decides is better: of a user's own function nobody knows it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ringtune.train.columns import split_names
+from ringtune.train.contract import UsageError
+
+LOWER_IS_BETTER = ("loss", "mse", "mae", "hamming_loss", "perplexity")
+NAME = "greater_is_better"
+
+
+def greater_is_better(asked: bool | None, score: str) -> bool:
+    """Return whether more of a score is better. asked: ``--greater_is_better``. **Pure.**"""
+    return asked if asked is not None else score not in LOWER_IS_BETTER
+
+
+def deciding_function(metrics: str | None, best: str | None) -> str | None:
+    """Return the user's function that decides which model is best, as ``--metrics`` names it; None if none does.
+    **Pure.** best: ``--metric_for_best_model``."""
+    name = (best or "").removeprefix("eval_")
+    functions = (each for each in split_names(metrics) if ":" in each)
+    return next((each for each in functions if name and each.rpartition(":")[2] == name), None)
+
+
+def check(config: Any) -> None:
+    """Raise UsageError for a user's function that decides without its direction. config: of training. **Pure.**"""
+    found = deciding_function(config.metrics, config.metric_for_best_model)
+    if found is not None and config.greater_is_better is None:
+        raise UsageError(
+            f"--metric_for_best_model {config.metric_for_best_model}",
+            f"nobody knows whether more of {found} is better",
+            legal=f"--{NAME} true for a score, or --{NAME} false for a cost",
+        )
+
+
+def as_now_asked(saved: Mapping[str, Any], config: Any) -> Mapping[str, Any]:
+    """Return saved settings with the direction that was meant before it had to be said, if it is what is asked for now.
+    **Pure.** config: what is asked for now."""
+    found = deciding_function(config.metrics, config.metric_for_best_model)
+    before = greater_is_better(None, found.rpartition(":")[2]) if found is not None else None
+    is_same = saved.get(NAME) is None and before is not None and config.greater_is_better == before
+    return {**saved, NAME: before} if is_same else saved
