@@ -136,6 +136,8 @@ def closing_message(config: TrainConfig, pipeline: str, score: str, best: Best, 
     """
     folder = Path(config.output_dir)
     lines = [f"best {score} {short(best.score)} at step {best.step}"] if best.score is not None else []
+    if best.score is None and config.load_best_model_at_end:
+        lines.append(f"there is no best model: {score} was not defined at any evaluation; the last model is left")
     lines += [f"peak memory of a rank {peak_memory / GIB:.2f} GiB"] if peak_memory else []
     longer = f"--num_train_epochs {config.num_train_epochs + 1:g}"
     if config.max_steps > 0:

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ringtune.train import config, direction, measures, results, scores
+from ringtune.train.checkpoint import Best
+from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
+from ringtune.train.journal import closing_message
 from ringtune.train.predict.run import SCORE_AGAIN
 from ringtune.train.task.classification import Classification, softmax
 from ringtune.train.task.multilabel import MultiLabel
@@ -236,3 +239,11 @@ def test_a_run_from_before_goes_on_with_the_direction_that_it_had():
         config.refuse_changes(saved, now[1])
     with pytest.raises(UsageError, match="--greater_is_better: True is not"):
         config.refuse_changes(dataclasses.asdict(parsed()), parsed("--greater_is_better", "true"))
+
+
+def test_a_run_without_a_best_model_says_that_it_left_the_last_one():
+    asked = TrainConfig("m", train_file="t.csv", load_best_model_at_end=True)
+    line = "there is no best model: cost was not defined at any evaluation; the last model is left"
+    assert line in closing_message(asked, "", "cost", Best(None, 0, 3), 0)
+    for found, best in ((asked, Best(0.5, 2)), (dataclasses.replace(asked, load_best_model_at_end=False), Best())):
+        assert "no best model" not in closing_message(found, "", "cost", best, 0)
