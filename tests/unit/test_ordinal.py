@@ -110,6 +110,13 @@ def test_declared_classes_are_levels_in_their_order(tmp_path):
     [
         (rows(1, 2, "good"), {}, "t.csv:4: the label 'good' in column 'label' is no whole number"),
         (rows(1, 2.5), {}, "t.csv:3: the label '2.5' in column 'label' is no whole number"),
+        (
+            rows(1, 2.0, "1000000000.0"),
+            {},
+            "'1000000000.0' in column 'label' is too large for a level: 10 digits",
+        ),
+        (rows(1, "-" + "9" * 5000), {}, "is too large for a level: 5000 digits"),
+        (rows(1, "--5"), {}, "the label '--5' in column 'label' is no whole number"),
         (rows(1, ""), {}, "t.csv:3: there is no label in column 'label'"),
         (rows(1, 1), {}, "t.csv: all rows have the label '1'"),
         (rows(1, 1000), {}, "t.csv: its labels have 1000 levels"),

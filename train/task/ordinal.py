@@ -171,6 +171,10 @@ def level_of(label: str) -> str:
     return str(int(text)) if _INTEGER.fullmatch(text) else text
 
 
+def _is_whole(level: str) -> bool:
+    return level.lstrip("+-").isdecimal() and len(level) - len(level.lstrip("+-")) < 2
+
+
 class LevelColumn:
     """The labels of all training rows, added batch by batch: whole numbers, or classes that are declared in order."""
 
@@ -182,7 +186,7 @@ class LevelColumn:
     def add(self, labels: pa.Array, places: Iterable[str]) -> None:
         """Take note of labels, string [N]. places: where each row is, for messages.
 
-        Raises UsageError for the first row whose label is missing, or no whole number.
+        Raises UsageError for the first row whose label is missing, or no whole number, or too large a one.
         """
         for each in pc.unique(labels).to_pylist():
             place = None
@@ -193,9 +197,10 @@ class LevelColumn:
             if not level:
                 raise missing_label(str(place), self.name)
             if is_wrong:
+                what = f"is too large for a level: {len(level.lstrip('+-'))} digits" if _is_whole(level) else ""
                 raise UsageError(
                     str(place),
-                    f"the label {shown(each)} in column {self.name[:40]!r} is no whole number",
+                    f"the label {shown(each)} in column {self.name[:40]!r} {what or 'is no whole number'}",
                     legal="levels as whole numbers, such as 1 to 5, or classes that a data set declares in order",
                     todo="write them so, or leave --task ordinal out",
                 )
