@@ -22,6 +22,7 @@ from ringtune.train.tokens import Features
 
 AUTO = "auto"
 SMALLEST = 1e-12
+_LEAST, _MOST = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -191,4 +192,6 @@ def _weight(text: str, where: str, legal: str) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise UsageError(where, f"{text!r} is no weight", legal=legal)
+    if not _LEAST <= value <= _MOST:
+        raise UsageError(where, f"{text!r} is {'infinite' if value > 1 else '0'} as float32", legal=legal)
     return value

@@ -100,6 +100,8 @@ def test_weights_are_given_in_order_or_by_name():
         ("1,2,x", "'x' is no weight"),
         ("1,2,0", "'0' is no weight"),
         ("1,2,inf", "'inf' is no weight"),
+        ("1,2,1e308", "'1e308' is infinite as float32; auto, or a number above 0"),
+        ("a=1,b=2,c=1e-320", "'1e-320' is 0 as float32"),
         ("a=1,b=2", "has 2 for 3 classes"),
         ("a=1,b=2,d=1", "there is no class d"),
         ("a=1,a=2,b=3", "names a class twice"),
