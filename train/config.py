@@ -110,6 +110,7 @@ COMMAND = flags.Command(
     ),
     foreign=huggingface.TRAIN,
     lists=("train_file", "pseudo_file", "validation_file", "test_file", "lora_target_modules"),
+    joined=("text_column_names", "label_column_name", "freeze", "class_weights", "metrics", "slice_by", "max_gap"),
     imply=implied.imply,
     complete=implied.complete,
 )

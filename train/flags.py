@@ -40,6 +40,7 @@ class Command:
     paths: tuple[str, ...]  # fields in which ~ is one's home
     foreign: Mapping[str, Flag]  # what becomes of the flags of Hugging Face
     lists: tuple[str, ...] = ()  # fields whose flags take several values, joined by commas
+    joined: tuple[str, ...] = ()  # other fields whose values are joined by commas
     imply: Callable[[dict[str, Value]], dict[str, Value]] = dict  # adds what the settings of one source say of others
     complete: Callable[[dict[str, str], Callable[[str], None]], dict[str, str]] = lambda settings, note: settings
 
@@ -93,7 +94,7 @@ def translate(command: Command, argv: Sequence[str], note: Callable[[str], None]
     Raises UsageError for names that are unknown or refused, and for values that mean nothing here.
     """
     sources, requests = arguments.read(argv, command.lists)
-    words = Vocabulary(command.fields, command.foreign)
+    words = Vocabulary(command.fields, command.foreign, (*command.lists, *command.joined))
     merged: dict[str, Value] = {}
     where: dict[str, str] = {}
     for source in sources:

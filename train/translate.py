@@ -23,6 +23,7 @@ class Vocabulary:
 
     fields: Mapping[str, dataclasses.Field]  # its settings
     foreign: Mapping[str, Flag]  # what becomes of other flags, and what to know of its own
+    joined: tuple[str, ...] = ()  # those of its settings whose values are joined by commas
 
     def name(self, given: str, value: Value) -> tuple[str, Value]:
         """Return the name of a setting or a flag of Hugging Face, and its value: ``--no_bf16`` is bf16 false. **Pure.**
@@ -77,8 +78,7 @@ def spell(words: Vocabulary, name: str, value: Value, where: str) -> str:
     if isinstance(value, dict) and kind.startswith("dict"):
         value = json.dumps(value, default=str)
     if not isinstance(value, str):
-        has = f"{len(value)} values, {', '.join(list(value)[:4])}" if value else "no value"
-        raise UsageError(where, f"it has {has}", legal="one value")
+        raise _not_one(words, name, value, where)
     _refuse_odd(name, kind, value)
     lower = value.lower()
     if "bool" in kind:
@@ -89,6 +89,14 @@ def spell(words: Vocabulary, name: str, value: Value, where: str) -> str:
     if "int" in kind.split(" | "):
         return _whole(value)
     return value
+
+
+def _not_one(words: Vocabulary, name: str, value: Value, where: str) -> UsageError:
+    """Return the error of several values, or none. **Pure.**"""
+    has = f"{len(value)} values, {', '.join(list(value)[:4])}" if value else "no value"
+    one = ",".join(value) if isinstance(value, list) and name in words.joined else ""
+    legal = f"one text, its values joined by commas: {one[:120]}" if one else "one value"
+    return UsageError(where, f"it has {has}", legal=legal)
 
 
 def _refuse_odd(name: str, kind: str, value: str) -> None:

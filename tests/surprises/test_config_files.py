@@ -49,7 +49,19 @@ def test_yaml_reads_no_as_false_and_1e_3_as_text_and_both_mean_what_is_written(t
         ("learningrate: 1\n", "c.yaml: learningrate: unknown key; nearest is learning_rate"),
         ("report_to: [wandb]\n", "c.yaml: report_to: wandb is not taken"),
         ("output_dir: {a: 1}\n", "c.yaml: output_dir: it has 1 values, a; one value"),
-        ("train_file: [a.csv, b.csv]\n", "c.yaml: train_file: it has 2 values, a.csv, b.csv; one value"),
+        (
+            "train_file: [a.csv, b.csv]\n",
+            "c.yaml: train_file: it has 2 values, a.csv, b.csv; one text, its values joined by commas: a.csv,b",
+        ),
+        (
+            "metrics: [f1_macro]\n",
+            "c.yaml: metrics: it has 1 values, f1_macro; one text, its values joined by commas: f1_",
+        ),
+        (
+            "class_weights: [1, 2, 3]\n",
+            "class_weights: it has 3 values, 1, 2, 3; one text, its values joined by commas: 1,2",
+        ),
+        ("max_gap: {f1: 0.1}\n", "c.yaml: max_gap: it has 1 values, f1; one value"),
     ],
 )
 def test_a_key_of_a_file_is_treated_as_a_flag(tmp_path, text, words):

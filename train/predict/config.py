@@ -119,6 +119,7 @@ COMMAND = flags.Command(
     dry_run="Check everything, show the plan, write nothing.",
     paths=("input", "output", "report"),
     lists=("input",),
+    joined=("text_column_names", "label_column_name", "keep_columns", "metrics", "slice_by"),
     foreign=huggingface.of_prediction((each.name for each in dataclasses.fields(PredictConfig)), training.FIELDS),
 )
 
