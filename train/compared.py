@@ -10,7 +10,7 @@ from ringtune.train.config import FIELDS
 from ringtune.train.flags import MAY_CHANGE
 
 #: Settings that a run that goes on may change, and trials that are compared may not.
-_COMPARED = (
+SETTINGS = (
     "train_file",
     "pseudo_file",
     "validation_file",
@@ -27,7 +27,7 @@ _COMPARED = (
 def facts_of(found: search.Search, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be the same whenever the study of a search is opened: else its scores could not be compared.
     **Pure.** settings: of the training, without those of the space."""
-    fixed = [name for name, each in FIELDS.items() if MAY_CHANGE not in each.metadata or name in _COMPARED]
+    fixed = [name for name, each in FIELDS.items() if MAY_CHANGE not in each.metadata or name in SETTINGS]
     kept = {name: settings[name] for name in fixed if name in settings and name not in found.space}
     return {
         **kept,

@@ -18,13 +18,13 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ringtune.train import compared, disk, search, space, sweep, trial
-from ringtune.train.contract import SEARCH_DIR, UsageError
+from ringtune.train import compared, disk, earlier, search, space, sweep, trial
+from ringtune.train.contract import CONFIG_FILE, SEARCH_DIR, UsageError
 
 if TYPE_CHECKING:
     from optuna.storages.journal import JournalFileOpenLock
@@ -86,20 +86,29 @@ class Study:
             raise UsageError(self.where, "its study has no settings", legal="the folder of a search")
         if not compared.are_facts(kept):
             raise self._damaged(f"the settings of the search are {json.dumps(kept)}")
+        newer = {name: value for name, value in (facts or {}).items() if name not in kept}
+        before = {**self._trained_with(newer), **kept}
         for name, value in (facts or {}).items():
-            if name in kept and kept[name] != value:
+            if name in before and before[name] != value:
                 raise UsageError(
                     f"--output_dir {self.folder}",
-                    f"it holds a search whose {name} is {_shown(kept.get(name))}, not {_shown(value)}",
+                    f"it holds a search whose {name} is {_shown(before[name])}, not {_shown(value)}",
                     legal="the same search; --trials may change",
                     todo=f"set {name} back, or choose another folder",
                 )
-        newer = {name: value for name, value in (facts or {}).items() if name not in kept}
         if newer:  # of a ringtune that keeps more than the one that the study is of: they hold from now on
             kept = {**kept, **newer}
             self.study.set_user_attr(_FACTS, kept)
         found: Mapping[str, Any] = kept
         return found
+
+    def _trained_with(self, names: Collection[str]) -> dict[str, Any]:
+        """Return those settings of the first trial that has begun which its study did not keep. Raises UsageError."""
+        wanted = [name for name in names if name in compared.SETTINGS]
+        runs = (self.run_of(number) for number, _ in self._trials()) if wanted else iter(())
+        first = next((run for run in runs if (run / CONFIG_FILE).is_file()), None)
+        settings = {} if first is None else earlier.settings_of(str(first), str(first))
+        return {name: settings[name] for name in wanted if name in settings}
 
     def take(self, number: int) -> dict[str, str]:
         """Return the settings of a trial, which is drawn when it is first asked for, and write them into its run

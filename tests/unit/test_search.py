@@ -221,6 +221,11 @@ def test_what_an_older_study_did_not_keep_holds_from_now_on(tmp_path):
     study.Study(tmp_path, {**FACTS, "pseudo_file": "p.csv"})
     with pytest.raises(UsageError, match="it holds a search whose pseudo_file is p.csv, not off"):
         study.Study(tmp_path, {**FACTS, "pseudo_file": None})
+    study.Study(tmp_path / "b", FACTS).take(0)
+    (tmp_path / "b" / "trial=0" / "config.yaml").write_text("pseudo_file: q.csv\n")  # as its trials were trained
+    with pytest.raises(UsageError, match="it holds a search whose pseudo_file is q.csv, not off"):
+        study.Study(tmp_path / "b", {**FACTS, "pseudo_file": None})
+    study.Study(tmp_path / "b", {**FACTS, "pseudo_file": "q.csv"})
 
 
 def test_a_trial_whose_settings_are_refused_together_does_not_end_the_search(tmp_path, monkeypatch):
