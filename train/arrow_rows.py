@@ -132,6 +132,8 @@ def _class_names(feature: Any) -> tuple[str, ...]:
 def _source(
     where: str, digest: str, schema: pa.Schema, batches: Batches, *, class_names: Mapping[str, tuple[str, ...]]
 ) -> Source:
+    schema = pa.schema([each.with_type(arrow_values.plain_type(each.type)) for each in schema])
+
     def read(columns: Columns) -> Iterator[pa.RecordBatch]:
         for name in columns.text if columns.form != WORDS else ():
             kind = schema.field(name).type
@@ -145,7 +147,7 @@ def _source(
                 )
         first = 1
         for batch in batches(columns):
-            yield _table_batch(batch, first, columns, class_names.get(columns.label or "", ()))
+            yield _table_batch(_readable(batch, where), first, columns, class_names.get(columns.label or "", ()))
             first += batch.num_rows
 
     return Source(
@@ -159,6 +161,23 @@ def _source(
         types={each.name: _kept_type(each.type) for each in schema},
         lists=frozenset(each.name for each in schema if arrow_values.is_list(each.type)),
     )
+
+
+def _readable(batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
+    """Return a batch with columns that rows can be taken of. Raises UsageError for one that they cannot."""
+    found = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            found[name] = arrow_values.plain(column)
+            found[name].take(pa.array([], pa.int64()))
+        except NotImplementedError:
+            raise UsageError(
+                where,
+                f"column {name[:40]!r} holds {str(column.type)[:100]}, which cannot be read",
+                legal="texts, numbers, times, lists and structs of them",
+                todo="leave it out, or write it as another type",
+            ) from None
+    return pa.RecordBatch.from_pydict(found)
 
 
 def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+#: What Arrow raises for a value that Python cannot hold; ArrowInvalid and UnicodeDecodeError are ValueErrors.
+_NOT_HELD = (OverflowError, ValueError, NotImplementedError)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -43,7 +47,49 @@ def values(column: pa.Array) -> list[Any]:
         several = zip(*fields, strict=True) if fields else [()] * len(column)
         rows = [dict(zip(names, row, strict=True)) for row in several]
         return [row if there else None for row, there in zip(rows, column.is_valid().to_pylist(), strict=True)]
-    return list(column.to_pylist())
+    return held(column)
+
+
+def held(column: pa.Array) -> list[Any]:
+    """Return what `to_pylist` does; a date, time or duration that Python cannot hold as Arrow writes it, as a text.
+
+    A time in a zone that this machine does not know is written in UTC.
+    """
+    try:
+        return list(column.to_pylist())
+    except _NOT_HELD:
+        return list(map(_held, column))
+
+
+def _held(scalar: pa.Scalar) -> Any:
+    """Return one value of `held`, within lists, structs and what else has values in it, too."""
+    try:
+        return scalar.as_py()
+    except _NOT_HELD:
+        pass
+    if isinstance(scalar, (pa.UnionScalar, pa.ExtensionScalar, pa.DictionaryScalar, pa.RunEndEncodedScalar)):
+        return _held(scalar.value)
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _held(each) for name, each in scalar.items()}
+    if isinstance(scalar, pa.MapScalar):
+        return [tuple(map(_held, pair.values())) for pair in scalar.values]
+    if isinstance(scalar, pa.ListScalar):
+        return list(map(_held, scalar.values))
+    if is_text(scalar.type):
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")
+    if pa.types.is_timestamp(scalar.type) and scalar.type.tz is not None:
+        scalar = scalar.cast(pa.timestamp(scalar.type.unit, "UTC"))
+    return scalar.cast(pa.string()).as_py()
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """Return a run-end-encoded column as one of its values, which Arrow can take rows of; any other as it is."""
+    return pc.run_end_decode(column) if pa.types.is_run_end_encoded(column.type) else column
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of what `plain` returns. **Pure.**"""
+    return kind.value_type if pa.types.is_run_end_encoded(kind) else kind
 
 
 def cleaned(column: pa.Array) -> pa.Array:

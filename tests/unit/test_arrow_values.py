@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ringtune.train import arrow_rows, arrow_values
 from ringtune.train.columns import Columns
+from ringtune.train.contract import UsageError
+from ringtune.train.predict import writer
 from ringtune.train.shapes import SPANS, WORDS
 
 TEXTS = st.none() | st.text(max_size=4)
@@ -87,3 +91,60 @@ def test_kept_and_labelled_lists_have_question_marks(tmp_path):
     source = arrow_rows.open_table(tmp_path / "rows.parquet", "parquet", "rows.parquet", "")
     (batch,) = source.read(Columns(("t",), "l", kept=("k",)))
     assert batch.column("kept/k").to_pylist() == [["ab"], ["??"], ["cd"]]
+
+
+FAR = pa.array([1, None, 10**8], pa.date32())
+SHOWN_FAR = [datetime.date(1970, 1, 2), None, "<value out of range: 100000000>"]
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        (FAR, SHOWN_FAR),
+        (pa.array([10**15], pa.timestamp("s")), ["<value out of range: 1000000000000000>"]),
+        (pa.array([2**62, 60], pa.duration("s")), ["4611686018427387904", datetime.timedelta(minutes=1)]),
+        (pa.array([10**9, None], pa.timestamp("ms", "Mars/Phobos")), ["1970-01-12 13:46:40.000Z", None]),
+        (in_lists(FAR), [[each] for each in SHOWN_FAR]),
+        (pa.ListViewArray.from_arrays([0, 1, 2], [1, 1, 1], in_lists(FAR)), [[[each]] for each in SHOWN_FAR]),
+        (pa.StructArray.from_arrays([FAR], ["a"]), [{"a": each} for each in SHOWN_FAR]),
+        (
+            pa.MapArray.from_arrays([0, 1, 3], pa.array(list("xyz")), FAR),
+            [[("x", SHOWN_FAR[0])], [("y", None), ("z", SHOWN_FAR[2])]],
+        ),
+        (pa.DictionaryArray.from_arrays(pa.array([2, 0]), FAR), [SHOWN_FAR[2], SHOWN_FAR[0]]),
+        (pa.UnionArray.from_sparse(pa.array([0, 0, 0], pa.int8()), [FAR]), SHOWN_FAR),
+        (pa.MapArray.from_arrays([0, 1], BAD[1:2], BAD[1:2]), [[(SHOWN[1], SHOWN[1])]]),
+    ],
+)
+def test_what_python_cannot_hold_is_a_text(column, shown):
+    assert arrow_values.values(column) == arrow_values.held(column) == shown
+
+
+def read_x(folder, column, **columns):
+    rows = pa.table({"text": ["x"] * len(column), "x": column})
+    path = folder / "rows.arrow"
+    with pa.OSFile(str(path), "wb") as stream, pa.ipc.new_file(stream, rows.schema) as file:
+        file.write_table(rows)
+    (batch,) = arrow_rows.open_table(path, "arrow", "rows.arrow", "").read(Columns(("text",), **columns))
+    return batch
+
+
+def test_run_ends_are_read_as_their_values(tmp_path):
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", "b"]))
+    batch = read_x(tmp_path, runs, label="x", kept=("x",), sliced=("x",))
+    for name in ("label", "kept/x", "slice/x"):
+        assert batch.take([0, 2]).column(name).to_pylist() == ["a", "b"]
+    with pytest.raises(UsageError, match=r"rows.arrow: column 'x' holds struct<a: run_end_encoded.*cannot be read"):
+        read_x(tmp_path, pa.StructArray.from_arrays([runs], ["a"]), label=None, kept=("x",))
+
+
+def test_what_parquet_cannot_hold_is_refused_before_it_is_predicted(tmp_path):
+    for column, words in (
+        (pa.array([{}], pa.struct([])), "struct<>, which Parquet does not"),
+        (pa.array([2**60], pa.timestamp("s")), r"timestamp\[s\], which Parquet does not"),
+    ):
+        batch = read_x(tmp_path, column, label=None, kept=("x",))
+        writer.refuse_unwritable(batch, ".jsonl", "rows.arrow")
+        with pytest.raises(UsageError, match=f"rows.arrow: column 'x' holds {words}"):
+            writer.refuse_unwritable(batch, ".parquet", "rows.arrow")
+    writer.refuse_unwritable(read_x(tmp_path, FAR, label=None, kept=("x",)), ".parquet", "rows.arrow")

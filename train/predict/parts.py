@@ -29,7 +29,7 @@ from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.identity import START_AGAIN, Identity, refuse_other
 from ringtune.train.predict.inputs import in_chunks
 from ringtune.train.predict.predictor import shown_columns
-from ringtune.train.predict.writer import open_writer
+from ringtune.train.predict.writer import open_writer, refuse_unwritable
 from ringtune.train.rows import RowFile, write_rows
 from ringtune.train.rundir import RunLock
 from ringtune.train.source import Source, refuse_errors
@@ -247,10 +247,12 @@ class PartsFolder:
 
 
 def _usable_chunks(source: Source, columns: Columns, config: PredictConfig) -> Iterator[pa.RecordBatch]:
-    """Yield the chunks of an input. Raises UsageError for a row that cannot be used, if such a row stops the job."""
+    """Yield the chunks of an input. Raises UsageError for a row that cannot be used, if such a row stops the job,
+    and for a column to keep that the output cannot hold."""
     for chunk in in_chunks(source.read(columns)):
         if config.on_error == "stop":
             refuse_errors(chunk, source, todo=KEEP_ROWS)
+        refuse_unwritable(chunk, Path(config.output).suffix.lower(), source.where)
         yield chunk
 
 

@@ -12,8 +12,11 @@ from typing import Any, Protocol, TextIO
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from ringtune.train import arrow_values
+from ringtune.train.contract import UsageError
 
 ROWS_PER_GROUP = 65_536  # of a Parquet file
+KEPT = "kept/"  # before the names of the input's columns in the reader's rows
 PREDICTED = {b"ringtune": b"predicted"}  # metadata of the columns that do not come from the input
 
 
@@ -51,7 +54,29 @@ def _python_values(column: pa.Array) -> list[Any]:
         return list(pc.cast(pc.cast(column, pa.string()), pa.float64()).to_pylist())
     if isinstance(column.type, pa.JsonType):
         return [None if each is None else json.loads(each) for each in column.storage.to_pylist()]
-    return list(column.to_pylist())
+    return arrow_values.held(column)
+
+
+def refuse_unwritable(rows: pa.RecordBatch, ending: str, where: str) -> None:
+    """Raise UsageError for a kept column of the reader's rows that the format of an ending cannot hold.
+
+    where: the input.
+    """
+    for name, column in zip(rows.schema.names, rows.columns, strict=True) if ending == ".parquet" else ():
+        if not name.startswith(KEPT):
+            continue
+        # Parquet counts no whole seconds: Arrow writes milliseconds, for which a number may be too large.
+        written = column if "timestamp[s" in str(column.type) else column.slice(0, 0)
+        try:
+            pq.write_table(pa.table({name.removeprefix(KEPT): written}), pa.BufferOutputStream())
+        except (pa.ArrowException, NotImplementedError) as error:
+            raise UsageError(
+                where,
+                f"column {name.removeprefix(KEPT)[:40]!r} holds {str(column.type)[:100]}, which Parquet does not: "
+                f"{' '.join(str(error).split())[:90]}",
+                legal="other types",
+                todo="write .jsonl or .csv, or name other columns with --keep_columns",
+            ) from None
 
 
 @contextmanager
