@@ -21,6 +21,7 @@ from ringtune.train.source import (
     Source,
     clean,
     label_column,
+    no_slices,
     row_batches,
     row_columns,
     slice_values,
@@ -145,9 +146,12 @@ def _source(
                     legal="strings",
                     todo="name another column with --text_column_names",
                 )
-        first = 1
+        for name in columns.sliced:
+            if arrow_values.is_many(schema.field(name).type):
+                raise no_slices(where, name, str(schema.field(name).type)[:100])
+        first, place = 1, Place(where, ": row ")
         for batch in batches(columns):
-            yield _table_batch(_readable(batch, where), first, columns, class_names.get(columns.label or "", ()))
+            yield _table_batch(_readable(batch, where), first, place, columns, class_names.get(columns.label or "", ()))
             first += batch.num_rows
 
     return Source(
@@ -180,9 +184,11 @@ def _readable(batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(found)
 
 
-def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
+def _table_batch(
+    batch: pa.RecordBatch, first: int, place: Place, columns: Columns, class_names: tuple[str, ...]
+) -> pa.RecordBatch:
     if columns.form != TEXT:
-        return _word_batch(batch, first, columns, class_names)
+        return _word_batch(batch, first, place, columns, class_names)
     texts = {name: arrow_values.texts(batch.column(name)) for name in columns.text}
     errors = [what_is_wrong(dict(zip(texts, row, strict=True)), columns) for row in zip(*texts.values(), strict=True)]
     arrays = row_columns(range(first, first + batch.num_rows), errors)
@@ -196,13 +202,15 @@ def _table_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_name
         rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
         arrays["label"] = label_column(rows, columns, class_names)
     for name in columns.sliced:
-        arrays[f"slice/{name}"] = slice_values(arrow_values.values(batch.column(name)))
+        arrays[f"slice/{name}"] = slice_values(enumerate(arrow_values.values(batch.column(name)), first), name, place)
     for name in columns.kept:
         arrays[f"kept/{name}"] = _kept(batch.column(name))
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def _word_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names: tuple[str, ...]) -> pa.RecordBatch:
+def _word_batch(
+    batch: pa.RecordBatch, first: int, place: Place, columns: Columns, class_names: tuple[str, ...]
+) -> pa.RecordBatch:
     """Return rows of words, of texts with entities, of choices, or of questions, as `source.row_batches` does."""
     wanted = dict.fromkeys((*columns.text, columns.label, *columns.sliced))
     values = {name: arrow_values.values(batch.column(name)) for name in wanted if name is not None}
@@ -213,7 +221,7 @@ def _word_batch(batch: pa.RecordBatch, first: int, columns: Columns, class_names
         (line, dict(zip(values, row, strict=True)), None)
         for line, row in enumerate(zip(*values.values(), strict=True), start=first)
     ]
-    plain = next(row_batches(rows, replace(columns, kept=()), holds_json=True, at_once=len(rows)))
+    plain = next(row_batches(rows, replace(columns, kept=()), place, holds_json=True, at_once=len(rows)))
     arrays = dict(zip(plain.schema.names, plain.columns, strict=True))
     return pa.RecordBatch.from_pydict(arrays | {f"kept/{name}": _kept(batch.column(name)) for name in columns.kept})
 

@@ -23,6 +23,17 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
+def is_many(kind: pa.DataType) -> bool:
+    """Return whether a value of this type is several, or bytes: lists, structs, maps, tensors. **Pure.**"""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return True
+    types = pa.types
+    is_binary = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    is_bytes = is_binary or types.is_fixed_size_binary(kind)
+    return bool(is_bytes or (types.is_nested(kind) and not types.is_union(kind)))
+
+
 def texts(column: pa.Array) -> list[str | None]:
     """Return a column's texts; bytes that are not UTF-8, which Arrow does not check, become surrogates (PEP 383)."""
     values = column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()

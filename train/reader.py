@@ -82,10 +82,11 @@ def _names(files: Files) -> list[str]:
 
 
 def _line_source(file: LineFile) -> Source:
-    def read(columns: Columns) -> Iterator[pa.RecordBatch]:
-        return row_batches(file.rows(), columns, holds_json=file.holds_json)
-
     place = Place(file.where, ":" if file.has_lines else ": row ")
+
+    def read(columns: Columns) -> Iterator[pa.RecordBatch]:
+        return row_batches(file.rows(), columns, place, holds_json=file.holds_json)
+
     return Source(
         file.where, (place,), file.names, _digest(file), read, notes=file.notes, shapes=file.shapes, lists=file.lists
     )

@@ -22,7 +22,7 @@ import pyarrow as pa
 from ringtune.train import choice_rows, question_rows, word_rows
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
-from ringtune.train.json_rows import Row
+from ringtune.train.json_rows import Row, shown
 from ringtune.train.shapes import ANSWERS, CHOICES, SPANS, TEXT, WORDS
 from ringtune.train.texts import what_is_wrong_with
 
@@ -80,20 +80,24 @@ def refuse_errors(batch: pa.RecordBatch, source: Source, todo: str = "") -> None
 
 
 def row_batches(
-    rows: Iterable[Row], columns: Columns, *, holds_json: bool, at_once: int = ROWS_AT_ONCE
+    rows: Iterable[Row], columns: Columns, place: Place, *, holds_json: bool, at_once: int = ROWS_AT_ONCE
 ) -> Iterator[pa.RecordBatch]:
-    """Give rows in Arrow batches. holds_json: kept values are written as JSON, not as texts. at_once: rows of each."""
+    """Give rows in Arrow batches.
+
+    place: where they are. holds_json: kept values are written as JSON, not as texts. at_once: rows of each. Raises
+    UsageError for a value that parts no rows, see `slice_values`.
+    """
     several: list[Row] = []
     for row in rows:
         several.append(row)
         if len(several) == at_once:
-            yield _row_batch(several, columns, holds_json=holds_json)
+            yield _row_batch(several, columns, place, holds_json=holds_json)
             several = []
     if several:
-        yield _row_batch(several, columns, holds_json=holds_json)
+        yield _row_batch(several, columns, place, holds_json=holds_json)
 
 
-def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa.RecordBatch:
+def _row_batch(rows: Sequence[Row], columns: Columns, place: Place, *, holds_json: bool) -> pa.RecordBatch:
     read, more = _READERS[columns.form](rows, columns) if columns.form in _READERS else (rows, {})
     errors = [error or what_is_wrong(values, columns) for _, values, error in read]
     arrays = {**row_columns([line for line, _, _ in rows], errors), **more}
@@ -103,7 +107,7 @@ def _row_batch(rows: Sequence[Row], columns: Columns, *, holds_json: bool) -> pa
     if columns.label is not None and columns.form in (TEXT, CHOICES):
         arrays["label"] = label_column((values for _, values, _ in rows), columns)
     for name in columns.sliced:
-        arrays[f"slice/{name}"] = slice_values([values.get(name) for _, values, _ in rows])
+        arrays[f"slice/{name}"] = slice_values(((line, values.get(name)) for line, values, _ in rows), name, place)
     for name in columns.kept:
         kept = [values.get(name) for _, values, _ in rows]
         if holds_json:
@@ -150,10 +154,27 @@ def label_text(value: Any) -> str | None:
     return re.sub("[\ud800-\udfff]", NO_CHARACTER, str(value))
 
 
-def slice_values(values: Iterable[Any]) -> pa.Array:
-    """Return the values of a column as texts, null for what `label_text` takes for none and for blanks. **Pure.**"""
-    texts = ((label_text(each) or "").strip() or None for each in values)
+def slice_values(values: Iterable[tuple[int, Any]], name: str, place: Place) -> pa.Array:
+    """Return the values of a column as texts, null for what `label_text` takes for none and for blanks. **Pure.**
+
+    values: with the line of each. Raises UsageError for a list, an object or bytes, which are no group of rows.
+    """
+    texts: list[str | None] = []
+    for line, value in values:
+        if isinstance(value, (list, dict, bytes)):
+            raise no_slices(place.row(line), name, shown(value))
+        texts.append((label_text(value) or "").strip() or None)
     return pa.array(texts, pa.string())
+
+
+def no_slices(where: str, name: str, held: str) -> UsageError:
+    """Return the error of a column that parts no rows for their scores. held: what it holds, in words. **Pure.**"""
+    return UsageError(
+        where,
+        f"column {name[:40]!r} holds {held}, which is no group of rows",
+        legal="a text, a number or nothing in each row",
+        todo="name another column with --slice_by",
+    )
 
 
 def clean(text: str) -> str:

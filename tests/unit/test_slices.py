@@ -6,12 +6,15 @@ import json
 import math
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from ringtune.train import config, gap, slices
+from ringtune.train import arrow_rows, config, gap, reader, slices
+from ringtune.train.columns import Columns
 from ringtune.train.contract import EXIT_FAILED, EXIT_FINISHED, UsageError
+from ringtune.train.files import Files
 from ringtune.train.predict import config as predicting
 from ringtune.train.slices import ColumnScores
-from ringtune.train.source import slice_values
+from ringtune.train.source import Place, slice_values
 
 FOUND = ColumnScores(
     "language",
@@ -27,11 +30,26 @@ INFINITE = ColumnScores("x", {each: {"roc_auc": math.inf, "num_rows": 1} for eac
 
 def columns_of(*values):
     halves = [values[: len(values) // 2], values[len(values) // 2 :]]
-    batches = [
-        pa.RecordBatch.from_pydict({"slice/language": slice_values(half), "line": pa.array(range(len(half)))})
-        for half in halves
-    ]
+    found = [slice_values(enumerate(half), "language", Place("dev.csv", ":")) for half in halves]
+    batches = [pa.RecordBatch.from_pydict({"slice/language": each, "line": range(len(each))}) for each in found]
     return slices.columns_of(batches, "dev.csv")
+
+
+@pytest.mark.parametrize("value", [[], ["en"], {"a": 1}, b"en"])
+def test_a_list_an_object_and_bytes_part_no_rows(tmp_path, value):
+    with pytest.raises(UsageError, match=r"dev.csv:1: column 'language' holds .*, which is no group of rows"):
+        columns_of("en", None, "de", value)
+    rows = [{"text": "a", "group": "x", "label": "p"}, {"text": "b", "group": value, "label": "q"}]
+    columns = Columns(("text",), "label", sliced=("group",))
+    pq.write_table(pa.Table.from_pylist([{**each, "group": value} for each in rows]), tmp_path / "t.parquet")
+    source = arrow_rows.open_table(tmp_path / "t.parquet", "parquet", "t.parquet", "")
+    with pytest.raises(UsageError, match=r"t.parquet: column 'group' holds (list|struct|binary)"):
+        list(source.read(columns))
+    if not isinstance(value, bytes):
+        (tmp_path / "t.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+        source = reader.open_files(Files("t.jsonl", "jsonl", (tmp_path / "t.jsonl",)))
+        with pytest.raises(UsageError, match=r"t.jsonl:2: column 'group' holds [\[{]"):
+            list(source.read(columns))
 
 
 def test_rows_of_one_value_are_a_slice_in_whatever_batch_they_come():

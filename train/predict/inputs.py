@@ -248,6 +248,8 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
         others = question_columns.TEXT_NAMES if _reads_questions(task) else _TEXT_NAMES
         names = task.columns.text if task.columns and len(task.columns.text) == 2 else others
 
+    place = Place("input", ": row ")
+
     def rows() -> Iterator[Row]:
         for number, item in enumerate(itertools.chain([first], iterator), start=1):
             if reads_words and isinstance(item, list):
@@ -256,10 +258,10 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
                 yield number, *_values(item, names, type(first))
 
     def read(chosen: Columns) -> Iterator[pa.RecordBatch]:
-        return row_batches(rows(), replace(chosen, label=None), holds_json=True)
+        return row_batches(rows(), replace(chosen, label=None), place, holds_json=True)
 
     lists = frozenset(name for name, value in _values(first, names, type(first))[0].items() if isinstance(value, list))
-    found = Source("input", (Place("input", ": row "),), names, "", read, shapes=shapes, lists=lists)
+    found = Source(place.name, (place,), names, "", read, shapes=shapes, lists=lists)
     return with_masks(found, task)
 
 
