@@ -129,6 +129,15 @@ def split_names(joined: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in joined.split(",") if name.strip()) if joined else ()
 
 
+def split_once(joined: str | None, flag: str) -> tuple[str, ...]:
+    """Return the names of a flag, as `split_names` does. Raises UsageError for one that is there twice. **Pure.**"""
+    names = split_names(joined)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"{flag} {joined}", f"it names {shown_name(twice[0])} twice", legal="each column once")
+    return names
+
+
 def _asked_name(name: str, names: Sequence[str]) -> str:
     """Return which column a part of a flag means: blanks around it count only where a column has them. **Pure.**"""
     return name if name in names else name.strip()

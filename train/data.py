@@ -88,7 +88,7 @@ def choose_columns(config: TrainConfig, sources: Mapping[str, Source]) -> dict[s
     """
     found = _choose_columns(config, sources[TRAIN])
     text, labels = found.text, found.labels
-    sliced = columns.split_names(config.slice_by)
+    sliced = columns.split_once(config.slice_by, "--slice_by")
     chosen = {}
     for name, source in sources.items():
         is_labelled = name != TEST or set(labels) <= set(source.names)
@@ -172,8 +172,7 @@ _OF_FORMS = {
 def _refuse_others(config: TrainConfig, found: Columns | None, where: str) -> None:
     """Raise UsageError for a setting that is of other rows. found: the columns of rows of another form than texts."""
     form = found.form if found else TEXT
-    others = ("regression", "task_name", *(("label_separator",) if form in (CHOICES, ANSWERS) else ()))
-    for name in others if found else ():
+    for name in ("regression", "task_name", "label_separator") if found else ():
         if getattr(config, name) is not None:
             raise UsageError(
                 f"--{name}", f"{where} holds {_HOLDS[form]}", legal="texts with labels", todo="leave it out"

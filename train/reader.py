@@ -51,7 +51,7 @@ def open_files(
 
     sources = [open_one(path, name) for path, name in zip(files.paths, names, strict=True)]
     found = several.join(sources, files.where, holds_json=files.kind in formats.JSON_KINDS)
-    return replace(found, notes=(*notes, *found.notes))
+    return replace(found, notes=(*notes, *found.notes), kind=files.kind)
 
 
 def quoting_of_splits(splits: Mapping[str, Files], delimiter: str, quoting: str) -> dict[str, tuple[Files, str]]:

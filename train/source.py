@@ -57,6 +57,7 @@ class Source:
     shapes: Mapping[str, str] = field(default_factory=dict)  # of columns that hold lists, as of `shapes.shape_of`
     types: Mapping[str, pa.DataType] = field(default_factory=dict)  # of columns as they are kept, where these have any
     lists: frozenset[str] = frozenset()  # names of columns that hold lists
+    kind: str = ""  # format of its files, as `formats.BY_ENDING` names them; "" if it is no file
 
     def places(self, batch: pa.RecordBatch) -> Iterator[str]:
         """Give where each row of a batch is, for messages."""

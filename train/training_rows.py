@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ringtune.train import data, pseudo, replay
+from ringtune.train import data, file_flags, pseudo, replay
 from ringtune.train.columns import Columns
 from ringtune.train.config import TrainConfig
 from ringtune.train.order import DataOrder, derive_seed
@@ -32,10 +32,15 @@ PARTS_FILE = "parts.json"  # beside the table: features of each part, if there i
 
 def open_splits(config: TrainConfig) -> dict[str, Source]:
     """Return the rows of each split, those that are trained on first. Raises UsageError."""
+    if not config.dataset_name:
+        file_flags.refuse_of_data_sets(config, config.train_file or f"--task_name {config.task_name}")
+    else:
+        file_flags.refuse_configuration(config, config.dataset_name)
     found = data.open_splits(config)
     parts = {data.TRAIN: found.pop(data.TRAIN)}
     if config.pseudo_file:
         parts[PSEUDO] = pseudo.open_rows(config)
+    file_flags.refuse_unused(config, [*parts.values(), *found.values()])  # not what an earlier run read otherwise
     if config.replay:
         parts[REPLAY] = replay.open_rows(config)
     return parts | found

@@ -15,6 +15,7 @@ from ringtune.train import (
     chunks,
     columns,
     data,
+    file_flags,
     files,
     formats,
     label_sets,
@@ -51,7 +52,10 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
         found = find_files(config)
         found = found if config.input_format else column_files.recognise(found, task, label_name)
     else:
-        return with_masks(_open_data_set(config), task)
+        source = _open_data_set(config)
+        file_flags.refuse_unused(config, [source])
+        return with_masks(source, task)
+    file_flags.refuse_of_data_sets(config, found.where)
     names = columns.split_names(config.text_column_names) or (task.columns.text if task.columns else _TEXT_NAMES)
     source = reader.open_files(
         found,
@@ -61,6 +65,7 @@ def open_source(config: PredictConfig, task: Task, stdin: Path | None = None) ->
         quoting=config.csv_quoting,
         data_field=config.data_field,
     )
+    file_flags.refuse_unused(config, [source])
     return with_masks(source, task)
 
 
@@ -86,6 +91,7 @@ def names_files(config: PredictConfig) -> bool:
 
 
 def _open_data_set(config: PredictConfig) -> Source:
+    file_flags.refuse_configuration(config, config.input)
     where = data.repository_name(config.input, config.dataset_config_name)
     loaded = data.load_repository(
         config.input, config.dataset_config_name, where, "a file; there is no file of that name"
@@ -114,12 +120,12 @@ def choose_columns(source: Source, config: PredictConfig, task: Task) -> Columns
     labels = (sets and sets.columns) or (label,)
     read = _without_label(source, config, task, label, labels)
     text = read.text
-    kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
+    kept = _kept_columns(source, config)
     if config.min_confidence is not None and config.keep_columns is None:
         kept = text  # a row of the output is not that of the input in its place
     asked_label = labels if config.label_column_name or config.slice_by else ()
     columns.require_columns(source.names, (*text, *kept, *asked_label), source.where)
-    sliced = columns.split_names(config.slice_by)
+    sliced = columns.split_once(config.slice_by, "--slice_by")
     columns.require_columns(source.names, sliced, source.where, "--slice_by")
     is_labelled = set(labels) <= set(source.names) and not set(labels) & set(text)
     if read.form == CHOICES or trained is None or trained.form == TEXT:
@@ -171,9 +177,18 @@ def _masked_columns(source: Source, config: PredictConfig, trained: Columns | No
     else:
         text = trained.text
     mask_settings.require_one_text(text, source.where)
-    kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
+    kept = _kept_columns(source, config)
     columns.require_columns(source.names, (*text, *kept), source.where)
     return Columns(text, None, kept)
+
+
+def _kept_columns(source: Source, config: PredictConfig) -> tuple[str, ...]:
+    """Return the columns to write beside the predictions. Raises UsageError for one that is named twice."""
+    return (
+        source.names
+        if config.keep_columns == ALL_COLUMNS
+        else columns.split_once(config.keep_columns, "--keep_columns")
+    )
 
 
 def _reads_questions(task: Task) -> bool:
@@ -182,6 +197,7 @@ def _reads_questions(task: Task) -> bool:
 
 def _question_columns(source: Source, config: PredictConfig, task: Task) -> Columns:
     """Return the columns of question, context and answers, and those to keep. Raises UsageError."""
+    _refuse_separator(config, task)
     found = question_columns.of_prediction(
         source.names,
         source.shapes,
@@ -191,16 +207,27 @@ def _question_columns(source: Source, config: PredictConfig, task: Task) -> Colu
         text=config.text_column_names,
         label=config.label_column_name,
     )
-    kept = source.names if config.keep_columns == ALL_COLUMNS else columns.split_names(config.keep_columns)
+    kept = _kept_columns(source, config)
     columns.require_columns(source.names, kept, source.where)
-    sliced = columns.split_names(config.slice_by)
+    sliced = columns.split_once(config.slice_by, "--slice_by")
     columns.require_columns(source.names, sliced, source.where, "--slice_by")
     return replace(found, kept=kept, sliced=sliced)
+
+
+def _refuse_separator(config: PredictConfig, task: Task) -> None:
+    if config.label_separator is not None:
+        raise UsageError(
+            f"--label_separator {config.label_separator}",
+            f"the model gives no row several labels: {task.describe()}",
+            legal="a model that does",
+            todo="leave it out",
+        )
 
 
 def _label_sets(source: Source, config: PredictConfig, task: Task, label: str) -> LabelSets | None:
     """Return how the true labels are written; None for a model that gives one."""
     if not task.has_several_labels:
+        _refuse_separator(config, task)
         return None
     separator = config.label_separator
     trained = task.columns.sets if task.columns else None
@@ -262,6 +289,8 @@ def rows_in_memory(items: Iterable[Any], config: PredictConfig, task: Task) -> S
 
     lists = frozenset(name for name, value in _values(first, names, type(first))[0].items() if isinstance(value, list))
     found = Source(place.name, (place,), names, "", read, shapes=shapes, lists=lists)
+    file_flags.refuse_of_data_sets(config, "what is given")
+    file_flags.refuse_unused(config, [found])
     return with_masks(found, task)
 
 

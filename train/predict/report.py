@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ringtune.train import disk, measures, slices
+from ringtune.train.columns import Columns
 from ringtune.train.measures import Measure
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.parts import Spool, error_rows, read_part
@@ -17,7 +18,7 @@ from ringtune.train.predict.predictor import SCORE_LABEL, scored_rows, scored_sl
 from ringtune.train.predict.workers import WorkerStats
 from ringtune.train.scores import Scored, Scores
 from ringtune.train.slices import ColumnScores
-from ringtune.train.source import Place
+from ringtune.train.source import Place, Source
 from ringtune.train.task import Task
 
 
@@ -102,6 +103,13 @@ def report_scores(
             report(each.line(name))
     if scores.text:
         report(scores.text)
+
+
+def report_no_scores(config: PredictConfig, columns: Columns, source: Source, report: Callable[[str], None]) -> None:
+    """Report why there will be no scores, if some were asked for and no labels are read."""
+    asked = [f"--{name} {getattr(config, name)}" for name in ("metrics", "report") if getattr(config, name)]
+    if asked and columns.label is None:
+        report(f"no scores for {' and '.join(asked)}: no labels of {source.where} are read (--label_column_name)")
 
 
 def coverage(min_confidence: float | None, num_written: int, num_rows: int) -> tuple[dict[str, Any], str]:

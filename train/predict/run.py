@@ -22,7 +22,7 @@ from ringtune.train.predict.inputs import choose_columns, open_source
 from ringtune.train.predict.load import describe, load_predictor, require_same_model, resolve
 from ringtune.train.predict.parts import PartsFolder, Spool
 from ringtune.train.predict.predictor import Predictor
-from ringtune.train.predict.report import Parts, coverage, report_scores, write_report
+from ringtune.train.predict.report import Parts, coverage, report_no_scores, report_scores, write_report
 from ringtune.train.predict.workers import Workers, WorkerStats, stats_table
 from ringtune.train.progress import Progress
 from ringtune.train.source import Place
@@ -114,6 +114,7 @@ def _check_input(config: PredictConfig, predictor: Predictor, report: Report) ->
     columns = choose_columns(source, config, predictor.task)
     for line in (predictor.describe_columns(columns, source.names), *several.describe(source.files), *source.notes):
         report(f"input {source.where}: {line}")
+    report_no_scores(config, columns, source, report)
 
 
 def _prepare(
@@ -132,6 +133,7 @@ def _prepare(
     source = open_source(config, predictor.task, parts.copy_stdin() if config.reads_stdin else None)
     columns = choose_columns(source, config, predictor.task)
     report(f"input {source.where}: {predictor.describe_columns(columns, source.names)}")
+    report_no_scores(config, columns, source, report)
     settings = {**asdict(config), "max_seq_length": predictor.max_seq_length}
     identity = Identity(settings, {**digests, "input": source.digest})
     goes_on = parts.check_identity(identity, overwrite=config.overwrite_output)
