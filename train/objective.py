@@ -89,7 +89,7 @@ def choose(
         return _of_several_labels(config, counts, num_rows, device, report)
     for name in ("class_weights", "focal_gamma", "balanced_sampling"):
         if getattr(config, name) and not counts:
-            raise UsageError(f"--{name}", f"the rows have {task.label_note()}, and no classes", todo="leave it out")
+            raise UsageError(f"--{name}", f"the rows have no classes: learnt is {task.describe()}", todo="leave it out")
     weights = None
     if config.class_weights:
         by_class = balanced(counts) if config.class_weights == AUTO else parse(config.class_weights, list(counts))

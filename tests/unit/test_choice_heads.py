@@ -165,7 +165,7 @@ def test_an_electra_that_reads_other_tokens_is_computed_whole():
 @pytest.mark.parametrize("setting", [{"class_weights": "auto"}, {"balanced_sampling": True}, {"focal_gamma": 2.0}])
 def test_what_weighs_classes_is_refused(tokenizer, setting):
     settings = TrainConfig("m", train_file="x", **setting)
-    with pytest.raises(UsageError, match="the rows have one of 4 choices, numbers from 0, and no classes"):
+    with pytest.raises(UsageError, match="the rows have no classes: learnt is one of 4 choices"):
         objective.choose(settings, TASK, TASK.encode(rows_of(), tokenizer, 24), CPU, print)
 
 

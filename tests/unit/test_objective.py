@@ -116,7 +116,7 @@ def test_weights_that_are_none_are_refused(words, message):
 
 @pytest.mark.parametrize("flag", [{"class_weights": "auto"}, {"focal_gamma": 2.0}, {"balanced_sampling": True}])
 def test_numbers_have_no_classes(flag):
-    with pytest.raises(UsageError, match=f"--{next(iter(flag))}: the rows have a number, and no classes"):
+    with pytest.raises(UsageError, match=f"--{next(iter(flag))}: the rows have no classes: learnt is a number"):
         choose(task=Regression(Columns(("text",), "label")), labels=(0.5, 1.5, 2.0, 3.0), **flag)
 
 
