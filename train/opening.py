@@ -68,6 +68,8 @@ def open_run(
         _refuse_other_batch(config, saved, world_size)
         config = _take_over(config, saved)
         refuse_changes(saved, config)
+    if config.keep_schedule and state is None:
+        report("--keep_schedule true has no effect: no checkpoint is there, and a new run has no earlier schedule")
     batch = batching.resolve(
         world_size,
         config.mode,

@@ -14,7 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringtune.train import data, findings, init_from, publish, several, slices, table, task, training_rows
+from ringtune.train import (
+    data,
+    findings,
+    init_from,
+    publish,
+    several,
+    slices,
+    table,
+    task,
+    training_rows,
+    unused_settings,
+)
 from ringtune.train.columns import Columns, shown_names
 from ringtune.train.comm import Comm
 from ringtune.train.config import TrainConfig
@@ -136,6 +147,7 @@ def _prepare(config: TrainConfig, tokenizer: Any, stop: StopFlag, *, shown: bool
     report = _report(config, sources, columns, found[0], (folder / FINDINGS_FILE).read_bytes())
     features = training_rows.read_parts(folder)
     report += training_rows.describe(config, sources, columns, features)
+    report += unused_settings.describe(config, found[0])
     if start is not None:
         report.append(init_from.describe(start, found[0], str(config.init_from)))
     if damage is not None and was_there:
