@@ -145,6 +145,16 @@ def cache_folder(chosen: str | Path | None = None, environ: Mapping[str, str] = 
     return Path(chosen or environ.get("RINGTUNE_CACHE") or Path.home() / ".cache" / "ringtune")
 
 
+def refuse_file(folder: Path) -> None:
+    """Raise UsageError if a file stands where a folder of runs, or one that it lies in, is or would be."""
+    first = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    if first.exists() and not first.is_dir():
+        what = "it" if first == folder else str(first)
+        raise UsageError(
+            f"--output_dir {folder}", f"{what} is not a folder", legal="a new or empty folder, or one of a run"
+        )
+
+
 def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
     """Return whether a run is in the folder already; changes nothing.
 
@@ -152,10 +162,9 @@ def holds_run(folder: Path, ours: Collection[str] = ()) -> bool:
     ours: what may be there before the run is, beside its lock, its batch job's files and what a killed process left.
     Raises UsageError if the folder is not a folder, or holds something else than a run.
     """
+    refuse_file(folder)
     if not folder.exists():
         return False
-    if not folder.is_dir():
-        raise UsageError(f"--output_dir {folder}", "it is not a folder", legal="a new or empty folder, or one of a run")
     signs = [folder / CONFIG_FILE, folder / FINISHED_FILE, *folder.glob(f"{CHECKPOINT_PREFIX}*/{MANIFEST_FILE}")]
     if any(each.exists() for each in signs):
         return True

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from ringtune.train import results, series, sweep
 from ringtune.train.columns import GLUE_COLUMNS, require_glue_task, split_names
-from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError
+from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError, refuse_file
 
 NAME = "glue"
 FIRST_SEED = 42
@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     """Run ``ringtune-train glue`` and return its exit code."""
     options, flags = make_parser().parse_known_args(argv)
     try:
+        refuse_file(options.output_dir)
         axes = {"task_name": _tasks(options.tasks), "seed": _seeds(options.seeds)}
         flags = [*_defaults(flags), *flags]
         if options.slurm is not None:

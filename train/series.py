@@ -23,6 +23,7 @@ from ringtune.train.contract import (
     EXIT_USAGE,
     UsageError,
     as_usage,
+    refuse_file,
 )
 
 NAME = "sweep"
@@ -34,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     """Run ``ringtune-train sweep`` and return its exit code."""
     options, flags = make_parser().parse_known_args(argv)
     try:
+        refuse_file(options.output_dir)
         found = search.of_options(options, {name: each.type for name, each in config.FIELDS.items()})
         if found is None:
             return train_all(sweep.parse(options.sweep), options, flags, results.results_table)

@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from ringtune.train import publish, rundir
+from ringtune.train import glue, publish, rundir, series
 from ringtune.train.contract import UsageError, as_usage, holds_run, read_records
 from ringtune.train.metrics import MetricsFile
 
@@ -19,6 +20,20 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="holds thesis.tex and no config.yaml"):
         holds_run(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "words"), [("a", "it is not a folder"), ("a/b/c", "a is not a folder")])
+def test_a_file_where_a_folder_is_to_be_is_refused_before_anything_runs(tmp_path, monkeypatch, capfd, name, words):
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_text("")
+    with pytest.raises(UsageError, match=f"--output_dir {name}: {words}"):
+        holds_run(Path(name))
+    flags = ["--model_name_or_path", "m", "--train_file", "t.csv", "--output_dir", name]
+    for main, own in ((series.main, ["--sweep", "seed=1..2"]), (glue.main, ["--tasks", "rte"])):
+        for more in ([], ["--dry_run"], *([["--table"]] if main is glue.main else [["--search=optuna", "--trials=1"]])):
+            assert main([*own, *more, *flags]) == 2
+            out, err = capfd.readouterr()
+            assert not out and f"--output_dir {name}: {words}" in err and err.count("\n") == 1
 
 
 def test_clearing_removes_what_is_ours_and_nothing_else(tmp_path):
