@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from ringtune.train import arrow_rows, arrow_values
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
-from ringtune.train.predict import writer
+from ringtune.train.predict import run, writer
+from ringtune.train.predict.config import PredictConfig
 from ringtune.train.shapes import SPANS, WORDS
+from ringtune.train.task.regression import Regression
 
 TEXTS = st.none() | st.text(max_size=4)
 ROW = st.none() | st.fixed_dictionaries({"a": TEXTS, "b": st.none() | st.lists(TEXTS | st.none(), max_size=3)})
@@ -140,11 +143,19 @@ def test_run_ends_are_read_as_their_values(tmp_path):
 
 def test_what_parquet_cannot_hold_is_refused_before_it_is_predicted(tmp_path):
     for column, words in (
-        (pa.array([{}], pa.struct([])), "struct<>, which Parquet does not"),
-        (pa.array([2**60], pa.timestamp("s")), r"timestamp\[s\], which Parquet does not"),
+        (pa.array([{}], pa.struct([])), "struct<>, which Parquet cannot hold"),
+        (pa.array([2**60], pa.timestamp("s")), r"timestamp\[s\], which Parquet cannot hold"),
     ):
         batch = read_x(tmp_path, column, label=None, kept=("x",))
         writer.refuse_unwritable(batch, ".jsonl", "rows.arrow")
         with pytest.raises(UsageError, match=f"rows.arrow: column 'x' holds {words}"):
             writer.refuse_unwritable(batch, ".parquet", "rows.arrow")
     writer.refuse_unwritable(read_x(tmp_path, FAR, label=None, kept=("x",)), ".parquet", "rows.arrow")
+
+
+def test_a_dry_run_refuses_it_too(tmp_path):
+    read_x(tmp_path, pa.array([{}], pa.struct([])), label=None)
+    config = PredictConfig("m", str(tmp_path / "rows.arrow"), "o.parquet", text_column_names="text", keep_columns="x")
+    predictor = SimpleNamespace(task=Regression(None), describe_columns=lambda *_: "")
+    with pytest.raises(UsageError, match=r"rows.arrow: column 'x' holds struct<>, which Parquet cannot hold"):
+        run._check_input(config, predictor, [].append)

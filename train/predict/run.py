@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow as pa
 from ringtune.train import chunks, measures, several, slices
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
@@ -24,6 +25,7 @@ from ringtune.train.predict.parts import PartsFolder, Spool
 from ringtune.train.predict.predictor import Predictor
 from ringtune.train.predict.report import Parts, coverage, report_no_scores, report_scores, write_report
 from ringtune.train.predict.workers import Workers, WorkerStats, stats_table
+from ringtune.train.predict.writer import KEPT, refuse_unwritable
 from ringtune.train.progress import Progress
 from ringtune.train.source import Place
 from ringtune.train.stop import StopFlag
@@ -115,6 +117,8 @@ def _check_input(config: PredictConfig, predictor: Predictor, report: Report) ->
     for line in (predictor.describe_columns(columns, source.names), *several.describe(source.files), *source.notes):
         report(f"input {source.where}: {line}")
     report_no_scores(config, columns, source, report)
+    kept = {f"{KEPT}{name}": pa.nulls(0, source.types[name]) for name in columns.kept if name in source.types}
+    refuse_unwritable(pa.RecordBatch.from_pydict(kept), Path(config.output).suffix.lower(), source.where)
 
 
 def _prepare(

@@ -72,7 +72,7 @@ def refuse_unwritable(rows: pa.RecordBatch, ending: str, where: str) -> None:
         except (pa.ArrowException, NotImplementedError) as error:
             raise UsageError(
                 where,
-                f"column {name.removeprefix(KEPT)[:40]!r} holds {str(column.type)[:100]}, which Parquet does not: "
+                f"column {name.removeprefix(KEPT)[:40]!r} holds {str(column.type)[:100]}, which Parquet cannot hold: "
                 f"{' '.join(str(error).split())[:90]}",
                 legal="other types",
                 todo="write .jsonl or .csv, or name other columns with --keep_columns",
