@@ -173,7 +173,8 @@ def _readable(batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             found[name] = arrow_values.plain(column)
-            found[name].take(pa.array([], pa.int64()))
+            if not arrow_values.is_text(column.type):  # which are read as plain ones, whatever Arrow can do with them
+                found[name].take(pa.array([], pa.int64()))
         except NotImplementedError:
             raise UsageError(
                 where,

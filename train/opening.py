@@ -78,9 +78,8 @@ def open_run(
         config.gradient_accumulation_steps,
         config.num_shards,
     )
-    config = dataclasses.replace(
-        config, global_batch_size=batch.global_batch_size, per_device_train_batch_size=per_device
-    )
+    config = dataclasses.replace(config, global_batch_size=batch.global_batch_size)
+    config = dataclasses.replace(config, per_device_train_batch_size=per_device)
     if config.mode == "exact":
         config = dataclasses.replace(config, num_shards=batch.num_shards)
     return Opening(

@@ -93,7 +93,8 @@ def _work(name: str, settings: Any, load_work: Callable[[], Callable[..., int]],
         comm.close()
     if not reports:
         _let_the_reporting_rank_end_first(unreported is not None)
-        _report_alone(name, unreported, comm)
+        if not stop.is_set():  # else the launcher ends the job: another rank has failed, and told why
+            _report_alone(name, unreported, comm)
     return code
 
 

@@ -48,6 +48,12 @@ def test_the_rank_that_does_not_tell_leaves_last(error, code, fails_to_start, mo
     assert words.startswith("rank 1 of ") and words.endswith(f": ringtune-train: {error}\n")  # rank 0 has not failed
 
 
+def test_a_rank_that_the_launcher_ends_says_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(stop.StopFlag, "is_set", lambda _: True)
+    _, _, words = outcome(monkeypatch, capsys, UsageError("--x", "y", legal="z"), number=1)
+    assert words == ""
+
+
 def test_the_rank_that_failed_first_of_several_tells_at_once(monkeypatch, capsys):
     error = UsageError("--x", "y", legal="z")
     assert outcome(monkeypatch, capsys, error, number=1, reports=True) == (EXIT_USAGE, 0, f"ringtune-train: {error}\n")

@@ -184,11 +184,8 @@ def _masked_columns(source: Source, config: PredictConfig, trained: Columns | No
 
 def _kept_columns(source: Source, config: PredictConfig) -> tuple[str, ...]:
     """Return the columns to write beside the predictions. Raises UsageError for one that is named twice."""
-    return (
-        source.names
-        if config.keep_columns == ALL_COLUMNS
-        else columns.split_once(config.keep_columns, "--keep_columns")
-    )
+    is_all = config.keep_columns == ALL_COLUMNS
+    return source.names if is_all else columns.split_once(config.keep_columns, "--keep_columns")
 
 
 def _reads_questions(task: Task) -> bool:
@@ -216,12 +213,9 @@ def _question_columns(source: Source, config: PredictConfig, task: Task) -> Colu
 
 def _refuse_separator(config: PredictConfig, task: Task) -> None:
     if config.label_separator is not None:
-        raise UsageError(
-            f"--label_separator {config.label_separator}",
-            f"the model gives no row several labels: {task.describe()}",
-            legal="a model that does",
-            todo="leave it out",
-        )
+        wrong = f"the model gives no row several labels: {task.describe()}"
+        where = f"--label_separator {config.label_separator}"
+        raise UsageError(where, wrong, legal="a model that does", todo="leave it out")
 
 
 def _label_sets(source: Source, config: PredictConfig, task: Task, label: str) -> LabelSets | None:
