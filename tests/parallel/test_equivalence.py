@@ -52,7 +52,7 @@ WAYS = {
 
 
 #: The others are long: they are updates of the same kind, held to their authors' by tests/unit/test_optimizer.py.
-IN_SHORT = ("averaged", "weighted")
+IN_SHORT = ("weighted",)
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in IN_SHORT else pytest.mark.long) for way in WAYS])

@@ -50,7 +50,7 @@ def prepare(workshop, run: Path, before: Path, **changes) -> None:
 
 
 ALL = pytest.param(1, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1800)])
-EVERY = [pytest.param(67, id="some"), ALL]
+EVERY = [pytest.param(37, id="some"), ALL]
 
 
 @pytest.mark.parametrize("every", [ALL])
