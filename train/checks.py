@@ -21,7 +21,7 @@ from ringtune.train import (
     mask_settings,
     wire,
 )
-from ringtune.train.columns import shown_name, split_names
+from ringtune.train.columns import split_names, split_once
 from ringtune.train.contract import UsageError
 
 ANSWER_COUNTS = ("n_best_size", "max_answer_length")
@@ -122,12 +122,7 @@ def check_names(config: Any, names: Sequence[str]) -> None:
             raise UsageError(
                 f"--{name} {value}", "it names nothing", legal="names, joined by commas", todo="leave it out"
             )
-    sliced = split_names(config.slice_by)
-    twice = [name for name in sliced if sliced.count(name) > 1]
-    if twice:
-        raise UsageError(
-            f"--slice_by {config.slice_by}", f"{shown_name(twice[0])} is named twice", legal="each column once"
-        )
+    split_once(config.slice_by, "--slice_by")
 
 
 def _check_loss(config: Any) -> None:

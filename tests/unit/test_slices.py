@@ -133,7 +133,7 @@ def test_a_bound_on_rows_that_cannot_have_a_gap_is_refused():
     [
         ({"slice_by": ","}, "--slice_by ,: it names nothing"),
         ({"slice_by": ",", "max_gap": "accuracy=0"}, "--slice_by ,: it names nothing"),
-        ({"slice_by": "lang, lang"}, "--slice_by lang, lang: lang is named twice"),
+        ({"slice_by": "lang, lang"}, "--slice_by lang, lang: it names lang twice"),
         ({"metrics": " ,"}, "it names nothing"),
         ({"freeze": ","}, "it names nothing"),
         ({"slice_by": "lang", "max_gap": ","}, "it names nothing"),
