@@ -86,16 +86,16 @@ def _script(options: argparse.Namespace) -> int:
 
 def _submit(options: argparse.Namespace) -> int:
     from ringtune.slurm import script, submit
-    from ringtune.train import sweep
 
     job = _job(options)
     words = submit.after(options.after, job.sbatch)
     if options.dry_run:
+        runs = submit.run_folders(job)
         if words:
             print(f"by sbatch {' '.join(words)}", file=sys.stderr)
         print(script.text(job), end="")
-        for settings in sweep.expand(job.axes):
-            print(f"would be submitted: {Path(job.folder) / sweep.folder_name(settings)}", file=sys.stderr)
+        for run in runs:
+            print(f"would be submitted: {run}", file=sys.stderr)
         return EXIT_FINISHED
     job_id = submit.submit(job, options.argv, words, tested=not options.no_test)
     print(

@@ -155,9 +155,7 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
     with sbatch's own words; script and record stay then.
     """
     queue.require("sbatch")
-    folder = Path(job.folder)
-    runs = [folder / sweep.folder_name(settings) for settings in sweep.expand(job.axes)]
-    _refuse_foreign(folder, runs)
+    folder, runs = Path(job.folder), run_folders(job)
     _refuse(_alive(runs))
     text = script.text(job)
     kept = Record(folder).folder
@@ -231,8 +229,13 @@ def _send(
     return job_id
 
 
-def _refuse_foreign(folder: Path, runs: Sequence[Path]) -> None:
-    """Let nothing of ours be written into a folder that holds something else, or a run where a sweep is to be."""
+def run_folders(job: BatchJob) -> list[Path]:
+    """Return the run directories of a job; changes nothing.
+
+    Raises UsageError for a folder that holds something else, or a run where a sweep is to be.
+    """
+    folder = Path(job.folder)
+    runs = [folder / sweep.folder_name(settings) for settings in sweep.expand(job.axes)]
     if (folder / records.SLURM_DIR / records.SWEEP_FILE).exists() != (runs != [folder]) and Record(
         folder
     ).folder.exists():
@@ -243,6 +246,7 @@ def _refuse_foreign(folder: Path, runs: Sequence[Path]) -> None:
         )
     if not (folder / records.SLURM_DIR).exists():  # what a first submission has put there is ours, whatever it is
         holds_run(folder, [SEARCH_DIR, *(run.name for run in runs)])
+    return runs
 
 
 def _over(runs: Sequence[Path]) -> list[Path]:

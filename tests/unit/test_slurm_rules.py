@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -198,6 +199,20 @@ def test_bad_input_ends_in_one_line_and_code_2(words, message, monkeypatch, tmp_
     done = run(*words)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_dry_run_refuses_the_folders_that_a_submission_refuses(tmp_path):
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.tex").touch()
+    for folder, message in (
+        (taken / "thesis.tex", "it is not a folder"),
+        (taken, "it holds thesis.tex and no config.yaml: not a run of ringtune"),
+    ):
+        done = run("submit", "--dry-run", *TRAIN, "--output_dir", str(folder))
+        assert done.returncode == 2 and f"--output_dir {folder}: {message}" in done.stderr, done.stderr
+    assert run("submit", "--dry-run", *TRAIN, "--output_dir", str(tmp_path / "new")).returncode == 0
+    assert os.listdir(tmp_path) == ["taken"] and os.listdir(taken) == ["thesis.tex"]
 
 
 def test_help_and_script_answer_without_torch_horovod_or_slurm(tmp_path):
