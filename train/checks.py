@@ -67,8 +67,13 @@ def check(config: Any) -> None:
         raise UsageError(
             "--do_train", "false leaves nothing to do", legal="true", todo="ringtune-predict evaluates and predicts"
         )
-    if config.load_best_model_at_end and not config.do_eval:
-        raise UsageError("--load_best_model_at_end", "nothing is evaluated", legal="needs --do_eval true")
+    for name in ("load_best_model_at_end", "early_stopping_patience"):
+        if getattr(config, name) and not config.do_eval:
+            raise UsageError(f"--{name}", "nothing is evaluated", legal="needs --do_eval true")
+    if config.early_stopping_patience and config.eval_strategy == "no":
+        raise UsageError(
+            "--early_stopping_patience", "the one evaluation is at the end", legal="--eval_strategy epoch or steps"
+        )
 
 
 def _check_ranges(config: Any) -> None:
@@ -155,4 +160,4 @@ def _check_source(config: Any) -> None:
     if not sources:
         raise UsageError("data", "nothing to train on", legal="--train_file, --task_name or --dataset_name")
     if "train_file" in sources and len(sources) > 1 and not (sources == ["task_name", "train_file"]):
-        raise UsageError("data", f"both --{sources[0]} and --{sources[1]} are given", legal="one source of rows")
+        raise UsageError("--dataset_name --train_file", "both are given", legal="one source of rows")

@@ -188,6 +188,12 @@ def test_a_value_of_hugging_face_means_the_same(words, expected):
         ("--local_rank 0", "ranks come from Horovod or MPI"),
         ("--gradient_checkpoint", "nearest is gradient_checkpointing"),
         ("--learning-rte 1", "nearest is learning_rate"),
+        ("--early_stopping_patience 2 --do_eval false", "--early_stopping_patience: nothing is evaluated"),
+        (
+            "--early_stopping_patience 2 --eval_strategy no",
+            "the one evaluation is at the end",
+        ),
+        ("--task_name mrpc --dataset_name f", "--dataset_name --train_file: both are given"),
     ],
 )
 def test_what_has_another_meaning_is_refused_by_name(words, expected):
