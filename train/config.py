@@ -44,7 +44,8 @@ class TrainConfig(UpdateSettings):
     load_best_model_at_end: bool = free(False)
     """Leave the best model as the final one, not the last."""
     metric_for_best_model: str | None = None
-    """Metric that decides; default: the task's own (accuracy, or spearmanr for regression)."""
+    """Metric that decides; default: the task's own: accuracy, spearmanr of a regression, f1_micro of several labels, f1
+    of tags and of answers, mae of levels, loss of masked_lm, or that of a GLUE task."""
     metrics: str | None = free(None)
     """More scores: names of scikit-learn, such as f1_macro,roc_auc, or functions of your own, such as mine.py:cost."""
     slice_by: str | None = free(None)

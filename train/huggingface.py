@@ -27,7 +27,7 @@ DEFAULTS = {
     "per_device_eval_batch_size": ("8", "scores do not depend on it"),
     "warmup_steps": ("0", "warmup_ratio is 0.1, as in the BERT paper, unless one of them is given"),
     "weight_decay": ("0.0", "as in the BERT paper"),
-    "metric_for_best_model": ("loss", "the task's own score: accuracy, or spearmanr of a regression"),
+    "metric_for_best_model": ("loss", "the task's own score, such as accuracy, f1 or spearmanr"),
 }
 _EVERY = "a number below 1 is a share of all steps"
 _NO_PUSH = unused("nothing is pushed to the hub; hf upload NAME OUTPUT_DIR does it")
@@ -44,7 +44,8 @@ _SHARE = "use --bf16, a smaller --per_device_train_batch_size, or more ranks"
 TRAIN: Mapping[str, Flag] = {
     **OF_SCRIPTS,
     # run_glue.py and run_classification.py
-    **each("model_name_or_path task_name dataset_name dataset_config_name train_file", taken()),
+    **each("model_name_or_path dataset_name dataset_config_name train_file", taken()),
+    "task_name": taken("of GLUE only: leave out ner, pos and chunk of run_ner.py"),
     **each("validation_file test_file max_seq_length", taken()),
     "label_column_name": taken("label unless given"),
     "text_column_names": taken("two columns are a sentence pair; they are not joined to one text"),
@@ -139,11 +140,13 @@ TRAIN: Mapping[str, Flag] = {
     "full_determinism": refused("there is a mode for it", "--mode exact"),
     "data_seed": refused("one seed draws everything", "--seed", same_as="seed"),
     "train_sampling_strategy": refused(
-        "the rows of a step are drawn at random, and nothing is padded that lengths could save",
+        "the rows of a step are drawn at random; of most models they are packed, not padded",
         "leave it out",
         "random",
     ),
-    "group_by_length": refused("the rows of a step are drawn at random, and nothing is padded", "leave it out"),
+    "group_by_length": refused(
+        "the rows of a step are drawn at random; of most models they are packed, not padded", "leave it out"
+    ),
     "length_column_name": unused("rows are not grouped by length"),
     "label_names": refused(
         "they are arguments of a model", "--label_column_name names the column", *OFF, "labels", '["labels"]'
@@ -197,7 +200,7 @@ TRAIN: Mapping[str, Flag] = {
     "overwrite_output_dir": taken("an unfinished run in output_dir goes on without it"),
     "do_train": taken("only true: ringtune-predict evaluates and predicts without training"),
     "do_eval": taken("false wins over eval_strategy"),
-    "do_predict": taken("writes predictions for test_file at the end"),
+    "do_predict": taken("writes OUTPUT_DIR/predict_results.txt: number and prediction of each row of test_file"),
     "resume_from_checkpoint": taken("true is latest; an unfinished output_dir goes on without it"),
     "ignore_data_skip": refused("a resumed run sees every row once", "leave it out"),
     "restore_callback_states_from_checkpoint": unused("a checkpoint always restores everything"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ringtune.train.columns import shown_name
+from ringtune.train.columns import shown_name, shown_names
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError, nearest
 from ringtune.train.task import Task
@@ -175,7 +175,8 @@ def parse(text: str, classes: list[str]) -> dict[str, float]:
     if all(name for name, _, _ in named):
         for name, _, _ in named:
             if name not in classes:
-                raise UsageError(where, f"there is no class {shown_name(name)}", todo=nearest(name, classes))
+                wrong = f"there is no class {shown_name(name)}"
+                raise UsageError(where, wrong, legal=f"of {shown_names(classes)}", todo=nearest(name, classes))
         found = {name: number for name, _, number in named}
         parts = [found[each] for each in classes if each in found]
         if len(named) != len(found):

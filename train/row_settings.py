@@ -34,8 +34,9 @@ class RowSettings:
     dataset_config_name: str | None = None
     """Configuration of the data set."""
     train_file: str | None = free(None)
-    """Training rows: .csv, .tsv, .json, .jsonl (also with .gz, .bz2, .xz or .zst), .parquet, .arrow or .feather;
-    several files, a pattern in quotes such as 'data/part-*.csv', or a folder of files of one format."""
+    """Training rows: .csv, .tsv, .json, .jsonl, column files of words and tags .conll, .bio or .iob, with --task
+    masked_lm also .txt (all also with .gz, .bz2, .xz or .zst), .parquet, .arrow or .feather; several files, a
+    pattern in quotes such as 'data/part-*.csv', or a folder of files of one format."""
     validation_file: str | None = free(None)
     """Rows to evaluate on, as train_file."""
     test_file: str | None = free(None)
@@ -79,7 +80,8 @@ class RowSettings:
     null_score_diff_threshold: float | None = None
     """Give a question no answer where that scores more than this above the best one; default: 0."""
     regression: bool | None = None
-    """Predict a number; default: yes if labels are decimal fractions."""
+    """Predict a number; default: yes if labels are decimal fractions, or more than 20 different whole numbers written
+    as decimals."""
     max_seq_length: int | None = None
     """Tokens per row, or per choice of a row, at most; longer ones are cut; default: 128, or as many as the model takes
     if these are fewer."""

@@ -119,11 +119,12 @@ def deciding_score(task: Any, task_name: str | None, asked: str | None, named: I
     name = (asked or task.default_score(task_name)).removeprefix("eval_")
     legal = (*task.score_names, *named)
     if name not in legal:
+        takes_more = task.answers(np.zeros((1, task.width), dtype=np.float32)) is not None  # see measures.choose
         raise UsageError(
             "--metric_for_best_model",
             f"{name} is no score of {task.kind}",
             legal=", ".join(legal),
-            todo="--metrics takes more",
+            todo="--metrics takes more" if takes_more else "",
         )
     return name
 

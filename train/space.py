@@ -112,9 +112,10 @@ def parse(words: Sequence[str], types: Mapping[str, object]) -> dict[str, Range 
     space: dict[str, Range | Choice] = {}
     for name, text in sweep.split(words, LEGAL).items():
         if name in NOT_SEARCHED:
+            why = "it is what a search draws by" if name == "seed" else "it changes what the scores mean"
             raise UsageError(
                 "--sweep",
-                f"{name} cannot be searched over: " + ("it is what a search draws by" if name == "seed" else "scores"),
+                f"{name} cannot be searched over: {why}",
                 legal="settings of the training",
                 todo="search first, then sweep over seeds without --search" if name == "seed" else "",
             )

@@ -105,8 +105,8 @@ class UpdateSettings(RowSettings):
     max_grad_norm: float = 1.0
     """Clip the gradient to this norm, after the reduction; 0 for never."""
     ema_decay: float | None = None
-    """Average the parameters over the last updates, 1 / (1 - ema_decay) of them, such as 0.999; the average is
-    evaluated, saved and left as the model."""
+    """Average the parameters over the last 1 / (1 - ema_decay) updates, such as 0.999, or at step N over (N + 10) / 9
+    where that is fewer; the average is evaluated, saved and left as the model."""
     label_smoothing_factor: float = 0.0
     """Share of the target spread over all classes."""
     class_weights: str | None = None

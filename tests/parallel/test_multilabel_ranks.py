@@ -175,7 +175,10 @@ def test_a_threshold_of_the_user_is_not_fitted_and_other_tasks_refuse_it(worksho
     assert json.loads((tmp_path / "run" / "task.json").read_text())["thresholds"] == [0.25] * 3
     assert not (tmp_path / "run" / "checkpoint-2" / "task.fitted.json").exists()
     for settings, words in (
-        ({"threshold": 0.25}, "--threshold: it is of labels, and the model gives classes down, up"),
+        (
+            {"threshold": 0.25},
+            "--threshold: it is for rows that may have several labels, and the model gives",
+        ),
         ({**files, "balanced_sampling": "true"}, "--balanced_sampling: a row may have several labels"),
     ):
         done = workshop.train(0, tmp_path / "other", max_steps=2, **settings)

@@ -91,7 +91,7 @@ def test_rows_of_any_model_of_masked_tokens_are_filled_and_those_without_have_an
         ({"label_column_name": "label"}, "masks are filled, and not scored"),
         ({"slice_by": "label"}, "masks are filled, and not scored"),
         ({"text_column_names": "a,b"}, "a, b are a pair of texts"),
-        ({"threshold": 0.5}, "it is of labels"),
+        ({"threshold": 0.5}, "it is for rows that may have several labels"),
     ],
 )
 def test_what_masks_do_not_have_is_refused_in_prediction(folder, tmp_path, flags, words):

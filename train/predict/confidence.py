@@ -20,7 +20,7 @@ def require_probabilities(task: Task, min_confidence: float | None, top_k: int |
     if not isinstance(task, Classification | MultiLabel):
         raise UsageError(
             FLAG,
-            f"the model predicts {task.describe()}, which has no probability of a row",
+            f"the model predicts {task.describe()}: a confidence is known of classes and of several labels only",
             legal="a model that gives a row a class, or labels",
             todo="leave it out",
         )

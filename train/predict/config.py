@@ -28,9 +28,9 @@ class PredictConfig:
     model_name_or_path: str = free()
     """Trained model: a run directory of ringtune-train, one of its checkpoints, another folder, or a hub name."""
     input: str = free()
-    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line; all also .gz, .bz2, .xz or .zst), .parquet, .arrow or
-    .feather file; several files, a pattern in quotes such as 'data/part-*.csv', or a folder of files of one format;
-    - for stdin; or a data set."""
+    """Rows: a .csv, .tsv, .json, .jsonl, .txt (a row a line), .conll, .bio or .iob file (words and tags; all also with
+    .gz, .bz2, .xz or .zst), or a .parquet, .arrow or .feather file; several files, a pattern in quotes
+    such as 'data/part-*.csv', or a folder of files of one format; - for stdin; or a data set."""
     output: str = free()
     """File to write, one row for each row of the input and in its order: .jsonl, .csv or .parquet."""
 
@@ -71,8 +71,9 @@ class PredictConfig:
     null_score_diff_threshold: float | None = None
     """Give a question no answer where that scores more than this above the best one; default: as in training."""
     min_confidence: float | None = None
-    """Write only rows whose class has at least this probability, or whose labels all are there or not with at least
-    this one, with their texts unless keep_columns says otherwise: rows for --pseudo_file of ringtune-train."""
+    """Write only rows whose class has at least this probability; where a row may have several labels, those given have
+    it, and the others at most 1 minus it. Their texts are written, too, unless keep_columns says otherwise: rows for
+    --pseudo_file of ringtune-train."""
     on_error: Literal["keep", "stop"] = "keep"
     """What to do with a row that cannot be used. keep: write it in its place, with an error. stop: stop all ranks."""
 

@@ -125,7 +125,12 @@ def at_threshold(task: Task, threshold: float | None) -> Task:
     if threshold is None:
         return task
     if not isinstance(task, MultiLabel):
-        raise UsageError("--threshold", f"it is of labels, and the model gives {task.describe()}", todo="leave it out")
+        raise UsageError(
+            "--threshold",
+            f"it is for rows that may have several labels, and the model gives {task.describe()}",
+            legal="a multi-label model",
+            todo="leave it out",
+        )
     return task.at(threshold)
 
 

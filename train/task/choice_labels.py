@@ -122,7 +122,12 @@ class ChoiceColumn:
 
     def _error(self, scheme: str) -> UsageError:
         _, place, what, _ = self.wrong[scheme]
-        return UsageError(place, what, legal="a choice's number from 0, its letter, or its text", todo=FLAG)
+        return UsageError(
+            place,
+            what,
+            legal="a choice's number, its letter, or its text, alike in all rows",
+            todo=f"correct the label, or set {FLAG} to one of {', '.join(SCHEMES)}",
+        )
 
 
 def _what_is_wrong(label: str, choices: Choices, scheme: str, name: str) -> str:

@@ -63,8 +63,11 @@ class LabelNames:
 def wrong_labels(where: str, columns: Columns | None, wrong: str | None) -> UsageError:
     """Return the error of a row whose labels are none. wrong: in words, None if there is nothing. **Pure.**"""
     several = columns.labels if columns else ()
-    return UsageError(
-        where,
-        wrong or f"there is no label in column {shown_names(several)}",
-        legal="0 or 1 in the column of each label" if len(several) > 1 else "labels in every row, or an empty list",
-    )
+    separator = columns.sets.separator if columns and columns.sets else None
+    if len(several) > 1:
+        legal = "0 or 1 in the column of each label"
+    elif separator is not None:
+        legal = f"labels with {separator!r} between them, or an empty text"
+    else:
+        legal = "labels in every row, or an empty list"
+    return UsageError(where, wrong or f"there is no label in column {shown_names(several)}", legal=legal)

@@ -217,7 +217,10 @@ class LevelColumn:
         num_levels = len(self.declared) or numbers[-1] - numbers[0] + 1
         if num_levels > MOST_LEVELS:
             raise UsageError(
-                where, f"its labels have {num_levels} levels", legal=f"at most {MOST_LEVELS}", todo="--regression true"
+                where,
+                f"its labels have {num_levels} levels",
+                legal=f"at most {MOST_LEVELS}",
+                todo="--regression true instead of --task ordinal",
             )
         return self.declared or tuple(map(str, range(numbers[0], numbers[-1] + 1)))
 

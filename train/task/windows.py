@@ -97,7 +97,7 @@ class Windows:
                 "--window_stride",
                 f"windows that share {self.stride} of {max_seq_length} tokens hardly move on",
                 legal=f"at most {most}, {'a quarter' if is_pair else 'half'} of the tokens of a text",
-                todo="raise --max_seq_length, or train with less",
+                todo="raise --max_seq_length, or train with a smaller --window_stride",
             )
 
     def collate(self, features: Features, chosen: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
