@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 
 from ringtune.train import results, series, sweep
 from ringtune.train.columns import GLUE_COLUMNS, require_glue_task, split_names
+from ringtune.train.config import COMMAND
 from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError, refuse_file
+from ringtune.train.flags import translate
 
 NAME = "glue"
 FIRST_SEED = 42
@@ -41,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         refuse_file(options.output_dir)
         axes = {"task_name": _tasks(options.tasks), "seed": _seeds(options.seeds)}
-        flags = [*_defaults(flags), *flags]
+        flags = [*flags, *_defaults(flags)]
         if options.slurm is not None:
             return _submit(axes, options, flags)
         if options.table:
@@ -102,10 +104,10 @@ def _seeds(text: str) -> list[str]:
 
 
 def _defaults(flags: Sequence[str]) -> list[str]:
-    """Return the flags of the published runs that are not given. **Pure.**"""
-    given = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in flags if word.startswith("--")}
-    if {"per_device_train_batch_size", "config"} & given:
-        given.add("global_batch_size")
+    """Return the flags of the published runs that neither the flags nor their files give. Raises UsageError."""
+    given, _ = translate(COMMAND, flags, lambda line: None)  # each run reports it
+    if "per_device_train_batch_size" in given:
+        given["global_batch_size"] = ""
     return [f"--{name}={value}" for name, value in FLAGS.items() if name not in given]
 
 

@@ -50,13 +50,26 @@ def test_a_dry_run_prints_one_command_for_each_task_and_seed_with_the_published_
     )
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == 4, done.stderr
-    assert all("--learning_rate=2e-5 --num_train_epochs=3 --model_name_or_path m" in line for line in lines)
+    assert all("--model_name_or_path m --max_seq_length=128" in line for line in lines)
+    assert all("--learning_rate=2e-5 --num_train_epochs=3 --task_name" in line for line in lines)
     assert lines[1].endswith("--task_name=rte --seed=43 --output_dir=runs/glue/task_name=rte,seed=43")
     done = command(
         "glue", "--seeds", "7,9", "--model_name_or_path=m", "--learning-rate", "1e-5", "--dry_run", cwd=tmp_path
     )
     assert len(done.stdout.splitlines()) == 18 and "--learning_rate=2e-5" not in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_file_of_settings_or_another_name_of_a_flag_says_wins_over_the_published_settings(tmp_path):
+    (tmp_path / "mine.yaml").write_text("model_name_or_path: m\nlearning_rate: 1e-4\nper_device_train_batch_size: 4\n")
+    (tmp_path / "args.json").write_text('{"model_name_or_path": "m", "learning_rate": 1e-4}')
+    for words, left in (
+        (["--config", "mine.yaml", "--max_length", "64"], ["num_train_epochs"]),
+        (["args.json"], ["max_seq_length", "global_batch_size", "num_train_epochs"]),
+    ):
+        done = command("glue", *words, "--tasks=rte", "--seeds=1", "--dry_run", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert [name for name in glue.FLAGS if f"--{name}=" in done.stdout] == left
 
 
 def test_ranks_of_each_run_are_started_by_our_launcher(tmp_path):
