@@ -115,6 +115,13 @@ def test_truth_values_among_numbers_are_two_readings(tmp_path):
         load(tmp_path, content, name="t.jsonl")
 
 
+def test_classes_that_differ_in_capitals_alone_are_different_ones(tmp_path):
+    with pytest.raises(UsageError, match="dev_train.csv:2: the label .IT. does not occur in .*; It, Us"):
+        load(tmp_path, rows("It", "Us"), rows("IT"))
+    found = load(tmp_path, rows("TRUE", "false"), rows("true", "FALSE"))
+    assert found.validation[""].feature_columns["labels"].tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("label", ["film " * 100, "9" * 5000])
 def test_a_label_that_is_a_text_is_named_in_a_short_line(tmp_path, label):
     with pytest.raises(UsageError, match=r"train.csv:3: the label in column 'label' has \d+ characters") as caught:

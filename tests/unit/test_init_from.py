@@ -41,6 +41,7 @@ def load_from(tmp_path, old, content, **settings):
         (("False", "True"), ("true", "true"), ("False", "True"), [1, 1]),
         (("0", "1"), ("1.0", "2.0"), ("0", "1", "2"), [1, 2]),
         (("b", "a"), ("d", "c", "a"), ("b", "a", "c", "d"), [3, 2, 1]),
+        (("It", "Us"), ("IT", "Us"), ("It", "Us", "IT"), [2, 1]),
     ],
 )
 def test_old_classes_come_first_in_their_order_and_new_ones_follow(tmp_path, old, labels, classes, numbers):

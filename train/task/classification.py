@@ -15,7 +15,7 @@ from ringtune.train.columns import shown_names
 from ringtune.train.contract import UsageError
 from ringtune.train.json_rows import shown
 from ringtune.train.scores import Answers, Scored, Scores
-from ringtune.train.task.labels import missing_label, several_todo, without_decimals
+from ringtune.train.task.labels import TRUTH, missing_label, several_todo, without_decimals
 from ringtune.train.task.sequence import LABELS, SequenceTask
 from ringtune.train.tokens import Features
 
@@ -70,7 +70,8 @@ class Classification(SequenceTask):
         def number_of(label: str | None) -> int:
             if label is None:
                 return NO_CLASS
-            spellings = (label, label.strip(), label.strip().capitalize(), without_decimals(label))
+            name = label.strip()
+            spellings = (label, name, name.capitalize() if name.lower() in TRUTH else name, without_decimals(label))
             return next((numbers[each] for each in spellings if each in numbers), NO_CLASS)
 
         return np.fromiter(map(number_of, labels), dtype=np.int64, count=len(labels))

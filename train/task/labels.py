@@ -26,7 +26,7 @@ _FRACTION = r"^[-+]?\d*\.\d*[1-9]\d*$"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _INTEGER = re.compile(r"[-+]?\d+")
 _WHOLE = re.compile(r"([-+]?\d+)(\.0*)?")
-_TRUTH = {"false", "true"}
+TRUTH = {"false", "true"}
 _GAPS = {"n/a", "na", "nan", "null", "none", "?", "-", "--", "unknown", "missing"}
 _INFINITE = {f"{sign}{name}" for sign in ("", "+", "-") for name in ("inf", "infinity")}
 LONGEST = 200  # characters of a class's name
@@ -118,7 +118,7 @@ class LabelColumn:
         if gap is not None:
             raise missing_label(gap, self.name)
         self._refuse_texts()
-        if {each.lower() for each in self.first_row} == _TRUTH:
+        if {each.lower() for each in self.first_row} == TRUTH:
             return ("False", "True")
         self._refuse_truth_among_numbers()
         names = set(map(_whole, self.first_row)) if self._are_whole_decimals() else set(self.first_row)
@@ -149,7 +149,7 @@ class LabelColumn:
 
     def _refuse_truth_among_numbers(self) -> None:
         """Raise UsageError for truth values beside 0 and 1: they may be the same two classes, or others."""
-        truth = [each for each in self.first_row if each.lower() in _TRUTH]
+        truth = [each for each in self.first_row if each.lower() in TRUTH]
         others = [each for each in self.first_row if each not in truth]
         if truth and others and all(map(_NUMBER.fullmatch, others)):
             raise UsageError(
