@@ -140,4 +140,5 @@ def to_yaml(config: TrainConfig) -> str:
 def refuse_changes(saved: Mapping[str, Any], config: TrainConfig) -> None:
     """Raise UsageError if a resumed run would compute something else than the saved configuration did. **Pure.**"""
     saved = direction.as_now_asked(saved, config)
+    direction.refuse_other_function(saved, config)
     flags.refuse_changes(saved, config, "start a new run with another --output_dir or --overwrite_output_dir")

@@ -43,3 +43,19 @@ def as_now_asked(saved: Mapping[str, Any], config: Any) -> Mapping[str, Any]:
     before = greater_is_better(None, found.rpartition(":")[2]) if found is not None else None
     is_same = saved.get(NAME) is None and before is not None and config.greater_is_better == before
     return {**saved, NAME: before} if is_same else saved
+
+
+def refuse_other_function(saved: Mapping[str, Any], config: Any) -> None:
+    """Raise UsageError if another function decides than in the run that goes on. **Pure.**
+
+    --metrics may change, but values of two functions of one name would be compared. saved: the run's settings.
+    """
+    before = deciding_function(saved.get("metrics"), saved.get("metric_for_best_model"))
+    now = deciding_function(config.metrics, config.metric_for_best_model)
+    if before is not None and now is not None and before != now:
+        raise UsageError(
+            f"--metrics {config.metrics}",
+            f"{now} would decide which model is best; in the run to be resumed {before} does",
+            legal="the same function",
+            todo=f"name {before}, or start a new run with another --output_dir",
+        )

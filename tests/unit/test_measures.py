@@ -241,6 +241,15 @@ def test_a_run_from_before_goes_on_with_the_direction_that_it_had():
         config.refuse_changes(dataclasses.asdict(parsed()), parsed("--greater_is_better", "true"))
 
 
+def test_a_run_goes_on_with_the_function_that_decided_before():
+    decides = ("--metric_for_best_model", "cost", "--greater_is_better", "false")
+    saved = dataclasses.asdict(parsed(*decides))
+    config.refuse_changes(saved, parsed(*decides, "--metrics", "f1_macro,mine.py:cost"))  # others may change
+    with pytest.raises(UsageError, match=r"new.py:cost would decide .*mine.py:cost does; the same function"):
+        config.refuse_changes(saved, parsed(*decides, "--metrics", "new.py:cost"))
+    config.refuse_changes(dataclasses.asdict(parsed()), parsed("--metrics", "new.py:cost"))  # it decides nothing
+
+
 def test_a_run_without_a_best_model_says_that_it_left_the_last_one():
     asked = TrainConfig("m", train_file="t.csv", load_best_model_at_end=True)
     line = "there is no best model: cost was not defined at any evaluation; the last model is left"
