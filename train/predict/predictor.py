@@ -194,7 +194,7 @@ def _scored_terms(part: pa.RecordBatch, task: Task) -> tuple[np.ndarray, np.ndar
     labels = _flat(part.column(SCORE_LABEL))
     if not len(outputs):
         return outputs, labels, np.zeros(0, dtype=bool)
-    if len(labels) != len(outputs):
+    if task.has_several_labels or len(labels) != len(outputs):
         labels = labels.reshape(len(outputs), -1)
     return outputs, labels, task.has_label(labels) & np.isfinite(outputs).all(axis=1)
 

@@ -33,15 +33,18 @@ class Parts:
 
     def scores(self, task: Task, named: Mapping[str, Measure]) -> Scores | None:
         """Return the scores of the rows with a label, None if there are none. named: of `measures.choose`."""
-        if not self.has_labels:
+        parts = _ScoredParts(self.paths, task)
+        if not self.has_labels or next(iter(parts), None) is None:
             return None
-        found = task.scores(_ScoredParts(self.paths, task))
+        found = task.scores(parts)
         if found is None or not named:
             return found
         return replace(found, values={**found.values, **measures.values(named, task, *self._scored(task))})
 
     def by_slice(self, task: Task, named: Mapping[str, Measure]) -> list[ColumnScores]:
-        """Return the scores of the rows with a label by the values of each slice column."""
+        """Return the scores of the rows with a label by the values of each slice column; nothing if there are none."""
+        if next(iter(_ScoredParts(self.paths, task)), None) is None:
+            return []
         outputs, labels = self._scored(task)
         columns = slices.columns_of([scored_slices(read_part(path), task) for path in self.paths], "the input")
 
@@ -56,8 +59,7 @@ class Parts:
 
     def _scored(self, task: Task) -> Scored:
         """Return outputs and labels of all terms that can be scored, of which there are some."""
-        parts = [each for each in _ScoredParts(self.paths, task) if len(each[1])]
-        outputs, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+        outputs, labels = (np.concatenate(each) for each in zip(*_ScoredParts(self.paths, task), strict=True))
         return outputs, labels
 
     @property
@@ -78,13 +80,17 @@ class Parts:
 
 
 class _ScoredParts:
-    """Outputs and labels of each part, read from disk each time they are iterated over."""
+    """Outputs and labels of each part that has any, read from disk each time they are iterated over.
+
+    Where no row of a chunk can be used, its part has no labels of any shape or kind that scores could take.
+    """
 
     def __init__(self, paths: Sequence[Path], task: Task) -> None:
         self.paths, self.task = paths, task
 
     def __iter__(self) -> Iterator[Scored]:
-        return (scored_rows(read_part(path), self.task) for path in self.paths)
+        parts = (scored_rows(read_part(path), self.task) for path in self.paths)
+        return ((outputs, labels) for outputs, labels in parts if len(labels))
 
 
 def report_scores(

@@ -1,0 +1,124 @@
+"""Scores of a prediction from its parts: of every kind of task, and whatever its chunks hold."""
+
+from __future__ import annotations
+
+import answering
+import choosing
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from ringtune.train.predict import predictor, report
+from ringtune.train.predict.clock import Clock
+from ringtune.train.predict.parts import read_part, write_part
+from ringtune.train.predict.predictor import Predictor
+from ringtune.train.step import Precision
+from ringtune.train.task import tags
+from ringtune.train.task.classification import Classification
+from ringtune.train.task.mask_filling import MaskFilling
+from ringtune.train.task.masking import Masking
+from ringtune.train.task.multilabel import MultiLabel
+from ringtune.train.task.multiple_choice import MultipleChoice
+from ringtune.train.task.ordinal import Ordinal
+from ringtune.train.task.regression import Regression
+from ringtune.train.task.token_classification import TokenClassification
+from tiny import make_tokenizer
+
+TAGS = ("O", "B-X", "I-X")
+QUESTIONS = [row for row in answering.ROWS if row["answers"]["text"]][:2]
+CHOICES = choosing.draw_rows(2, 3)
+MEASURES = {"mine": lambda task, outputs, labels: float(len(outputs))}  # what `measures.choose` gives
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def tagged(*names: str) -> str:
+    return tags.written(tags.entities(list(names)), len(names))
+
+
+#: A task, and two rows of it that can be scored.
+KINDS = {
+    "classification": (Classification(None, ("a", "b", "c")), {"text/0": ["good", "bad"], "label": ["a", "b"]}),
+    "regression": (Regression(None), {"text/0": ["good", "bad"], "label": ["1", "2.5"]}),
+    "ordinal": (Ordinal(None, ("1", "2", "3")), {"text/0": ["good", "bad"], "label": ["1", "3"]}),
+    "multi_label": (MultiLabel(None, ("a", "b"), (0.5, 0.5)), {"text/0": ["good", "bad"], "label": ['["a"]', "[]"]}),
+    "one_label": (MultiLabel(None, ("a",), (0.5,)), {"text/0": ["good", "bad"], "label": ['["a"]', "[]"]}),
+    "multiple_choice": (
+        MultipleChoice(None, 4, "from_0"),
+        {
+            "text/0": [each[0] for each in CHOICES],
+            "text/1": [each[1] for each in CHOICES],
+            "choices": [list(each[2]) for each in CHOICES],
+            "label": ["0", "1"],
+        },
+    ),
+    "tags": (
+        TokenClassification(None, TAGS, "iob2"),
+        {
+            "text/0": ["good film", "bad film"],
+            "words": [[0, 4, 5, 9], [0, 3, 4, 8]],
+            "label": [tagged("O", "B-X"), tagged("B-X", "I-X")],
+        },
+    ),
+    "answers": (answering.TASK, answering.batch_of(QUESTIONS).to_pydict()),
+}
+
+
+def chunk_of(columns, *, usable: bool = True, group: str = "x", **more) -> pa.RecordBatch:
+    """Return a chunk of the reader's rows. usable: whether all can be, or none."""
+    num_rows = len(columns["text/0"])
+    error = pa.array([None if usable else "there is no text"] * num_rows, pa.string())
+    return pa.RecordBatch.from_pydict({**columns, "slice/group": [group] * num_rows, "error": error, **more})
+
+
+def parts_of(task, tokenizer, folder, monkeypatch, *chunks: pa.RecordBatch) -> report.Parts:
+    """Return what is predicted of chunks, with random numbers for a model's."""
+    draw = np.random.default_rng(5)
+
+    def outputs_of(model, task, features, batch, precision):
+        size = (int(features.num_terms[batch].sum()), task.width)
+        # Of an answer, some numbers are places in its context.
+        numbers = np.zeros(size) if task is answering.TASK else draw.normal(size=size)
+        return torch.from_numpy(numbers.astype(np.float32))
+
+    monkeypatch.setattr(predictor, "outputs_of", outputs_of)
+    made = Predictor(task, torch.nn.Linear(1, 1), tokenizer, 48, 1024, Precision(torch.device("cpu"), None))
+    for number, chunk in enumerate(chunks):
+        write_part(folder, number, made.predict(chunk, Clock()))
+    paths = sorted(folder.glob("part-*"))
+    return report.Parts(paths, folder, (), sum(chunk.num_rows for chunk in chunks))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chunk_without_a_usable_row_counts_for_no_score(kind, tokenizer, tmp_path, monkeypatch):
+    task, columns = KINDS[kind]
+    bad, good = chunk_of(columns, usable=False, group="y"), chunk_of(columns)
+    found = parts_of(task, tokenizer, tmp_path, monkeypatch, bad, good, bad)
+    measures = {} if task.answers(np.zeros((1, task.width), dtype=np.float32)) is None else MEASURES
+    scores = found.scores(task, measures)
+    assert scores is not None and scores.num_rows == 2 and set(task.score_names) <= set(scores.values)
+    (sliced,) = found.by_slice(task, measures)
+    assert set(sliced.scores) == {"x"} and sliced.scores["x"] == {**scores.values, "num_rows": 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_usable_row_there_are_no_scores_and_no_slices(kind, tokenizer, tmp_path, monkeypatch):
+    task, columns = KINDS[kind]
+    bad = chunk_of(columns, usable=False)
+    found = parts_of(task, tokenizer, tmp_path, monkeypatch, bad, bad)
+    assert found.scores(task, MEASURES) is None and found.by_slice(task, MEASURES) == []
+    lines: list[str] = []
+    report.report_scores(None, [], found.num_rows, lines.append)
+    assert lines == ["no row has a label that the model knows: no scores"]
+
+
+def test_masks_have_no_scores_whether_or_not_a_row_is_usable(tokenizer, tmp_path, monkeypatch):
+    task = MaskFilling(None, Masking(), tokenizer)
+    columns = {"text/0": ["a [MASK] film", "[MASK]"]}
+    chunks = [chunk_of(columns, usable=usable) for usable in (False, True)]
+    found = parts_of(task, tokenizer, tmp_path, monkeypatch, *chunks)
+    assert not found.has_labels and found.scores(task, {}) is None
+    assert read_part(found.paths[1]).column("text_filled").null_count == 0
