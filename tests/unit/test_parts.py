@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from ringtune.train import disk, publish
+from ringtune.train import disk, publish, reader
+from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested, UsageError
+from ringtune.train.files import Files
 from ringtune.train.predict import inputs, writer
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.identity import Identity
@@ -173,9 +177,35 @@ def example(metadata=writer.PREDICTED):
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
 
 
-def test_every_format_writes_the_same_rows(tmp_path):
-    import csv
+CELLS = ["a\rb", "\r", "\r\n", "\n", "", "a, b", 'say "b"', "\t", " a ", "plain"]
 
+
+@pytest.mark.parametrize("name", ["answer", "an\rswer"])
+def test_a_row_of_a_csv_file_stays_one_whatever_breaks_lines_in_it(tmp_path, name):
+    batch = pa.RecordBatch.from_pydict({name: CELLS, "lists": [[each] for each in CELLS], "error": [None] * len(CELLS)})
+    path = tmp_path / "out.csv"
+    with writer.open_writer(path, ".csv", batch.schema) as file:
+        file.write(batch)
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = [[name, "lists", "error"], *([each, json.dumps([each]), ""] for each in CELLS)]
+        assert list(csv.reader(stream)) == rows
+    parts = reader.open_files(Files("out", "csv", (path,))).read(Columns((name,), None, kept=(name,)))
+    assert [text for part in parts for text in part.column(f"kept/{name}").to_pylist()] == CELLS
+
+
+def test_a_file_without_carriage_returns_has_the_bytes_that_csv_writes(tmp_path):
+    names, rows = ["a", "b, c"], [[each, other] for each in CELLS for other in CELLS if "\r" not in each + other]
+    batch = pa.RecordBatch.from_pydict(
+        {name: list(each) for name, each in zip(names, zip(*rows, strict=True), strict=True)}
+    )
+    with writer.open_writer(tmp_path / "out.csv", ".csv", batch.schema) as file:
+        file.write(batch)
+    with io.StringIO(newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([names, *rows])
+        assert (tmp_path / "out.csv").read_bytes() == stream.getvalue().encode()
+
+
+def test_every_format_writes_the_same_rows(tmp_path):
     import pyarrow.parquet as pq
 
     batch = example()

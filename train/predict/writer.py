@@ -16,6 +16,7 @@ from ringtune.train import arrow_values
 from ringtune.train.contract import UsageError
 
 ROWS_PER_GROUP = 65_536  # of a Parquet file
+_CRLF = "\r\n"
 KEPT = "kept/"  # before the names of the input's columns in the reader's rows
 PREDICTED = {b"ringtune": b"predicted"}  # metadata of the columns that do not come from the input
 
@@ -105,10 +106,24 @@ class _JsonWriter:
         pass
 
 
+class _Lines:
+    """Takes the lines of a csv.writer and ends each with a line feed alone.
+
+    Up to Python 3.12 a csv.writer encloses a line break of a cell in quotes only if it is one of those that end its
+    lines; readers end a row at any other, too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, line: str) -> int:
+        return self.stream.write(line.removesuffix(_CRLF) + "\n")
+
+
 class _CsvWriter:
     def __init__(self, stream: TextIO, names: list[str]) -> None:
         self.names = names
-        self.writer = csv.writer(stream, lineterminator="\n")
+        self.writer = csv.writer(_Lines(stream), lineterminator=_CRLF)
         self.writer.writerow(names)
 
     def write(self, batch: pa.RecordBatch) -> None:
