@@ -132,6 +132,16 @@ def test_a_stop_while_parts_are_joined_leaves_no_output_and_keeps_them(rows):
     assert list((rows / "out.jsonl.parts").glob("part-*")) and not list((rows / "out.jsonl.parts").glob(".*.tmp"))
 
 
+def test_parts_of_which_some_lack_a_column_are_not_joined(tmp_path):
+    parts = PartsFolder(tmp_path / "out.csv")
+    parts.folder.mkdir()
+    for chunk, names in enumerate((["label"], ["score/kept/score/label", "label"])):
+        write_part(parts.folder, chunk, pa.RecordBatch.from_pydict({name: ["up"] for name in names}))
+    with pytest.raises(UsageError, match=r"part-00000001.*: not every part has the columns score/label: an earlier"):
+        parts.join(parts.part_paths(2), overwrite=False, should_stop=lambda: False)
+    assert not parts.output.exists() and len(list(parts.folder.iterdir())) == 2
+
+
 def test_parts_of_another_input_or_other_settings_are_refused_by_name(rows, monkeypatch):
     monkeypatch.setattr(PartsFolder, "remove", lambda self: (_ for _ in ()).throw(Crash()))
     with pytest.raises(Crash):

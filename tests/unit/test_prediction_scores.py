@@ -122,3 +122,31 @@ def test_masks_have_no_scores_whether_or_not_a_row_is_usable(tokenizer, tmp_path
     found = parts_of(task, tokenizer, tmp_path, monkeypatch, *chunks)
     assert not found.has_labels and found.scores(task, {}) is None
     assert read_part(found.paths[1]).column("text_filled").null_count == 0
+
+
+#: Columns of an input, with names that parts have for what is scored.
+OWN = ("score/label", "score/outputs", "score/slice/group", "score/kept/score/label", "score/x", "slice/group", "error")
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_kept_columns_are_written_and_not_scored_whatever_their_names(labelled, tokenizer, tmp_path, monkeypatch):
+    task, columns = KINDS["classification"]
+    columns = {name: each for name, each in columns.items() if labelled or name != "label"}
+    kept = {f"kept/{name}": [f"{name} 1", f"{name} 2"] for name in OWN}
+    found = parts_of(task, tokenizer, tmp_path, monkeypatch, chunk_of(columns, **kept))
+    shown = predictor.shown_columns(read_part(found.paths[0])).to_pydict()
+    given = ["label", "probability_a", "probability_b", "probability_c", "error"]
+    assert list(shown) == [*OWN[:-1], "input_error", *given]
+    assert all(shown[f"input_{name}" if name == "error" else name] == kept[f"kept/{name}"] for name in OWN)
+    scores = found.scores(task, {})
+    assert (scores is not None) == found.has_labels == labelled
+    if scores is not None:
+        (sliced,) = found.by_slice(task, {})
+        assert (sliced.column, sliced.scores) == ("group", {"x": {**scores.values, "num_rows": 2}})
+
+
+def test_a_part_of_an_earlier_version_keeps_the_columns_it_has():
+    earlier = pa.RecordBatch.from_pydict(
+        {"score/x": ["a"], "label": ["up"], "score/label": [[1]], "score/outputs": [[0.5]]}
+    )
+    assert predictor.shown_columns(earlier).to_pydict() == {"score/x": ["a"], "label": ["up"]}

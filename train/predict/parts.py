@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from ringtune.train import chunks, compression, disk, publish
-from ringtune.train.columns import Columns
+from ringtune.train.columns import Columns, shown_names
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.predict import targets
 from ringtune.train.predict.config import PredictConfig
@@ -209,6 +209,7 @@ class PartsFolder:
                     if should_stop():
                         raise StopRequested
                     rows = choose(shown_columns(read_part(path)))
+                    _refuse_other_columns(path, rows.schema.names, schema.names)
                     num_rows += rows.num_rows
                     writer.write(rows)
             disk.flush(temporary)
@@ -254,6 +255,14 @@ def _usable_chunks(source: Source, columns: Columns, config: PredictConfig) -> I
             refuse_errors(chunk, source, todo=KEEP_ROWS)
         refuse_unwritable(chunk, Path(config.output).suffix.lower(), source.where)
         yield chunk
+
+
+def _refuse_other_columns(path: Path, names: Sequence[str], others: Sequence[str]) -> None:
+    """Raise UsageError for a part that has not the columns of the first: an earlier version lost some of its input."""
+    odd = sorted({*names} ^ {*others})
+    if odd:
+        what = f"not every part has the columns {shown_names(odd)}: an earlier version made some of them"
+        raise UsageError(str(path), what, legal="parts of one version", todo=START_AGAIN)
 
 
 def error_rows(paths: Sequence[Path]) -> Iterator[tuple[int, int, str]]:

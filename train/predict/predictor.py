@@ -22,7 +22,9 @@ from ringtune.train.task import Task
 from ringtune.train.tokens import Features, term_places
 from torch import nn
 
-SCORE_LABEL, SCORE_OUTPUTS = "score/label", "score/outputs"  # columns of a part that are not written but scored
+_SCORE = "score/"  # before the names of a part's columns that are not written but scored
+SCORE_LABEL, SCORE_OUTPUTS, _SCORE_SLICE = f"{_SCORE}label", f"{_SCORE}outputs", f"{_SCORE}{slices.PREFIX}"
+_WRITTEN = f"{_SCORE}kept/"  # in a part, before the names of kept columns that begin as if they were scored
 LOWER = "lower --batch_tokens or --max_seq_length"
 
 
@@ -90,11 +92,12 @@ class Predictor:
         for row in usable[np.unique(row_of_terms[~np.isfinite(outputs).all(axis=1)])].tolist() if len(usable) else ():
             errors[row], place[row] = "the model gives no finite number for it", -1
         values = {**self._predictions(outputs, features, rows, place), "error": pa.array(errors, pa.string())}
-        columns = {**kept_columns(chunk, values), **values}
+        kept = {_name_in_part(name): each for name, each in kept_columns(chunk, values).items()}
+        columns = {**kept, **values}
         if "label" in chunk.schema.names:
             columns |= self._scored(outputs, features, row_of_terms, usable, len(errors))
             names = [name for name in chunk.schema.names if name.startswith(slices.PREFIX)]
-            columns |= {f"score/{name}": chunk.column(name) for name in names}
+            columns |= {f"{_SCORE}{name}": chunk.column(name) for name in names}
         fields = [
             pa.field(name, each.type, metadata=writer.PREDICTED if name in values else None)
             for name, each in columns.items()
@@ -175,8 +178,8 @@ def kept_names(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
 
 def scored_slices(part: pa.RecordBatch, task: Task) -> pa.RecordBatch:
     """Return the slice columns for the terms of a part that can be scored, under the reader's names. **Pure.**"""
-    start = f"score/{slices.PREFIX}"
-    columns = {name.removeprefix("score/"): part.column(name) for name in part.schema.names if name.startswith(start)}
+    names = [name for name in part.schema.names if name.startswith(_SCORE_SLICE)]
+    columns = {name.removeprefix(_SCORE): part.column(name) for name in names}
     num_terms = pc.list_value_length(part.column(SCORE_OUTPUTS)).to_numpy(zero_copy_only=False) // task.width
     rows = np.repeat(np.arange(part.num_rows), num_terms)[_scored_terms(part, task)[2]]
     return pa.RecordBatch.from_pydict(columns).take(pa.array(rows, pa.int64()))
@@ -203,6 +206,18 @@ def _flat(lists: pa.Array) -> np.ndarray:
     return np.asarray(lists.flatten().to_numpy(zero_copy_only=False))
 
 
+def has_labels(part: pa.RecordBatch) -> bool:
+    """Return whether a part is of an input with a label column. **Pure.**"""
+    return SCORE_LABEL in part.schema.names and SCORE_OUTPUTS in part.schema.names
+
+
 def shown_columns(part: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a part without what only its scores need. **Pure.**"""
-    return part.select([name for name in part.schema.names if not name.startswith("score/")])
+    """Return a part without what only its scores need, under the names that are written. **Pure.**"""
+    scored = (SCORE_LABEL, SCORE_OUTPUTS)
+    names = [name for name in part.schema.names if name not in scored and not name.startswith(_SCORE_SLICE)]
+    return part.select(names).rename_columns([name.removeprefix(_WRITTEN) for name in names])
+
+
+def _name_in_part(shown: str) -> str:
+    """Return a name for a kept column that no column of scores has. shown: the one that is written."""
+    return f"{_WRITTEN}{shown}" if shown.startswith(_SCORE) else shown

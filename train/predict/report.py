@@ -14,7 +14,7 @@ from ringtune.train.columns import Columns
 from ringtune.train.measures import Measure
 from ringtune.train.predict.config import PredictConfig
 from ringtune.train.predict.parts import Spool, error_rows, read_part
-from ringtune.train.predict.predictor import SCORE_LABEL, scored_rows, scored_slices
+from ringtune.train.predict.predictor import has_labels, scored_rows, scored_slices
 from ringtune.train.predict.workers import WorkerStats
 from ringtune.train.scores import Scored, Scores
 from ringtune.train.slices import ColumnScores
@@ -65,7 +65,7 @@ class Parts:
     @property
     def has_labels(self) -> bool:
         """Whether the input has a label column."""
-        return SCORE_LABEL in read_part(self.paths[0]).schema.names
+        return has_labels(read_part(self.paths[0]))
 
     def report_errors(self, report: Callable[[str], None]) -> int:
         """Report the first row with an error; return the number of such rows."""
