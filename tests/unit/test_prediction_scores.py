@@ -105,6 +105,21 @@ def test_a_chunk_without_a_usable_row_counts_for_no_score(kind, tokenizer, tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_a_slice_are_those_of_their_chunks(kind, tokenizer, tmp_path, monkeypatch):
+    """The first row of each chunk has the number 0 in it, and the slice."""
+    task, columns = KINDS[kind]
+    chunk = chunk_of(columns, **{"slice/group": ["first", "other"]})
+    found = parts_of(task, tokenizer, tmp_path, monkeypatch, chunk, chunk, chunk)
+    parts = []
+    for path in found.paths:
+        groups = np.array(predictor.scored_slices(read_part(path), task).column("slice/group").to_pylist())
+        parts.append([each[groups == "first"] for each in predictor.scored_rows(read_part(path), task)])
+    expected = task.scores(parts)
+    (sliced,) = found.by_slice(task, {})
+    assert expected.num_rows == 3 and sliced.scores["first"] == {**expected.values, "num_rows": 3}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_without_a_usable_row_there_are_no_scores_and_no_slices(kind, tokenizer, tmp_path, monkeypatch):
     task, columns = KINDS[kind]
     bad = chunk_of(columns, usable=False)

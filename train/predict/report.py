@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,28 +39,27 @@ class Parts:
         found = task.scores(parts)
         if found is None or not named:
             return found
-        return replace(found, values={**found.values, **measures.values(named, task, *self._scored(task))})
+        return replace(found, values={**found.values, **measures.values(named, task, *_joined(parts))})
 
     def by_slice(self, task: Task, named: Mapping[str, Measure]) -> list[ColumnScores]:
         """Return the scores of the rows with a label by the values of each slice column; nothing if there are none."""
-        if next(iter(_ScoredParts(self.paths, task)), None) is None:
+        parts = list(_ScoredParts(self.paths, task))
+        if not parts:
             return []
-        outputs, labels = self._scored(task)
+        outputs, labels = _joined(parts)
+        stops = np.cumsum([len(each) for _, each in parts])  # of each part
         columns = slices.columns_of([scored_slices(read_part(path), task) for path in self.paths], "the input")
 
         def score(rows: np.ndarray) -> dict[str, float]:
-            found = task.scores([(outputs[rows], labels[rows])])
+            # Part by part: labels may hold the number of a row in its chunk, which a row of another one has, too.
+            by_part = [each for each in np.split(rows, np.searchsorted(rows, stops)) if len(each)]
+            found = task.scores([(outputs[each], labels[each]) for each in by_part])
             if found is None:
                 return {}
             more = measures.values(named, task, outputs[rows], labels[rows])
             return {**found.values, **more, "num_rows": found.num_rows}
 
         return slices.by_column(columns, score)
-
-    def _scored(self, task: Task) -> Scored:
-        """Return outputs and labels of all terms that can be scored, of which there are some."""
-        outputs, labels = (np.concatenate(each) for each in zip(*_ScoredParts(self.paths, task), strict=True))
-        return outputs, labels
 
     @property
     def has_labels(self) -> bool:
@@ -91,6 +90,12 @@ class _ScoredParts:
     def __iter__(self) -> Iterator[Scored]:
         parts = (scored_rows(read_part(path), self.task) for path in self.paths)
         return ((outputs, labels) for outputs, labels in parts if len(labels))
+
+
+def _joined(parts: Iterable[Scored]) -> Scored:
+    """Return outputs and labels of all parts, of which there are some."""
+    outputs, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return outputs, labels
 
 
 def report_scores(
