@@ -74,14 +74,15 @@ def chunk_of(columns, *, usable: bool = True, group: str = "x", **more) -> pa.Re
     return pa.RecordBatch.from_pydict({**columns, "slice/group": [group] * num_rows, "error": error, **more})
 
 
-def parts_of(task, tokenizer, folder, monkeypatch, *chunks: pa.RecordBatch) -> report.Parts:
-    """Return what is predicted of chunks, with random numbers for a model's."""
-    draw = np.random.default_rng(5)
+def parts_of(task, tokenizer, folder, monkeypatch, *chunks: pa.RecordBatch, num_lost: int = 0) -> report.Parts:
+    """Return what is predicted of chunks, with random numbers for a model's. num_lost: first terms that get none."""
+    draw, lost = np.random.default_rng(5), [num_lost]
 
     def outputs_of(model, task, features, batch, precision):
         size = (int(features.num_terms[batch].sum()), task.width)
         # Of an answer, some numbers are places in its context.
         numbers = np.zeros(size) if task is answering.TASK else draw.normal(size=size)
+        numbers[: lost.pop() if lost else 0] = np.nan
         return torch.from_numpy(numbers.astype(np.float32))
 
     monkeypatch.setattr(predictor, "outputs_of", outputs_of)
@@ -117,6 +118,18 @@ def test_rows_of_a_slice_are_those_of_their_chunks(kind, tokenizer, tmp_path, mo
     expected = task.scores(parts)
     (sliced,) = found.by_slice(task, {})
     assert expected.num_rows == 3 and sliced.scores["first"] == {**expected.values, "num_rows": 3}
+
+
+@pytest.mark.filterwarnings("ignore:A single label")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_with_an_error_does_not_count_with_what_is_left_of_it(kind, tokenizer, tmp_path, monkeypatch):
+    task, columns = KINDS[kind]
+    found = parts_of(task, tokenizer, tmp_path, monkeypatch, chunk_of(columns), num_lost=1)
+    part = read_part(found.paths[0])
+    (row,) = [row for row, error in enumerate(part.column("error").to_pylist()) if error is None]
+    scores = found.scores(task, {})
+    assert scores.num_rows == 1 and (kind != "tags" or scores.details["num_words"] == 2)
+    assert predictor.scored_slices(part, task).num_rows == len(part.column("score/outputs")[row]) // task.width
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -180,8 +180,7 @@ def scored_slices(part: pa.RecordBatch, task: Task) -> pa.RecordBatch:
     """Return the slice columns for the terms of a part that can be scored, under the reader's names. **Pure.**"""
     names = [name for name in part.schema.names if name.startswith(_SCORE_SLICE)]
     columns = {name.removeprefix(_SCORE): part.column(name) for name in names}
-    num_terms = pc.list_value_length(part.column(SCORE_OUTPUTS)).to_numpy(zero_copy_only=False) // task.width
-    rows = np.repeat(np.arange(part.num_rows), num_terms)[_scored_terms(part, task)[2]]
+    rows = _row_of_terms(part, task)[_scored_terms(part, task)[2]]
     return pa.RecordBatch.from_pydict(columns).take(pa.array(rows, pa.int64()))
 
 
@@ -192,14 +191,22 @@ def scored_rows(part: pa.RecordBatch, task: Task) -> Scored:
 
 
 def _scored_terms(part: pa.RecordBatch, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return outputs and labels of the terms of a part, and which of them can be scored."""
+    """Return outputs and labels of the terms of a part, and which of them can be scored: of whole rows."""
     outputs = _flat(part.column(SCORE_OUTPUTS)).reshape(-1, task.width)
     labels = _flat(part.column(SCORE_LABEL))
     if not len(outputs):
         return outputs, labels, np.zeros(0, dtype=bool)
     if task.has_several_labels or len(labels) != len(outputs):
         labels = labels.reshape(len(outputs), -1)
-    return outputs, labels, task.has_label(labels) & np.isfinite(outputs).all(axis=1)
+    rows = _row_of_terms(part, task)
+    has_error = np.isin(rows, rows[~np.isfinite(outputs).all(axis=1)])
+    return outputs, labels, task.has_label(labels) & ~has_error
+
+
+def _row_of_terms(part: pa.RecordBatch, task: Task) -> np.ndarray:
+    """Return the row of each term of a part, int64 [terms]."""
+    num_numbers = pc.list_value_length(part.column(SCORE_OUTPUTS)).to_numpy(zero_copy_only=False)
+    return np.repeat(np.arange(part.num_rows), num_numbers // task.width)
 
 
 def _flat(lists: pa.Array) -> np.ndarray:
