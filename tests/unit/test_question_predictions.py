@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from answering import ROWS, TASK, answerer, batch_of, naive
@@ -90,6 +91,21 @@ def test_no_answer_is_given_where_it_may_be_and_scores_more(folder, tmp_path):
     assert [row.get("answer") for row in found] == [*(row["answer"] for row in never[:2]), None, never[2]["answer"]]
     assert "there is no text in column 'context'" in found[2]["error"]
     assert json.loads(json.dumps(found[0])) == found[0]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "null", "given", "n_best"),
+    [(0.0, 3.0, "", [""]), (5.0, 3.0, "good", [""]), (0.0, -3.0, "good", ["good"]), (-5.0, -3.0, "", ["good"])],
+)
+def test_the_best_answers_are_the_most_probable_whichever_the_threshold_gives(
+    tokenizer, threshold, null, given, n_best
+):
+    task = QuestionAnswering(None, has_unanswered=True, n_best_size=2, null_score_diff_threshold=threshold)
+    rows = pa.RecordBatch.from_pydict({"text/0": ["a film"], "text/1": ["good plot"]})
+    numbers = np.array([[0, null, 1, 0, 0, 5, 4, 9]], dtype=np.float32)  # of "good", which scores 1, and of "plot"
+    found = task.predict_rows(numbers, task.encode(rows, tokenizer, 24), rows, top_k=1)
+    assert found["answer"].to_pylist() == [given]
+    assert [[each["answer"] for each in best] for best in found["n_best"].to_pylist()] == [n_best]
 
 
 def test_settings_of_answers_are_refused_for_other_tasks():

@@ -158,7 +158,8 @@ class QuestionAnswering:
     ) -> dict[str, pa.Array]:
         """Return the answer of each row, its probability among the best, and its characters, null for no answer.
 
-        With ``top_k``, also the best answers as a list, the given one among them.
+        With ``top_k``, also the most probable answers as a list. A threshold other than 0 may give one that is less
+        probable than all of these, and so not among them.
         """
         assert features.texts is not None
         given, best = [], []
