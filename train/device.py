@@ -41,6 +41,11 @@ def choose_device(comm: Comm, *, use_cpu: bool, share_gpus: bool, report: Callab
     return torch.device("cuda", number)
 
 
+def processor_of(device: torch.device) -> str:
+    """Return the kind of processor a device is: the name of a GPU, or CPU, of which kinds are not told apart."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def leave_out_cudnn_attention(device: torch.device) -> None:
     """Leave attention on a GPU to the kernels that take rows of any length as they are.
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from ringtune.train import disk, publish, reader
 from ringtune.train.columns import Columns
 from ringtune.train.contract import StopRequested, UsageError
+from ringtune.train.device import processor_of
 from ringtune.train.files import Files
 from ringtune.train.predict import inputs, writer
 from ringtune.train.predict.config import PredictConfig
@@ -36,10 +39,12 @@ def make_output(folder, name="out.jsonl", should_stop=lambda: False, **settings)
         source = inputs.open_source(config, TASK)
         columns = inputs.choose_columns(source, config, TASK)
         identity = Identity(
-            {"model_name_or_path": "m", "input": "", "output": "", "top_k": config.top_k}, {"input": source.digest}
+            {"model_name_or_path": "m", "input": "", "output": "", "top_k": config.top_k},
+            {"input": source.digest},
+            "CPU",
         )
         parts.remove_left_behind()
-        goes_on = parts.check_identity(identity, overwrite=config.overwrite_output)
+        goes_on = parts.check_identity(identity, print, overwrite=config.overwrite_output)
         if not goes_on:
             parts.clear()
         spool = Spool(parts.spool(source, columns, config, lambda: False, print))
@@ -137,7 +142,9 @@ def test_parts_of_which_some_lack_a_column_are_not_joined(tmp_path):
     parts.folder.mkdir()
     for chunk, names in enumerate((["label"], ["score/kept/score/label", "label"])):
         write_part(parts.folder, chunk, pa.RecordBatch.from_pydict({name: ["up"] for name in names}))
-    with pytest.raises(UsageError, match=r"part-00000001.*: not every part has the columns score/label: an earlier"):
+    with pytest.raises(
+        UsageError, match=r"part-00000001.*: not every part has the columns score/label: .*; remove .*out.csv.parts"
+    ):
         parts.join(parts.part_paths(2), overwrite=False, should_stop=lambda: False)
     assert not parts.output.exists() and len(list(parts.folder.iterdir())) == 2
 
@@ -155,6 +162,23 @@ def test_parts_of_another_input_or_other_settings_are_refused_by_name(rows, monk
     monkeypatch.undo()
     make_output(rows, overwrite_output=True)
     assert (rows / "out.jsonl").read_text() == '{"length": 5}\n'
+
+
+@pytest.mark.parametrize(("begun", "line"), [("GPU", True), ("CPU", False), (None, False)])
+def test_parts_of_another_kind_of_processor_are_gone_on_with_and_named(tmp_path, begun, line):
+    """None: begun by an earlier version, which did not write it down."""
+    parts, lines = PartsFolder(tmp_path / "out.csv"), []
+    parts.folder.mkdir()
+    Identity({"model_name_or_path": "m"}, {"input": "1"}, begun or "").write(parts.folder / "job.json")
+    if begun is None:
+        content = {"settings": {"model_name_or_path": "m"}, "digests": {"input": "1"}, "output": ""}
+        checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        (parts.folder / "job.json").write_text(json.dumps({**content, "checksum": checksum}))
+    settings = {"model_name_or_path": "m", "input": "", "output": ""}
+    now = Identity(settings, {"input": "1"}, processor_of(torch.device("cpu")))
+    assert parts.check_identity(now, lines.append, overwrite=False)
+    start = f"the parts in {parts.folder}: they were begun on GPU, and CPU does the rest: its numbers may differ"
+    assert [each.startswith(start) for each in lines] == [True] * line
 
 
 def test_a_second_live_command_for_the_same_output_is_refused(rows):

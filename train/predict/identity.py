@@ -1,4 +1,8 @@
-"""What a prediction is made from: what decides every bit of its output, written beside it, and compared."""
+"""What a prediction is made from: what decides its output, written beside it, and compared.
+
+On one kind of processor it decides every bit. Another kind may do the rest, as `--use_cpu` may change; its last digits
+are others, which a line says.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,11 @@ START_AGAIN = "use --overwrite_output to start again, or write to another --outp
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides every bit of the output."""
+    """What decides the output, every bit of it on one kind of processor."""
 
     settings: Mapping[str, Any]
     digests: Mapping[str, str]  # of model, tokenizer, input and software
+    processor: str  # of rank 0, of `device.processor_of`; "" where an earlier version wrote it
 
     @classmethod
     def read(cls, path: Path) -> tuple[Identity, str]:
@@ -31,7 +36,7 @@ class Identity:
             checksum = content.pop("checksum")
             if checksum != _checksum(content):
                 raise ValueError("its checksum differs")
-            return cls(content["settings"], content["digests"]), content["output"]
+            return cls(content["settings"], content["digests"], content.get("processor", "")), content["output"]
         except (OSError, ValueError, AttributeError, KeyError) as error:
             raise UsageError(
                 str(path), f"it cannot be read: {error!r}", legal="the file ringtune wrote", todo=START_AGAIN
@@ -58,3 +63,13 @@ def refuse_other(saved: Identity, identity: Identity, where: str) -> None:
                 todo=f"put it back, or {START_AGAIN}",
             )
     flags.refuse_changes(saved.settings, PredictConfig(**identity.settings), START_AGAIN)
+
+
+def processor_note(saved: Identity, identity: Identity) -> str:
+    """Return that another kind of processor does the rest of what was begun, "" if it does not, or may not."""
+    if saved.processor in ("", identity.processor):
+        return ""
+    return (
+        f"they were begun on {saved.processor}, and {identity.processor} does the rest: its numbers may differ in the "
+        "last digits; remove them to predict all rows again"
+    )

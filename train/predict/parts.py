@@ -26,7 +26,7 @@ from ringtune.train.columns import Columns, shown_names
 from ringtune.train.contract import StopRequested, UsageError
 from ringtune.train.predict import targets
 from ringtune.train.predict.config import PredictConfig
-from ringtune.train.predict.identity import START_AGAIN, Identity, refuse_other
+from ringtune.train.predict.identity import START_AGAIN, Identity, processor_note, refuse_other
 from ringtune.train.predict.inputs import in_chunks
 from ringtune.train.predict.predictor import shown_columns
 from ringtune.train.predict.writer import open_writer, refuse_unwritable
@@ -90,20 +90,25 @@ class PartsFolder:
             shutil.copyfileobj(sys.stdin.buffer, stream, compression.BYTES_PER_READ)
         return path
 
-    def check_identity(self, identity: Identity, *, overwrite: bool) -> bool:
-        """Return whether parts of this very job are there already.
+    def check_identity(self, identity: Identity, report: Callable[[str], None], *, overwrite: bool) -> bool:
+        """Return whether parts of this very job are there already; report if another kind of processor made them.
 
         Raises UsageError naming what differs if they are another's, unless these may be overwritten.
         """
         path = self.folder / JOB_FILE
         if not path.exists():
             return False
+        where = f"the parts in {self.folder}"
         try:
-            refuse_other(Identity.read(path)[0], identity, f"the parts in {self.folder}")
+            saved = Identity.read(path)[0]
+            refuse_other(saved, identity, where)
         except UsageError:
             if overwrite:
                 return False
             raise
+        note = processor_note(saved, identity)
+        if note:
+            report(f"{where}: {note}")
         return True
 
     def has_finished(self, identity: Identity, *, overwrite: bool) -> bool:
@@ -262,7 +267,8 @@ def _refuse_other_columns(path: Path, names: Sequence[str], others: Sequence[str
     odd = sorted({*names} ^ {*others})
     if odd:
         what = f"not every part has the columns {shown_names(odd)}: an earlier version made some of them"
-        raise UsageError(str(path), what, legal="parts of one version", todo=START_AGAIN)
+        # --overwrite_output would go on with them: they are this very job's.
+        raise UsageError(str(path), what, legal="parts of one version", todo=f"remove {path.parent} to start again")
 
 
 def error_rows(paths: Sequence[Path]) -> Iterator[tuple[int, int, str]]:

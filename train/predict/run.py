@@ -13,6 +13,7 @@ import pyarrow as pa
 from ringtune.train import chunks, measures, several, slices
 from ringtune.train.comm import Comm
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, StopRequested, UsageError
+from ringtune.train.device import processor_of
 from ringtune.train.measures import Measure
 from ringtune.train.place import take_places, use_threads
 from ringtune.train.precision import autocast_format, report_slow_format
@@ -139,8 +140,8 @@ def _prepare(
     report(f"input {source.where}: {predictor.describe_columns(columns, source.names)}")
     report_no_scores(config, columns, source, report)
     settings = {**asdict(config), "max_seq_length": predictor.max_seq_length}
-    identity = Identity(settings, {**digests, "input": source.digest})
-    goes_on = parts.check_identity(identity, overwrite=config.overwrite_output)
+    identity = Identity(settings, {**digests, "input": source.digest}, processor_of(predictor.precision.device))
+    goes_on = parts.check_identity(identity, report, overwrite=config.overwrite_output)
     if not goes_on:
         if parts.has_finished(identity, overwrite=config.overwrite_output):
             return None
