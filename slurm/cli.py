@@ -158,7 +158,7 @@ def _cancel(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from ringtune.slurm import submit
+    from ringtune.slurm import resume
     from ringtune.slurm.record import unfinished
 
     runs = unfinished(_runs([options.target]))
@@ -166,7 +166,7 @@ def _resume(options: argparse.Namespace) -> int:
         print(f"{options.target}: finished already", file=sys.stderr)
         return EXIT_FINISHED
     words = [f"--{name}" + ("" if value is None else f"={value}") for name, value in _sbatch(options).items()]
-    print(submit.resume(runs, words, tested=not options.no_test))
+    print(resume.resume(runs, words, tested=not options.no_test))
     return EXIT_FINISHED
 
 

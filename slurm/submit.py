@@ -136,7 +136,7 @@ def _job_ids(target: str) -> list[str]:
     ids = [History.of(Record(run).events()).job_id for run in runs]
     if not all(ids):
         raise UsageError(f"--after {target}", "it has no job yet", legal="a run that was submitted, or a job's id")
-    alive = _alive(runs)
+    alive = active(runs)
     for run in runs:
         if run not in alive and Record(run).finished() is None:  # nor has it finished meanwhile
             raise UsageError(
@@ -156,7 +156,7 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
     """
     queue.require("sbatch")
     folder, runs = Path(job.folder), run_folders(job)
-    _refuse(_alive(runs))
+    refuse_active(active(runs))
     text = script.text(job)
     kept = Record(folder).folder
     if len(runs) > 500:  # it takes a minute for 5,000
@@ -176,33 +176,16 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
             facts = {**origin, "script": str(path), "task": task if job.axes else None}
             (record.folder / records.SUBMISSION_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     tasks = range(len(runs)) if job.axes else None
-    return _send(path, runs, tasks=tasks, log=script.log_pattern(job), words=words, tested=tested)
+    return send(path, runs, tasks=tasks, log=script.log_pattern(job), words=words, tested=tested)
 
 
-def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -> str:
-    """Submit the script of a run, or of runs of one sweep, again; ``words`` are sbatch options that win over its own.
-
-    Runs of a sweep whose jobs wait or run are left alone. Returns the job's id. Raises UsageError, also where no run is
-    left.
-    """
-    queue.require("sbatch")
-    submissions = [Record(run).submission() for run in runs]
-    if not all(submissions):
-        raise UsageError(
-            str(runs[0]), "it was not submitted by ringtune-slurm submit", legal="a run directory with its script"
-        )
-    runs = _over(runs)
-    submissions = [Record(run).submission() for run in runs]
-    path = Path(submissions[0]["script"])
-    tasks = None if submissions[0]["task"] is None else [each["task"] for each in submissions]
-    array = [] if tasks is None else [f"--array={sweep.spans(tasks)}"]
-    name = "%j" if tasks is None else "%A_%a"
-    return _send(path, runs, tasks=tasks, log=str(path.with_name(f"{name}.log")), words=[*array, *words], tested=tested)
-
-
-def _send(
+def send(
     path: Path, runs: Sequence[Path], *, tasks: Sequence[int] | None, log: str, words: Sequence[str], tested: bool
 ) -> str:
+    """Submit a script for runs, of a sweep for its tasks, write that into their records and return the job's id.
+
+    log: with sbatch's placeholders. words: more options of sbatch. Raises UsageError with sbatch's own words.
+    """
     for run in runs:
         record = Record(run)
         record.add(records.SUBMITTED, previous=record.signature(), words=list(words))
@@ -249,18 +232,7 @@ def run_folders(job: BatchJob) -> list[Path]:
     return runs
 
 
-def _over(runs: Sequence[Path]) -> list[Path]:
-    """Return the runs that no job waits or runs for, and report how many others there are."""
-    alive = _alive(runs)
-    left = [run for run in runs if run not in alive]
-    if not left:
-        _refuse(alive)
-    if alive:
-        print(f"left alone: {len(alive)} run(s) whose jobs wait or run", file=sys.stderr)
-    return left
-
-
-def _alive(runs: Sequence[Path]) -> dict[Path, queue.QueuedJob]:
+def active(runs: Sequence[Path]) -> dict[Path, queue.QueuedJob]:
     """Return the jobs that wait or run, by run. Raises UsageError if SLURM does not answer."""
     ids = {History.of(Record(run).events()).job_id: run for run in runs}
     ids.pop("", None)
@@ -272,8 +244,9 @@ def _alive(runs: Sequence[Path]) -> dict[Path, queue.QueuedJob]:
         ) from None
 
 
-def _refuse(alive: Mapping[Path, queue.QueuedJob]) -> None:
-    for run, job in alive.items():
+def refuse_active(jobs: Mapping[Path, queue.QueuedJob]) -> None:
+    """Raise UsageError if there is a job that waits or runs."""
+    for run, job in jobs.items():
         raise UsageError(
             str(run),
             f"job {job.job_id} of it is {job.state}",

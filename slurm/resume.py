@@ -1,0 +1,81 @@
+"""A run, or what is left of a sweep, in the queue once more: by the script that was submitted first."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringtune.slurm import queue, submit
+from ringtune.slurm import record as records
+from ringtune.slurm.record import Record
+from ringtune.train import sweep
+from ringtune.train.contract import UsageError
+
+
+def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -> str:
+    """Submit the script of a run, or of runs of one sweep, again; ``words`` are sbatch options that win over its own.
+
+    Runs of a sweep whose jobs wait or run are left alone. Returns the job's id. Raises UsageError, also where no run is
+    left, and for a run that the script does not train (any more).
+    """
+    queue.require("sbatch")
+    if not all(Record(run).submission() for run in runs):
+        raise UsageError(
+            str(runs[0]), "it was not submitted by ringtune-slurm submit", legal="a run directory with its script"
+        )
+    runs = _over(runs)
+    submissions = [Record(run).submission() for run in runs]
+    path = Path(submissions[0]["script"])
+    _refuse_others(runs, submissions)
+    tasks = None if submissions[0]["task"] is None else [each["task"] for each in submissions]
+    array = [] if tasks is None else [f"--array={sweep.spans(tasks)}"]
+    name = "%j" if tasks is None else "%A_%a"
+    log = str(path.with_name(f"{name}.log"))
+    return submit.send(path, runs, tasks=tasks, log=log, words=[*array, *words], tested=tested)
+
+
+def _refuse_others(runs: Sequence[Path], submissions: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UsageError for a run that the script of the others does not train: a later submission replaced the script,
+    or the run has one of its own."""
+    path = Path(next((each for each in submissions if each["task"] is not None), submissions[0])["script"])
+    names = _names(path)
+    for run, submission in zip(runs, submissions, strict=True):
+        task, name = submission["task"], os.path.basename(os.path.normpath(run))
+        if submission["script"] != str(path):
+            raise UsageError(
+                str(run),
+                f"it was submitted by a script of its own, {submission['script']}",
+                legal=f"runs of one script, {path}",
+                todo=f"ringtune-slurm resume {run}, then the others",
+            )
+        if task is not None and names[task : task + 1] != [name]:
+            other = f"task {task} of it is {names[task]} now" if task < len(names) else f"it has no task {task} now"
+            raise UsageError(
+                str(run),
+                f"a later submission replaced {path}: {other}",
+                legal="a run of the sweep that its folder was submitted for last",
+                todo=f"submit its sweep again, ringtune-slurm submit --sweep ...: {name} goes on from its checkpoint",
+            )
+
+
+def _names(script: Path) -> list[str]:
+    """Return the runs of a sweep's script by task, [] if it is of no sweep."""
+    try:
+        return list(json.loads(script.with_name(records.SWEEP_FILE).read_text(encoding="utf-8"))["runs"])
+    except FileNotFoundError:
+        return []
+
+
+def _over(runs: Sequence[Path]) -> list[Path]:
+    """Return the runs that no job waits or runs for, and report how many others there are."""
+    alive = submit.active(runs)
+    left = [run for run in runs if run not in alive]
+    if not left:
+        submit.refuse_active(alive)
+    if alive:
+        print(f"left alone: {len(alive)} run(s) whose jobs wait or run", file=sys.stderr)
+    return left

@@ -1,0 +1,93 @@
+"""A run in the queue once more: what sbatch is asked, and what is written down. SLURM is a fake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ringtune.slurm import cli, queue, resume, submit
+from ringtune.slurm.record import Record
+from ringtune.train.contract import UsageError
+
+
+class FakeSlurm:
+    """Takes every command, knows no job but those that are named active, and counts job ids from 1."""
+
+    def __init__(self):
+        self.commands, self.active, self.num_jobs = [], {}, 0
+
+    def run(self, command, **options):
+        self.commands.append([str(word) for word in command])
+        if command[0] == "squeue":
+            widths = dict(queue._COLUMNS)
+            pairs = self.active.items()
+            return "".join(f"{job:{widths['JobArrayID']}}{state:{widths['State']}}\n" for job, state in pairs)
+        if "--parsable" in command:
+            self.num_jobs += 1
+            return f"{self.num_jobs}\n"
+        return ""
+
+    @property
+    def submitted(self):
+        """The options of every submission."""
+        return [command[2:-1] for command in self.commands if "--parsable" in command]
+
+
+@pytest.fixture
+def slurm(monkeypatch, tmp_path):
+    fake = FakeSlurm()
+    monkeypatch.setattr(queue, "run", fake.run)
+    monkeypatch.setattr(queue, "require", lambda name: None)
+    monkeypatch.setenv("RINGTUNE_CACHE", str(tmp_path / "cache"))
+    return fake
+
+
+def send(folder, *sweep, **sbatch):
+    flags = ["--model_name_or_path=m", "--train_file=x", f"--output_dir={folder}"]
+    job = submit.make_job(submit.Submission(train=flags, sweep=sweep, sbatch=sbatch))
+    return submit.submit(job, ["submit"], tested=False)
+
+
+def ask(*words: str) -> int:
+    """Return the exit code of ringtune-slurm."""
+    with pytest.raises(SystemExit) as left:
+        cli.main([str(word) for word in words])
+    return left.value.code
+
+
+def test_a_run_whose_script_a_later_sweep_replaced_is_not_resumed_as_another(slurm, tmp_path, capsys):
+    folder = tmp_path / "F"
+    send(folder, "seed=1..4")
+    send(folder, "seed=5..6")
+    before = Record(folder / "seed=1").events()
+    for seed, what in ((1, "task 0 of it is seed=5 now"), (4, "it has no task 3 now")):
+        assert ask("resume", folder / f"seed={seed}") == 2
+        told = capsys.readouterr().err
+        assert f"{folder}/seed={seed}: a later submission replaced {folder}/slurm/job.sbatch: {what}" in told
+        assert "submit its sweep again" in told and told.count("\n") == 1
+    assert len(slurm.submitted) == 2 and Record(folder / "seed=1").events() == before
+    assert ask("resume", folder / "seed=6") == 0 and slurm.submitted[-1] == ["--array=1"]
+    send(folder, "seed=1..4")
+    assert ask("resume", folder / "seed=4" / "slurm" / "..") == 0 and slurm.submitted[-1] == ["--array=3"]
+
+
+def test_runs_of_several_scripts_are_not_resumed_by_one(slurm, tmp_path):
+    """A run of a sweep was submitted once more on its own."""
+    folder = tmp_path / "F"
+    send(folder, "seed=1..3")
+    send(folder / "seed=1")
+    runs = [folder / f"seed={seed}" for seed in (1, 2, 3)]
+    for order in (runs, runs[::-1]):
+        with pytest.raises(UsageError, match=r"seed=1: it was submitted by a script of its own, .*/seed=1/slurm/"):
+            resume.resume(order, [])
+    assert len(slurm.submitted) == 2
+    slurm.active = {"2": "RUNNING"}  # of the first alone
+    assert resume.resume(runs, []) == "3" and slurm.submitted[-1] == ["--array=1-2"]
+
+
+def test_a_run_outside_a_sweep_is_resumed_with_the_words_of_the_user(slurm, tmp_path):
+    send(tmp_path / "run")
+    assert ask("resume", tmp_path / "run", "--time", "08:00:00") == 0
+    assert slurm.submitted[-1] == ["--time=08:00:00"]
+    script = tmp_path / "run" / "slurm" / "job.sbatch"
+    assert json.loads((script.parent / "submission.json").read_text())["script"] == str(script)
