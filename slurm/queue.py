@@ -168,6 +168,11 @@ def leave_out(job_id: str, nodes: str) -> None:
     run(["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={nodes}"], patience_s=0)
 
 
+def release(job_id: str) -> None:
+    """Let a held job start. Raises SlurmError."""
+    run(["scontrol", "release", job_id], patience_s=0)
+
+
 def excluded(job_id: str) -> str:
     """Return the nodes that a job avoids already. Raises SlurmError."""
     match = re.search(r"\bExcNodeList=(\S+)", run(["scontrol", "show", "job", job_id]))

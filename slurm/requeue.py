@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ringtune.slurm import index, queue
 from ringtune.slurm import record as records
 from ringtune.slurm.decide import exclude
-from ringtune.slurm.record import Record
+from ringtune.slurm.record import History, Record
 
 END_PATIENCE_S = 120  # for SLURM to end this step once it is requeued
+#: Options by which one submission says which tasks start and when, and not what a job of the run is.
+ONCE = ("array", "begin", "dependency", "hold")
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,12 @@ class RunningJob:
 
 def run_again(job: RunningJob, bad_nodes: Sequence[str]) -> None:
     """Requeue the job, or submit the next one, without the bad nodes. A requeued job does not return: SLURM ends it."""
+    avoided = exclude("", bad_nodes)
     try:
         avoided = exclude(queue.excluded(job.id), bad_nodes)
         queue.requeue(job.id)
     except queue.SlurmError as error:
-        _submit_next(job, str(error), bad_nodes)
+        _submit_next(job, str(error), avoided)
         return
     if bad_nodes:
         _avoid(job.id, avoided)
@@ -52,10 +57,13 @@ def _avoid(job_id: str, nodes: str) -> None:
     print(f"ringtune-slurm: the next start may get {nodes} again: {reason}", flush=True)
 
 
-def _submit_next(job: RunningJob, why: str, bad_nodes: Sequence[str]) -> None:
-    options = [f"--dependency=afterany:{job.id}"]
+def _submit_next(job: RunningJob, why: str, avoided: str) -> None:
+    """Submit the script again, with the options of the latest submission and without the nodes that are avoided."""
+    once = _once(job.script)
+    options = [*_words(job.record), f"--dependency=afterany:{job.id}"]
+    options += ["--begin=now"] if "begin" in once else []
     options += [f"--array={job.array_task}"] if job.array_task else []
-    options += [f"--exclude={','.join(bad_nodes)}"] if bad_nodes else []
+    options += [f"--exclude={avoided}"] if avoided else []
     try:
         job_id = queue.submit(job.script, options)
     except queue.SlurmError as error:
@@ -67,3 +75,28 @@ def _submit_next(job: RunningJob, why: str, bad_nodes: Sequence[str]) -> None:
     job.record.add(records.QUEUED, job_id=job_id, log=job.log_of(job_id), words=reason)
     index.remember(job_id, job.record.run)
     print(f"ringtune-slurm: {reason}; job {job_id} goes on", flush=True)
+    if "hold" in once:
+        _release(job_id)
+
+
+def _words(record: Record) -> list[str]:
+    """Return the options that the user gave sbatch beside the script, when the run was submitted last."""
+    sent = History.of(record.events()).last(records.SUBMITTED) or {}
+    return [word for word in sent.get("words", ()) if word.removeprefix("--").partition("=")[0] not in ONCE]
+
+
+def _once(script: str) -> list[str]:
+    """Return which options of a script hold for its first job alone."""
+    try:
+        text = Path(script).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []  # sbatch will say so
+    return [name for name in re.findall(r"^#SBATCH --([a-z-]+)", text, re.MULTILINE) if name in ONCE]
+
+
+def _release(job_id: str) -> None:
+    """Let a job start that its script's own --hold keeps back: the user has released the run already."""
+    try:
+        queue.release(job_id)
+    except queue.SlurmError as error:
+        print(f"ringtune-slurm: job {job_id} is held by its script: scontrol release {job_id} ({error})", flush=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
-from ringtune.slurm import cli, queue, resume, submit
+from ringtune.slurm import cli, queue, requeue, resume, submit
+from ringtune.slurm import record as records
 from ringtune.slurm.record import Record
 from ringtune.train.contract import UsageError
 
 
 class FakeSlurm:
-    """Takes every command, knows no job but those that are named active, and counts job ids from 1."""
+    """Takes every command but a requeue, knows no job but those that are named active, and counts job ids from 1."""
 
     def __init__(self):
-        self.commands, self.active, self.num_jobs = [], {}, 0
+        self.commands, self.active, self.excluded, self.num_jobs = [], {}, "(null)", 0
 
     def run(self, command, **options):
         self.commands.append([str(word) for word in command])
@@ -22,6 +23,10 @@ class FakeSlurm:
             widths = dict(queue._COLUMNS)
             pairs = self.active.items()
             return "".join(f"{job:{widths['JobArrayID']}}{state:{widths['State']}}\n" for job, state in pairs)
+        if command[:2] == ["scontrol", "show"]:
+            return f"JobId=1 JobName=x\n   ExcNodeList={self.excluded} Requeue=0\n"
+        if command[:2] == ["scontrol", "requeue"]:
+            raise queue.SlurmError("Requested operation is presently disabled")
         if "--parsable" in command:
             self.num_jobs += 1
             return f"{self.num_jobs}\n"
@@ -91,3 +96,46 @@ def test_a_run_outside_a_sweep_is_resumed_with_the_words_of_the_user(slurm, tmp_
     assert slurm.submitted[-1] == ["--time=08:00:00"]
     script = tmp_path / "run" / "slurm" / "job.sbatch"
     assert json.loads((script.parent / "submission.json").read_text())["script"] == str(script)
+
+
+# Where requeueing is forbidden, a job submits the next one
+
+
+def goes_on(run, *bad_nodes: str, array_task: str = "") -> None:
+    record = Record(run)
+    id = records.History.of(record.events()).job_id
+    script = record.submission()["script"]
+    requeue.run_again(requeue.RunningJob(id, record, script, "{}.log".format, array_task), bad_nodes)
+
+
+def test_a_next_job_avoids_the_nodes_that_the_user_and_earlier_starts_avoided(slurm, tmp_path):
+    send(tmp_path / "run", exclude="n[1,2]")
+    slurm.excluded = "n[1,2],n5"
+    goes_on(tmp_path / "run", "n7", "n5")
+    assert slurm.submitted[-1] == ["--dependency=afterany:1", "--exclude=n[1,2],n5,n7"]
+    goes_on(tmp_path / "run")
+    assert slurm.submitted[-1] == ["--dependency=afterany:2", "--exclude=n[1,2],n5"]
+    slurm.excluded = "(null)"
+    goes_on(tmp_path / "run")
+    assert slurm.submitted[-1] == ["--dependency=afterany:3"]
+
+
+def test_a_next_job_has_the_options_of_the_latest_submission_but_those_of_its_start(slurm, tmp_path):
+    send(tmp_path / "run", time="10")
+    once = ["--begin=now+1hour", "--hold", "--dependency=afterok:77"]
+    assert ask("resume", tmp_path / "run", "--time=08:00:00", "--exclusive", *once) == 0
+    for number in (2, 3):
+        goes_on(tmp_path / "run")
+        assert slurm.submitted[-1] == ["--time=08:00:00", "--exclusive", f"--dependency=afterany:{number}"]
+    send(tmp_path / "F", "seed=1..3")
+    assert ask("resume", tmp_path / "F", "--mem=8G") == 0
+    assert slurm.submitted[-1] == ["--array=0-2", "--mem=8G"]
+    goes_on(tmp_path / "F" / "seed=2", array_task="1")
+    assert slurm.submitted[-1] == ["--mem=8G", "--dependency=afterany:6_1", "--array=1"]
+
+
+def test_a_next_job_is_neither_held_nor_begun_late_by_its_script(slurm, tmp_path):
+    send(tmp_path / "run", begin="now+1hour", hold=None)
+    goes_on(tmp_path / "run")
+    assert slurm.submitted[-1] == ["--dependency=afterany:1", "--begin=now"]
+    assert slurm.commands[-1] == ["scontrol", "release", "2"]
