@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ringtune.launch.hosts import split_outside_brackets
 from ringtune.slurm.script import RetryLimits
 from ringtune.train.contract import EXIT_FINISHED, EXIT_REQUEUE, EXIT_USAGE
 
@@ -65,5 +66,5 @@ def one_time_flags(config: Mapping[str, Any], *, is_signed: bool, has_checkpoint
 
 
 def exclude(already: str, bad_nodes: Sequence[str]) -> str:
-    """Return the list of nodes to leave out. **Pure.**"""
-    return ",".join(dict.fromkeys([*filter(None, already.split(",")), *bad_nodes]))
+    """Return the list of nodes to leave out, each name once. **Pure.** already: such as ``n[1,3],x[1,3]``."""
+    return ",".join(dict.fromkeys([*filter(None, split_outside_brackets(already)), *bad_nodes]))

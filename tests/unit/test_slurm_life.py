@@ -70,6 +70,8 @@ def test_a_batch_step_outside_a_job_says_so():
 def test_nodes_to_leave_out_are_added_once():
     assert exclude("n1,n2", ("n2", "n3")) == "n1,n2,n3"
     assert exclude("", ("n2",)) == "n2"
+    assert exclude("gpu[01,03],cpu[02,03]", ("n2", "gpu01")) == "gpu[01,03],cpu[02,03],n2,gpu01"
+    assert exclude("n[1-2]x[3,4],n7", ("n7",)) == "n[1-2]x[3,4],n7"
 
 
 def ended(step: int, started: int, decision: str = "requeue") -> dict:
