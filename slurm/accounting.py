@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 
+from ringtune.slurm import job_array
 from ringtune.slurm.queue import NotHere, QueuedJob, SlurmError, run
 
 ANSWER_LIMIT_S = 15  # a database may be slow; what the run directories record is there at once
@@ -57,7 +58,4 @@ def _ids(name: str) -> list[str]:
     if match is None:
         return [name]
     array, spans = match.groups()
-    tasks: list[int] = []
-    for first, last, step in re.findall(r"(\d+)(?:-(\d+))?(?::(\d+))?", spans):
-        tasks += range(int(first), int(last or first) + 1, int(step or 1))
-    return [f"{array}_{task}" for task in tasks]
+    return [f"{array}_{task}" for task in job_array.numbers(spans)]

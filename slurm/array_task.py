@@ -10,12 +10,18 @@ from ringtune.train.contract import UsageError
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, str]:
-    """Return what names the run directory of this task; {} outside an array. options: of the batch step."""
+    """Return what names the run directory of this task; {} outside an array. options: of the batch step.
+
+    Raises UsageError for a task that there is no run for: the script was submitted by hand.
+    """
     if options.search is not None:
         return {search.TRIAL: os.environ["SLURM_ARRAY_TASK_ID"]}
     if not options.sweep:
         return {}
-    return sweep.expand(sweep.parse(options.sweep))[int(os.environ["SLURM_ARRAY_TASK_ID"])]
+    runs, task = sweep.expand(sweep.parse(options.sweep)), int(os.environ["SLURM_ARRAY_TASK_ID"])
+    if task >= len(runs):
+        raise UsageError("--array", f"it has a task {task} of {len(runs)} runs", legal=f"0-{len(runs) - 1}")
+    return runs[task]
 
 
 def flags_of(options: argparse.Namespace, settings: dict[str, str], config: str) -> list[str]:

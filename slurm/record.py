@@ -115,7 +115,8 @@ class Record:
             return {}
 
     def __bool__(self) -> bool:
-        return (self.folder / EVENTS_FILE).exists()
+        """Whether there is one, be it of a run that its sweep's --array left out."""
+        return any((self.folder / name).exists() for name in (EVENTS_FILE, SUBMISSION_FILE))
 
 
 def _ends_well(stream: BinaryIO) -> bool:

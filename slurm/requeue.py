@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from ringtune.slurm import index, queue
 from ringtune.slurm import record as records
 from ringtune.slurm.decide import exclude
 from ringtune.slurm.record import History, Record
+from ringtune.slurm.script import directives
 
 END_PATIENCE_S = 120  # for SLURM to end this step once it is requeued
 #: Options by which one submission says which tasks start and when, and not what a job of the run is.
@@ -59,9 +59,9 @@ def _avoid(job_id: str, nodes: str) -> None:
 
 def _submit_next(job: RunningJob, why: str, avoided: str) -> None:
     """Submit the script again, with the options of the latest submission and without the nodes that are avoided."""
-    once = _once(job.script)
+    own = directives(Path(job.script))
     options = [*_words(job.record), f"--dependency=afterany:{job.id}"]
-    options += ["--begin=now"] if "begin" in once else []
+    options += ["--begin=now"] if "begin" in own else []
     options += [f"--array={job.array_task}"] if job.array_task else []
     options += [f"--exclude={avoided}"] if avoided else []
     try:
@@ -75,7 +75,7 @@ def _submit_next(job: RunningJob, why: str, avoided: str) -> None:
     job.record.add(records.QUEUED, job_id=job_id, log=job.log_of(job_id), words=reason)
     index.remember(job_id, job.record.run)
     print(f"ringtune-slurm: {reason}; job {job_id} goes on", flush=True)
-    if "hold" in once:
+    if "hold" in own:
         _release(job_id)
 
 
@@ -83,15 +83,6 @@ def _words(record: Record) -> list[str]:
     """Return the options that the user gave sbatch beside the script, when the run was submitted last."""
     sent = History.of(record.events()).last(records.SUBMITTED) or {}
     return [word for word in sent.get("words", ()) if word.removeprefix("--").partition("=")[0] not in ONCE]
-
-
-def _once(script: str) -> list[str]:
-    """Return which options of a script hold for its first job alone."""
-    try:
-        text = Path(script).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []  # sbatch will say so
-    return [name for name in re.findall(r"^#SBATCH --([a-z-]+)", text, re.MULTILINE) if name in ONCE]
 
 
 def _release(job_id: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringtune.slurm import queue, submit
+from ringtune.slurm import job_array, queue, script, submit
 from ringtune.slurm import record as records
 from ringtune.slurm.record import Record
 from ringtune.train import sweep
@@ -31,11 +31,35 @@ def resume(runs: Sequence[Path], words: Sequence[str], *, tested: bool = True) -
     submissions = [Record(run).submission() for run in runs]
     path = Path(submissions[0]["script"])
     _refuse_others(runs, submissions)
-    tasks = None if submissions[0]["task"] is None else [each["task"] for each in submissions]
-    array = [] if tasks is None else [f"--array={sweep.spans(tasks)}"]
-    name = "%j" if tasks is None else "%A_%a"
-    log = str(path.with_name(f"{name}.log"))
-    return submit.send(path, runs, tasks=tasks, log=log, words=[*array, *words], tested=tested)
+    asked = [word.partition("=")[2] for word in words if word.partition("=")[0] == "--array"]
+    if submissions[0]["task"] is None:
+        if asked:
+            raise UsageError("--array", f"{asked[-1]} of a run that is not of a sweep", legal="a sweep's folder")
+        return submit.send(path, runs, tasks=None, log=str(path.with_name("%j.log")), words=words, tested=tested)
+    by_task = dict(zip((each["task"] for each in submissions), runs, strict=True))
+    tasks, limit = _tasks(sorted(by_task), path, asked)
+    words = [f"--array={sweep.spans(tasks)}{limit}", *(word for word in words if word.partition("=")[0] != "--array")]
+    log = str(path.with_name("%A_%a.log"))
+    return submit.send(path, [by_task[task] for task in tasks], tasks=tasks, log=log, words=words, tested=tested)
+
+
+def _tasks(left: Sequence[int], path: Path, asked: Sequence[str]) -> tuple[list[int], str]:
+    """Return which tasks to submit of those that are left, and the limit of how many run at once, "" if none.
+
+    asked: what the user says of it now; without it the script's own limit holds. Raises UsageError.
+    """
+    if not asked:
+        return list(left), "".join(script.directives(path).get("array", "").partition("%")[1:])
+    named, limit = job_array.parse(asked[-1], len(_names(path)))
+    tasks = [task for task in left if named is None or task in named]
+    others = sorted({*(named or ())} - {*tasks})
+    if not tasks:
+        raise UsageError("--array", f"{asked[-1]}: no run of these tasks is left to submit", legal=sweep.spans(left))
+    if others:
+        print(
+            f"left alone: tasks {sweep.spans(others)} of --array, finished, under way or not asked for", file=sys.stderr
+        )
+    return tasks, limit
 
 
 def _refuse_others(runs: Sequence[Path], submissions: Sequence[Mapping[str, Any]]) -> None:
@@ -62,10 +86,10 @@ def _refuse_others(runs: Sequence[Path], submissions: Sequence[Mapping[str, Any]
             )
 
 
-def _names(script: Path) -> list[str]:
+def _names(path: Path) -> list[str]:
     """Return the runs of a sweep's script by task, [] if it is of no sweep."""
     try:
-        return list(json.loads(script.with_name(records.SWEEP_FILE).read_text(encoding="utf-8"))["runs"])
+        return list(json.loads(path.with_name(records.SWEEP_FILE).read_text(encoding="utf-8"))["runs"])
     except FileNotFoundError:
         return []
 

@@ -80,6 +80,16 @@ def text(job: BatchJob) -> str:
     )
 
 
+def directives(path: Path) -> dict[str, str]:
+    """Return the options that a script holds, as it has them, {} if it cannot be read: sbatch will say so."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found = [line.removeprefix("#SBATCH --").partition("=") for line in lines if line.startswith("#SBATCH --")]
+    return {name: value for name, _, value in found}
+
+
 def _command(job: BatchJob) -> str:
     options = [
         f"--output-dir={job.folder}",

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ringtune.slurm import index, options, provenance, queue, script
+from ringtune.slurm import index, job_array, options, provenance, queue, script
 from ringtune.slurm import record as records
 from ringtune.slurm.profile import Profile
 from ringtune.slurm.record import History, Record, unfinished
@@ -106,10 +106,9 @@ def _array(given: Mapping[str, str | None], axes: sweep.Axes) -> dict[str, str]:
                 todo="use --sweep",
             )
         return {}
-    everything = f"0-{len(sweep.expand(axes)) - 1}"
-    if not asked:
-        return {"array": everything}
-    return {"array": everything + asked if asked.startswith("%") else asked}
+    num_runs = len(sweep.expand(axes))
+    tasks, limit = job_array.parse(asked or "", num_runs)
+    return {"array": asked if asked and tasks else f"0-{num_runs - 1}{limit}"}
 
 
 def after(targets: Sequence[str], sbatch: Mapping[str, str | None]) -> list[str]:
@@ -175,7 +174,14 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
             record.folder.mkdir(parents=True, exist_ok=True)
             facts = {**origin, "script": str(path), "task": task if job.axes else None}
             (record.folder / records.SUBMISSION_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    tasks = range(len(runs)) if job.axes else None
+    tasks = job_array.parse(job.sbatch["array"] or "", len(runs))[0] if job.axes else None
+    if tasks is not None and len(tasks) < len(runs):
+        print(
+            f"--array={job.sbatch['array']}: {len(tasks)} of {len(runs)} runs; ringtune-slurm resume {folder} submits "
+            "the others",
+            file=sys.stderr,
+        )
+        runs = [runs[task] for task in tasks]
     return send(path, runs, tasks=tasks, log=script.log_pattern(job), words=words, tested=tested)
 
 

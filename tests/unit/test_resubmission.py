@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ringtune.slurm import cli, queue, requeue, resume, submit
+from ringtune.slurm import array_task, batch, cli, job_array, queue, requeue, resume, status, submit
 from ringtune.slurm import record as records
 from ringtune.slurm.record import Record
 from ringtune.train.contract import UsageError
@@ -96,6 +96,99 @@ def test_a_run_outside_a_sweep_is_resumed_with_the_words_of_the_user(slurm, tmp_
     assert slurm.submitted[-1] == ["--time=08:00:00"]
     script = tmp_path / "run" / "slurm" / "job.sbatch"
     assert json.loads((script.parent / "submission.json").read_text())["script"] == str(script)
+
+
+# Some tasks of a sweep's array
+
+
+def states(folder) -> list[str]:
+    return [each.state for each in status.look([folder / f"seed={seed}" for seed in range(1, 5)])]
+
+
+def test_a_sweep_that_is_resumed_runs_no_more_at_once_than_it_did(slurm, tmp_path):
+    send(tmp_path / "F", "seed=1..4", array="%2")
+    assert ask("resume", tmp_path / "F") == 0 and slurm.submitted[-1] == ["--array=0-3%2"]
+    assert ask("resume", tmp_path / "F" / "seed=3", "--mem=1G") == 0
+    assert slurm.submitted[-1] == ["--array=2%2", "--mem=1G"]
+    assert ask("resume", tmp_path / "F", "--array=%3") == 0 and slurm.submitted[-1] == ["--array=0-3%3"]
+
+
+def test_runs_that_the_array_leaves_out_are_not_submitted_and_can_be_later(slurm, tmp_path, capsys):
+    folder = tmp_path / "F"
+    send(folder, "seed=1..4", array="0-1%1")
+    assert "--array=0-1%1: 2 of 4 runs; ringtune-slurm resume" in capsys.readouterr().err
+    slurm.active = {"1_0": "RUNNING", "1_1": "PENDING"}
+    assert states(folder) == ["RUNNING", "PENDING", "NOT SUBMITTED", "NOT SUBMITTED"]
+    assert ask("logs", folder / "seed=4") == 2 and "Traceback" not in capsys.readouterr().err
+    assert ask("resume", folder / "seed=4") == 0 and slurm.submitted[-1] == ["--array=3%1"]
+    slurm.active["2_3"] = "PENDING"
+    assert ask("resume", folder, "--array=2-3") == 0 and slurm.submitted[-1] == ["--array=2"]
+    told = capsys.readouterr().err
+    assert "left alone: tasks 3 of --array" in told and "left alone: 3 run(s) whose jobs wait or run" in told
+    assert [Record(folder / f"seed={seed}").events()[-1]["job_id"] for seed in (1, 2, 3, 4)] == [
+        "1_0",
+        "1_1",
+        "3_2",
+        "2_3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        ("0-7", "--array: 0-7 names task 7 of 4 runs; 0-3"),
+        ("4", "--array: 4 names task 4 of 4 runs"),
+        ("0-99999999999", "names task 99999999999 of 4 runs"),
+        ("3-1", "--array: 3-1 counts backwards"),
+        ("seed=1", "--array: 'seed=1' is not understood"),
+        ("1,,2", "'1,,2' is not understood"),
+        ("%", "'%' is not understood"),
+        ("0-3:0", "'0-3:0' is not understood"),
+    ],
+)
+def test_an_array_of_other_tasks_is_refused(array, message):
+    with pytest.raises(UsageError) as error:
+        job_array.parse(array, 4)
+    assert message in str(error.value)
+
+
+def test_submit_and_resume_refuse_an_array_of_other_tasks(slurm, tmp_path, capsys):
+    with pytest.raises(UsageError, match="names task 7 of 4 runs"):
+        send(tmp_path / "F", "seed=1..4", array="0-7")
+    send(tmp_path / "F", "seed=1..4")
+    assert ask("resume", tmp_path / "F", "--array=0-7") == 2
+    assert "--array: 0-7 names task 7 of 4 runs; 0-3" in capsys.readouterr().err and len(slurm.submitted) == 1
+
+
+def test_an_array_with_nothing_to_resume_is_refused(slurm, tmp_path, capsys):
+    send(tmp_path / "F", "seed=1..4")
+    send(tmp_path / "run")
+    for target in ("F/seed=2", "run"):
+        assert ask("resume", tmp_path / target, "--array=0") == 2
+    told = capsys.readouterr().err
+    assert "--array: 0: no run of these tasks is left to submit; 1" in told
+    assert "--array: 0 of a run that is not of a sweep" in told
+
+
+@pytest.mark.parametrize(
+    ("array", "tasks", "limit"),
+    [
+        ("0-2,5%2", [0, 1, 2, 5], "%2"),
+        ("%4", None, "%4"),
+        ("", None, ""),
+        ("1-7:3", [1, 4, 7], ""),
+        ("[3,1%1]", [1, 3], "%1"),
+    ],
+)
+def test_an_array_is_read_as_sbatch_reads_it(array, tasks, limit):
+    assert job_array.parse(array, 8) == (tasks, limit)
+
+
+def test_a_task_without_a_run_says_so(monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    options = batch._parser().parse_args(["--output-dir=/x", "--script=y", "--sweep=seed=1,2"])
+    with pytest.raises(UsageError, match="--array: it has a task 2 of 2 runs; 0-1"):
+        array_task.settings_of(options)
 
 
 # Where requeueing is forbidden, a job submits the next one
