@@ -141,7 +141,7 @@ class BatchStep:
                 step=self.step,
             )
         self.record.add(records.STARTED, job_id=self.job_id, restart=self.restart, nodes=self.nodes, step=self.step)
-        index.remember(self.job_id, self.record.run)
+        index.remember({self.job_id: self.record.run})
         print(
             f"ringtune-slurm: job {self.job_id}, start {self.restart + 1}, on {','.join(self.nodes)}, "
             f"from step {self.step}, run directory {self.record.run}",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ringtune.slurm.record import Record, runs_below
@@ -10,14 +13,36 @@ from ringtune.train.contract import UsageError, cache_folder
 RECENT = 20
 
 
-def remember(job_id: str, run: Path) -> None:
-    """Keep where a job's run directory is; a later job of the same id replaces it (clusters start counting again)."""
-    folder = cache_folder() / "slurm"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{job_id}.tmp"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(run.absolute())
-    temporary.rename(folder / job_id)
+def remember(runs: Mapping[str, Path]) -> None:
+    """Keep where the run directories of jobs are, by job id; a later job of the same id replaces an earlier one
+    (clusters start counting again).
+
+    Where they cannot be kept, on a compute node whose home is full or read-only, that is reported: the jobs need none
+    of it, and their run directories can be named.
+    """
+    try:
+        folder = cache_folder() / "slurm"
+        folder.mkdir(parents=True, exist_ok=True)
+        for job_id, run in runs.items():
+            _link(folder / job_id, run.absolute())
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        print(
+            f"ringtune-slurm: {', '.join(list(runs)[:3])}: not kept by job id ({error}); status and logs take the run "
+            "directory",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _link(path: Path, run: Path) -> None:
+    # Of its own name: where the job is submitted and where it starts, it may be linked at the same time.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        temporary.symlink_to(run)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def find(target: str) -> list[Path]:
@@ -47,6 +72,7 @@ def find(target: str) -> list[Path]:
 def latest() -> list[Path]:
     """Return the run directories of the latest jobs, newest first."""
     folder = cache_folder() / "slurm"
-    links = sorted(folder.iterdir(), key=lambda each: -each.lstat().st_mtime) if folder.is_dir() else []
+    kept = [each for each in folder.iterdir() if not each.name.startswith(".")] if folder.is_dir() else []
+    links = sorted(kept, key=lambda each: -each.lstat().st_mtime)
     targets = dict.fromkeys(each.resolve() for each in links if each.is_symlink() and each.exists())
     return [run for target in list(targets)[:RECENT] for run in runs_below(target)]

@@ -73,7 +73,7 @@ def _submit_next(job: RunningJob, why: str, avoided: str) -> None:
     job_id = f"{job_id}_{job.array_task}" if job.array_task else job_id
     reason = f"requeueing is forbidden here ({why})"
     job.record.add(records.QUEUED, job_id=job_id, log=job.log_of(job_id), words=reason)
-    index.remember(job_id, job.record.run)
+    index.remember({job_id: job.record.run})
     print(f"ringtune-slurm: {reason}; job {job_id} goes on", flush=True)
     if "hold" in own:
         _release(job_id)

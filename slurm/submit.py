@@ -208,13 +208,15 @@ def send(
             legal="a request that this cluster can meet",
             todo=f"the script is kept: {path}; --no-test submits without asking first",
         ) from None
+    by_id: dict[str, Path] = {}
     for number, run in enumerate(runs):
         own_id = job_id if tasks is None else f"{job_id}_{tasks[number]}"
         own_log = log.replace("%j", job_id).replace("%A_%a", own_id).replace("%%", "%")
         Record(run).add(records.QUEUED, job_id=own_id, log=own_log)
-        index.remember(own_id, run)
+        by_id[own_id] = run
     if tasks is not None:
-        index.remember(job_id, path.parents[1])
+        by_id[job_id] = path.parents[1]
+    index.remember(by_id)
     return job_id
 
 
