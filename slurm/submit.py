@@ -88,7 +88,7 @@ def _runs(request: Submission, training: Any) -> tuple[search.Search | None, swe
         for settings in sweep.to_check(axes):
             training.parse([*request.train, *sweep.flags(settings)], lambda line: None)  # reported above
         return None, axes
-    if request.profile.python is None:  # the nodes have the Python that submits
+    if not request.profile.python:  # the nodes have the Python that submits
         search.require_optuna()
     search.check(found, request.train, training.parse, lambda line: None)
     return found, found.axes

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from ringtune.slurm import array_task, batch, record, script, status, submit
-from ringtune.train import study, trial
+from ringtune.slurm.profile import Profile
+from ringtune.train import search, study, trial
 from ringtune.train.contract import EXIT_FINISHED, EXIT_PRUNED, UsageError
 
 SPACE = ("learning_rate=1e-5..1e-3:log", "optim=adamw_torch,lamb")
@@ -28,6 +29,13 @@ def test_a_search_is_an_array_of_one_task_for_each_trial(tmp_path):
         submit.make_job(request(tmp_path, sweep=["warmup_ratio=0.0..2.0"]))
     with pytest.raises(UsageError, match="nothing is evaluated"):
         submit.make_job(request(tmp_path, train=[*request(tmp_path).train, "--do_eval=false"]))
+
+
+def test_a_search_without_optuna_is_refused_before_its_trials_are_queued(tmp_path, monkeypatch):
+    monkeypatch.setattr(search.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="--search optuna: optuna is not installed"):
+        submit.make_job(request(tmp_path))
+    submit.make_job(request(tmp_path, profile=Profile(python="/on/the/nodes/python")))  # which may have it
 
 
 def options_of(folder, number: int, monkeypatch):
