@@ -141,15 +141,15 @@ def judge(
     if job is not None:
         is_stalled = job.state == "RUNNING" and idle_s > stalled_after_s
         return STALLED if is_stalled else job.state
-    last = history.last(
-        records.SUBMITTED, records.QUEUED, records.REFUSED, records.STARTED, records.ENDED, records.CANCELLED
-    )
     if finished:
         return COMPLETED
+    # The end that a cancelled job records, if its batch step has time for it, is no news: only a new job or start is.
+    last = history.last(records.QUEUED, records.STARTED, records.CANCELLED)
+    if last is not None and last["event"] == records.CANCELLED:
+        return "CANCELLED"
+    last = history.last(records.SUBMITTED, records.QUEUED, records.REFUSED, records.STARTED, records.ENDED)
     if last is None or last["event"] in (records.SUBMITTED, records.REFUSED):
         return UNSENT
-    if last["event"] == records.CANCELLED:
-        return "CANCELLED"
     if last["event"] == records.ENDED and last["decision"] == STOP:
         return FAILED
     if slurm_answers:
