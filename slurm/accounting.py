@@ -30,7 +30,7 @@ def ended(ids: Iterable[str]) -> dict[str, QueuedJob]:
     arrays = sorted({each.partition("_")[0] for each in wanted})
     clusters = os.environ.get("SLURM_CLUSTERS")  # which squeue follows, and sacct does not
     where = ["-M", clusters] if clusters else []
-    command = ["sacct", *where, "-n", "-X", "-P", "-j", ",".join(arrays), "-o", "JobID,State,Start,NodeList"]
+    command = ["sacct", *where, "-n", "-X", "-P", "-j", ",".join(arrays), "-o", "JobID,State,NodeList"]
     try:
         # Lists of an array's tasks are cut off after 64 letters where nothing else is said.
         answer = run(command, patience_s=0, limit_s=ANSWER_LIMIT_S, environment={"SLURM_BITSTR_LEN": "0"})
@@ -42,11 +42,11 @@ def ended(ids: Iterable[str]) -> dict[str, QueuedJob]:
 
 
 def parse(answer: str) -> list[QueuedJob]:
-    """Return the jobs of sacct's lines, ``id|state|start|nodes``. **Pure.** (CANCELLED by UID is CANCELLED.)"""
-    rows = [line.split("|") for line in answer.splitlines() if line.count("|") == 3]
+    """Return the jobs of sacct's lines, ``id|state|nodes``. **Pure.** (CANCELLED by UID is CANCELLED.)"""
+    rows = [line.split("|") for line in answer.splitlines() if line.count("|") == 2]
     return [
-        QueuedJob(job_id, state.split()[0].rstrip("+"), start=start, nodes=nodes.replace("None assigned", ""))
-        for name, state, start, nodes in rows
+        QueuedJob(job_id, state.split()[0].rstrip("+"), nodes=nodes.replace("None assigned", ""))
+        for name, state, nodes in rows
         if state.split()
         for job_id in _ids(name)
     ]

@@ -46,8 +46,6 @@ _COLUMNS = (
     ("JobArrayID", 40),
     ("State", 20),
     ("RestartCnt", 8),
-    ("StartTime", 24),
-    ("TimeLeft", 16),
     ("Reason", 64),
     ("NodeList", 4096),
 )
@@ -73,8 +71,6 @@ class QueuedJob:
     job_id: str  # as users name it: 17, or 18_3 for a task of an array
     state: str  # SLURM's own word, such as RUNNING
     restarts: int = 0
-    start: str = ""
-    time_left: str = ""
     reason: str = ""
     nodes: str = ""
 
@@ -137,14 +133,14 @@ def parse(answer: str) -> list[QueuedJob]:
         for _, width in _COLUMNS:
             fields.append(line[position : position + width].strip())
             position += width
-        job_id, state, restarts, start, left, reason, nodes = fields
+        job_id, state, restarts, reason, nodes = fields
         if job_id:
             result.append(
                 QueuedJob(
                     job_id,
                     state,
                     int(restarts or 0),
-                    *("" if each in ("N/A", "None", "(null)") else each for each in (start, left, reason, nodes)),
+                    *("" if each in ("N/A", "None", "(null)") else each for each in (reason, nodes)),
                 )
             )
     return result
