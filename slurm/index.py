@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ringtune.slurm.record import Record, runs_below
-from ringtune.train.contract import UsageError, cache_folder
+from ringtune.slurm.record import EVENTS_FILE, SWEEP_FILE, Record, runs_below
+from ringtune.train.contract import SLURM_DIR, UsageError, cache_folder
 
 RECENT = 20
 
@@ -59,14 +59,27 @@ def find(target: str) -> list[Path]:
             )
         return runs
     link = cache_folder() / "slurm" / target
-    if link.is_symlink() and link.exists():
-        return runs_below(link.resolve())
+    if link.is_symlink() and link.exists() and (runs := _runs_of(target, link.resolve())):
+        return runs
     raise UsageError(
         target,
         "it is neither a folder nor a job id that was submitted from here",
         legal="a run directory or a job id",
         todo="see ringtune-slurm status for the latest",
     )
+
+
+def _runs_of(job_id: str, folder: Path) -> list[Path]:
+    """Return the runs that a job trains: of an array those that have had a task of it, for the folder may hold runs of
+    other submissions, and its list of runs be that of a later one."""
+    if not (folder / SLURM_DIR / SWEEP_FILE).exists():
+        return [folder]
+    others = sorted(path.parents[1] for path in folder.glob(f"*/{SLURM_DIR}/{EVENTS_FILE}"))
+    return [run for run in dict.fromkeys([*runs_below(folder), *others]) if _had(run, job_id)]
+
+
+def _had(run: Path, job_id: str) -> bool:
+    return any(str(each.get("job_id", "")).startswith(f"{job_id}_") for each in Record(run).events())
 
 
 def latest() -> list[Path]:

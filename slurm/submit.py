@@ -157,6 +157,7 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
     folder, runs = Path(job.folder), run_folders(job)
     refuse_active(active(runs))
     text = script.text(job)
+    _report_replaced(folder, runs)
     kept = Record(folder).folder
     if len(runs) > 500:  # it takes a minute for 5,000
         print(f"writing the records of {len(runs)} runs", file=sys.stderr, flush=True)
@@ -183,6 +184,18 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
         )
         runs = [runs[task] for task in tasks]
     return send(path, runs, tasks=tasks, log=script.log_pattern(job), words=words, tested=tested)
+
+
+def _report_replaced(folder: Path, runs: Sequence[Path]) -> None:
+    """Say that the folder's list of runs will be that of another sweep."""
+    before = records.runs_below(folder)
+    gone = [run for run in before if run not in runs and before != [folder]]
+    if gone:
+        print(
+            f"{folder}: a sweep of {gone[0].name}{', …' if len(gone) > 1 else ''} was submitted there before: from now "
+            "on the folder means the new one; name those runs by their own folders, or by their job's id",
+            file=sys.stderr,
+        )
 
 
 def send(

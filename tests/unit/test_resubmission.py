@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ringtune.slurm import array_task, batch, cli, job_array, queue, requeue, resume, status, submit
+from ringtune.slurm import array_task, batch, cli, index, job_array, queue, requeue, resume, status, submit
 from ringtune.slurm import record as records
 from ringtune.slurm.record import Record
 from ringtune.train.contract import UsageError
@@ -65,6 +65,7 @@ def test_a_run_whose_script_a_later_sweep_replaced_is_not_resumed_as_another(slu
     send(folder, "seed=1..4")
     send(folder, "seed=5..6")
     before = Record(folder / "seed=1").events()
+    capsys.readouterr()
     for seed, what in ((1, "task 0 of it is seed=5 now"), (4, "it has no task 3 now")):
         assert ask("resume", folder / f"seed={seed}") == 2
         told = capsys.readouterr().err
@@ -74,6 +75,24 @@ def test_a_run_whose_script_a_later_sweep_replaced_is_not_resumed_as_another(slu
     assert ask("resume", folder / "seed=6") == 0 and slurm.submitted[-1] == ["--array=1"]
     send(folder, "seed=1..4")
     assert ask("resume", folder / "seed=4" / "slurm" / "..") == 0 and slurm.submitted[-1] == ["--array=3"]
+
+
+def test_a_jobs_id_means_its_own_runs_whatever_else_is_in_the_folder(slurm, tmp_path, capsys):
+    """Else cancel of the first sweep's job would cancel the second's."""
+    folder = tmp_path / "F"
+    send(folder, "seed=1..3")
+    assert capsys.readouterr().err == ""
+    send(folder, "seed=3..5")
+    assert "F: a sweep of seed=1, … was submitted there before" in capsys.readouterr().err
+    assert ask("resume", folder / "seed=4") == 0
+    names = {id: [each.name for each in index.find(id)] for id in ("1", "2", "3", "2_1")}
+    assert names == {
+        "1": ["seed=3", "seed=1", "seed=2"],
+        "2": ["seed=3", "seed=4", "seed=5"],
+        "3": ["seed=4"],
+        "2_1": ["seed=4"],
+    }
+    assert [each.name for each in index.find(str(folder))] == names["2"]
 
 
 def test_runs_of_several_scripts_are_not_resumed_by_one(slurm, tmp_path):
