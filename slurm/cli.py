@@ -94,7 +94,8 @@ def _submit(options: argparse.Namespace) -> int:
         if words:
             print(f"by sbatch {' '.join(words)}", file=sys.stderr)
         print(script.text(job), end="")
-        for run in runs:
+        tasks = submit.tasks_of(job, len(runs))
+        for run in runs if tasks is None else [runs[task] for task in tasks]:
             print(f"would be submitted: {run}", file=sys.stderr)
         return EXIT_FINISHED
     job_id = submit.submit(job, options.argv, words, tested=not options.no_test)

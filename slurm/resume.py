@@ -87,10 +87,10 @@ def _refuse_others(runs: Sequence[Path], submissions: Sequence[Mapping[str, Any]
 
 
 def _names(path: Path) -> list[str]:
-    """Return the runs of a sweep's script by task, [] if it is of no sweep."""
+    """Return the runs of a sweep's script by task, [] if it is of no sweep, or a submission of it was killed."""
     try:
         return list(json.loads(path.with_name(records.SWEEP_FILE).read_text(encoding="utf-8"))["runs"])
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return []
 
 

@@ -175,7 +175,7 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
             record.folder.mkdir(parents=True, exist_ok=True)
             facts = {**origin, "script": str(path), "task": task if job.axes else None}
             (record.folder / records.SUBMISSION_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    tasks = job_array.parse(job.sbatch["array"] or "", len(runs))[0] if job.axes else None
+    tasks = tasks_of(job, len(runs))
     if tasks is not None and len(tasks) < len(runs):
         print(
             f"--array={job.sbatch['array']}: {len(tasks)} of {len(runs)} runs; ringtune-slurm resume {folder} submits "
@@ -186,9 +186,17 @@ def submit(job: BatchJob, argv: Sequence[str], words: Sequence[str] = (), *, tes
     return send(path, runs, tasks=tasks, log=script.log_pattern(job), words=words, tested=tested)
 
 
+def tasks_of(job: BatchJob, num_runs: int) -> list[int] | None:
+    """Return the tasks of a sweep's array that are submitted, None outside a sweep. **Pure.**"""
+    return job_array.parse(job.sbatch["array"] or "", num_runs)[0] if job.axes else None
+
+
 def _report_replaced(folder: Path, runs: Sequence[Path]) -> None:
     """Say that the folder's list of runs will be that of another sweep."""
-    before = records.runs_below(folder)
+    try:
+        before = records.runs_below(folder)
+    except (OSError, ValueError, KeyError):  # of a submission that was killed
+        return
     gone = [run for run in before if run not in runs and before != [folder]]
     if gone:
         print(

@@ -152,6 +152,22 @@ def test_runs_that_the_array_leaves_out_are_not_submitted_and_can_be_later(slurm
     ]
 
 
+def test_a_dry_run_names_the_runs_that_would_be_submitted(slurm, tmp_path, capsys):
+    train = ["--", "--model_name_or_path=m", "--train_file=x", f"--output_dir={tmp_path / 'F'}"]
+    assert ask("submit", "--dry-run", "--sweep", "seed=1..4", "--array=1-3:2", *train) == 0
+    told = capsys.readouterr().err
+    assert [line.rpartition("/")[2] for line in told.splitlines() if "would be" in line] == ["seed=2", "seed=4"]
+
+
+def test_a_list_of_runs_that_a_kill_tore_is_written_anew(slurm, tmp_path, capsys):
+    folder = tmp_path / "F"
+    send(folder, "seed=1..2")
+    (folder / "slurm" / "sweep.json").write_text('{"axes": ')
+    assert ask("resume", folder / "seed=1") == 2 and "submit its sweep again" in capsys.readouterr().err
+    send(folder, "seed=1..2")
+    assert ask("resume", folder) == 0 and slurm.submitted[-1] == ["--array=0-1"]
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
