@@ -67,6 +67,10 @@ def check(config: Any) -> None:
         raise UsageError(
             "--do_train", "false leaves nothing to do", legal="true", todo="ringtune-predict evaluates and predicts"
         )
+    _check_evaluation(config)
+
+
+def _check_evaluation(config: Any) -> None:
     for name in ("load_best_model_at_end", "early_stopping_patience"):
         if getattr(config, name) and not config.do_eval:
             raise UsageError(f"--{name}", "nothing is evaluated", legal="needs --do_eval true")
