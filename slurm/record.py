@@ -22,6 +22,7 @@ from ringtune.train.contract import (
     MANIFEST_FILE,
     METRICS_FILE,
     SLURM_DIR,
+    UsageError,
     read_records,
 )
 
@@ -178,8 +179,17 @@ def unfinished(runs: Sequence[Path]) -> list[Path]:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """Return the run directories of a folder: those of a sweep, or the folder itself."""
+    """Return the run directories of a folder: those of a sweep, or the folder itself. Raises UsageError for a damaged
+    list of a sweep's runs."""
     path = folder / SLURM_DIR / SWEEP_FILE
     if not path.exists():
         return [folder]
-    return [folder / name for name in json.loads(path.read_text(encoding="utf-8"))["runs"]]
+    try:
+        return [folder / name for name in json.loads(path.read_text(encoding="utf-8"))["runs"]]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(
+            str(path),
+            "it is no list of runs: it is damaged, or a submission was killed",
+            legal="as ringtune-slurm submit writes it",
+            todo="submit the sweep again: its runs go on from their checkpoints",
+        ) from None

@@ -195,7 +195,7 @@ def _report_replaced(folder: Path, runs: Sequence[Path]) -> None:
     """Say that the folder's list of runs will be that of another sweep."""
     try:
         before = records.runs_below(folder)
-    except (OSError, ValueError, KeyError):  # of a submission that was killed
+    except UsageError:  # of a submission that was killed: it is written anew
         return
     gone = [run for run in before if run not in runs and before != [folder]]
     if gone:

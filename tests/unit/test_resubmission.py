@@ -164,6 +164,9 @@ def test_a_list_of_runs_that_a_kill_tore_is_written_anew(slurm, tmp_path, capsys
     send(folder, "seed=1..2")
     (folder / "slurm" / "sweep.json").write_text('{"axes": ')
     assert ask("resume", folder / "seed=1") == 2 and "submit its sweep again" in capsys.readouterr().err
+    for command in ("resume", "status"):
+        assert ask(command, folder) == 2
+        assert f"{folder}/slurm/sweep.json: it is no list of runs" in capsys.readouterr().err
     send(folder, "seed=1..2")
     assert ask("resume", folder) == 0 and slurm.submitted[-1] == ["--array=0-1"]
 
