@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from ringtune.train import disk, publish, rank_state
+from ringtune.train.best import Best
 from ringtune.train.contract import BEST_LINK, CHECKPOINT_PREFIX, MANIFEST_FILE, UsageError
 from safetensors.torch import load as load_tensors
 
@@ -29,15 +30,6 @@ STATE_FILE = "state.json"
 SMALL_FILE = 16 << 20  # bytes; read at every start, of every checkpoint
 FORMAT = 2  # of a checkpoint; raise it when a file changes its meaning
 _NAME = re.compile(rf"{CHECKPOINT_PREFIX}(\d+)")
-
-
-@dataclass
-class Best:
-    """The best evaluation so far."""
-
-    score: float | None = None
-    step: int = 0
-    num_worse: int = 0  # evaluations since without improvement
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class TrainConfig(UpdateSettings):
     early_stopping_patience: int | None = free(None)
     """Stop after so many evaluations without improvement."""
     early_stopping_threshold: float = free(0.0)
-    """What counts as an improvement."""
+    """An evaluation that is better by no more than this counts as no improvement; it is the best one all the same."""
     resume_from_checkpoint: str | None = free(None)
     """latest, or a checkpoint folder; an unfinished output_dir resumes without it."""
     keep_schedule: bool = free(False)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 from ringtune.train import disk, publish
+from ringtune.train.best import Best
 from ringtune.train.board import Board
-from ringtune.train.checkpoint import MODEL_FILE, Best, weights_file
+from ringtune.train.checkpoint import MODEL_FILE, weights_file
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, TENSORBOARD_DIR
 from ringtune.train.device import GIB

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from ringtune.train import slices, task
-from ringtune.train.checkpoint import Best, RunState
+from ringtune.train.best import Best
+from ringtune.train.checkpoint import RunState
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import EXIT_PRUNED, EXIT_REQUEUE, FITTED_TASK_FILE, StopRequested
 from ringtune.train.due import Schedule
@@ -28,7 +29,6 @@ from ringtune.train.profiler import Profiler
 from ringtune.train.pruning import Pruner
 from ringtune.train.saver import Saver, versions
 from ringtune.train.schedule import learning_rate
-from ringtune.train.scores import is_better
 from ringtune.train.shards import shards_of_rank
 from ringtune.train.slices import ColumnScores
 from ringtune.train.span import span
@@ -189,11 +189,9 @@ class Loop:
         scores, sliced = self._score_validation()
         value = scores[f"eval_{self.score}"]
         threshold = self.config.early_stopping_threshold
-        if is_better(value, self.best.score, greater_is_better=self.greater_is_better, threshold=threshold):
-            self.best = Best(value, self.step)
+        self.best = self.best.after(value, self.step, greater_is_better=self.greater_is_better, threshold=threshold)
+        if self.best.step == self.step:
             self.saver.point_best(self.step)
-        else:
-            self.best = Best(self.best.score, self.best.step, self.best.num_worse + 1)
         self.journal.record_scores(self.step, scores, self.best.score)
         self.journal.record_slices(self.step, sliced, self.score)
         if self.pruner is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ringtune.train.checkpoint import Best, RunState
+from ringtune.train.best import Best
+from ringtune.train.checkpoint import RunState
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.schedule import learning_rate

@@ -127,10 +127,3 @@ def deciding_score(task: Any, task_name: str | None, asked: str | None, named: I
             todo="--metrics takes more" if takes_more else "",
         )
     return name
-
-
-def is_better(new: float, old: float | None, *, greater_is_better: bool, threshold: float = 0.0) -> bool:
-    """Return whether a score beats the best so far by more than the threshold. **Pure.**"""
-    if old is None:
-        return new == new  # a NaN is never the best
-    return new > old + threshold if greater_is_better else new < old - threshold
