@@ -80,16 +80,18 @@ def test_the_second_text_of_a_pair_is_read_behind_the_whole_first_one(tokenizer)
     assert types.tolist() == [0] * 4 + [1] * (len(first[0]) - 4)
 
 
-def test_a_first_text_is_cut_only_where_the_second_needs_its_room_and_that_is_counted(tokenizer):
+@pytest.mark.parametrize("more", [{}, {"label": ["y", "x", "y"]}], ids=["without labels", "with labels"])
+def test_a_first_text_is_cut_only_where_the_second_needs_its_room_and_that_is_counted(tokenizer, more):
     kind = Classification(Columns(("a", "b"), None), ("x", "y"), windows=Windows(2, "mean"))
     long, short = " ".join(WORDS[:11]), "good film"
-    rows = pa.RecordBatch.from_pydict({"text/0": [long, long, short], "text/1": [short, long, long]})
+    rows = pa.RecordBatch.from_pydict({"text/0": [long, long, short], "text/1": [short, long, long], **more})
     features = kind.encode(rows, tokenizer, 16)
     assert [len(windows_of(features, row)) for row in range(3)] == [1, 2, 1]
     assert windows_of(features, 0)[0][1:12].tolist() == tokenizer(long, add_special_tokens=False)["input_ids"]
     oddities = kind.count_oddities(rows, features)
     assert [count for what, count in oddities.items() if "they are cut" in what] == [1]
     assert "first_text_is_cut" not in kind.collate(features, [0, 1], 0)
+    assert ("labels" in kind.collate(features, [0, 1], 0)) == ("label" in more)
 
 
 def test_threads_that_share_a_tokenizer_make_the_windows_of_pairs_one_at_a_time(tokenizer):

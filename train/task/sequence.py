@@ -71,7 +71,8 @@ class SequenceTask:
         features = encode(tokenizer, texts_of(rows), max_seq_length)
         if "label" not in rows.schema.names:
             return features
-        return replace(features, feature_columns={LABELS: self.labels(rows.column("label").to_pylist())})
+        labels = self.labels(rows.column("label").to_pylist())
+        return replace(features, feature_columns={**features.feature_columns, LABELS: labels})
 
     def collate(self, features: Features, chosen: Sequence[int] | np.ndarray, seed: int) -> dict[str, torch.Tensor]:
         """Return a padded batch; nothing in it is random."""
