@@ -32,6 +32,9 @@ def test_many_whole_decimals_are_numbers_to_predict_and_that_is_reported(tmp_pat
 
 def test_one_and_the_same_number_is_one_class_however_it_is_written(tmp_path):
     assert load(tmp_path, rows("1", "1.0", "0", "0.0")).task.classes == ("0", "1")
+    found = load(tmp_path, rows("1", "1.0", "other", "2.0"))
+    assert found.task.classes == ("1", "2.0", "other")
+    assert found.train.feature_columns["labels"].tolist() == [0, 0, 2, 1]
     found = load(tmp_path, rows("1", "0"), rows("1.0", "0.0"))
     assert found.validation[""].feature_columns["labels"].tolist() == [1, 0]
 

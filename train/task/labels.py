@@ -122,6 +122,7 @@ class LabelColumn:
             return ("False", "True")
         self._refuse_truth_among_numbers()
         names = set(map(_whole, self.first_row)) if self._are_whole_decimals() else set(self.first_row)
+        names = {each for each in names if _whole(each) == each or _whole(each) not in names}  # 1.0 beside 1 is 1
         if len(names) < fewest:
             label = shown(next(iter(names), None))
             raise UsageError(where, f"all rows have the label {label}", legal="two classes or more")
