@@ -28,6 +28,7 @@ from ringtune.train.source import (
     what_is_wrong,
 )
 
+_HASHED_AT_ONCE = 8192  # rows of a data set
 Batches = Callable[[Columns], Iterator[pa.RecordBatch]]
 
 
@@ -120,8 +121,20 @@ def open_data_set(rows: Any, where: str) -> Source:
             yield from table.to_batches()
 
     class_names = {column: _class_names(each) for column, each in rows.features.items() if _class_names(each)}
-    digest = hashlib.sha256(str(rows._fingerprint).encode()).hexdigest()
-    return _source(where, digest, rows.features.arrow_schema, batches, class_names=class_names)
+    return _source(where, _digest(rows), rows.features.arrow_schema, batches, class_names=class_names)
+
+
+def _digest(rows: Any) -> str:
+    """Return a sha256 of a data set's rows and features.
+
+    The fingerprint of datasets is of how rows were made, paths and times of files among it: copies have different ones,
+    and what a function read elsewhere is not in it.
+    """
+    digest = hashlib.sha256(str(rows.features).encode())
+    for table in rows.with_format("arrow").iter(batch_size=_HASHED_AT_ONCE):
+        for batch in table.combine_chunks().replace_schema_metadata().to_batches():
+            digest.update(batch.serialize())
+    return digest.hexdigest()
 
 
 def _class_names(feature: Any) -> tuple[str, ...]:

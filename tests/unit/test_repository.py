@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from families import write_model
 from preparing import prepare, settings_of
-from ringtune.train import data
+from ringtune.train import arrow_rows, data
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
 from ringtune.train.task.classification import Classification
@@ -116,3 +116,26 @@ def make_saved(folder):
     """Return a model's folder; only the data set is missing."""
     tokenizer = make_tokenizer(folder / "model")
     return write_model(folder / "model", "bert", vocab_size=len(tokenizer))
+
+
+def test_a_data_set_is_known_by_its_rows_and_features_alone(tmp_path):
+    """Not by datasets' fingerprint, which is of how it was made, and not by how it is cut into files."""
+    from datasets import ClassLabel, Dataset, concatenate_datasets, load_from_disk
+
+    def digest(rows, name="rows"):
+        rows.save_to_disk(tmp_path / name, num_shards=2)
+        return arrow_rows.open_data_set(load_from_disk(tmp_path / name), "d").digest
+
+    columns = {"text": ["a", "b", None, "d"] * 5000, "label": [0, 1, 1, 0] * 5000}
+    rows = Dataset.from_dict(columns)
+    first = digest(rows)
+    joined = concatenate_datasets([rows.select(range(9)), rows.select(range(9, 20000))])
+    same = [Dataset.from_dict(columns), joined, rows.map(lambda row: row, new_fingerprint="another")]
+    assert {digest(each, f"same-{number}") for number, each in enumerate(same)} == {first}
+    names = [rows.cast_column("label", ClassLabel(names=each)) for each in (["down", "up"], ["up", "down"])]
+    others = [Dataset.from_dict({**columns, "text": ["a", "b", None, "c"] * 5000}), rows.select(range(19999)), *names]
+    assert len({first, *(digest(each, f"other-{number}") for number, each in enumerate(others))}) == 5
+    # Files that are replaced behind the same fingerprint
+    for path in (tmp_path / "other-0").glob("*.arrow"):
+        path.replace(tmp_path / "rows" / path.name)
+    assert arrow_rows.open_data_set(load_from_disk(tmp_path / "rows"), "d").digest != first
