@@ -262,3 +262,17 @@ def test_every_format_writes_the_same_rows(tmp_path):
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column("share").to_pylist()[0] == pytest.approx(0.1) and table.num_rows == 4
     assert table.column("label").to_pylist()[:2] == ["up", None] and table.schema.field("id").type == pa.int64()
+
+
+def test_numbers_that_json_lacks_are_null_in_it(tmp_path):
+    texts = pa.array(['{"p": NaN, "q": [1e400, 2.5]}', "-Infinity"], pa.string())
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array([np.nan, 1.5]), pa.ExtensionArray.from_storage(pa.json_(), texts)], names=["share", "more"]
+    )
+    for ending in (".jsonl", ".csv"):
+        with writer.open_writer(tmp_path / f"out{ending}", ending, batch.schema) as file:
+            file.write(batch)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert lines == ['{"share": null, "more": {"p": null, "q": [null, 2.5]}}', '{"share": 1.5, "more": null}']
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        assert list(csv.reader(stream))[1] == ["nan", '{"p": null, "q": [null, 2.5]}']

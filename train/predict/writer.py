@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,7 +101,7 @@ class _JsonWriter:
         self.stream = stream
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self.stream.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows_of(batch))
+        self.stream.writelines(_json(row) + "\n" for row in rows_of(batch))
 
     def close(self) -> None:
         pass
@@ -134,7 +135,23 @@ class _CsvWriter:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (dict, list, bool)) else value
+    return _json(value) if isinstance(value, (dict, list, bool)) else value
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON, which has no NaN and no infinity (RFC 8259): null stands for them."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _ParquetWriter:
