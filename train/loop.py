@@ -32,7 +32,7 @@ from ringtune.train.schedule import learning_rate
 from ringtune.train.shards import shards_of_rank
 from ringtune.train.slices import ColumnScores
 from ringtune.train.span import span
-from ringtune.train.step import Stepper, StepPlan, StepResult
+from ringtune.train.step import NotFinite, Stepper, StepPlan, StepResult
 from ringtune.train.stop import StopFlag
 from ringtune.train.tables import Tables
 from ringtune.train.task import Task
@@ -119,6 +119,11 @@ class Loop:
                 f"stopped on request after step {self.step} of {self.total_steps}; the same command goes on from there"
             )
             return EXIT_REQUEUE
+        except Exception as error:  # the process ends without waiting for the thread that writes a checkpoint
+            lost = self.saver.settle_after_failure(on_all=isinstance(error, NotFinite))
+            if lost is not None:
+                self.journal.report(f"the checkpoint that was being saved is lost: {lost}")
+            raise
         finally:
             self.journal.close()
 

@@ -117,6 +117,22 @@ class Saver:
         # A flag that nobody sets: this wait must not be cut short by a stop.
         self.comm.on_rank_0(self._wait, StopFlag(), "saver/settle")
 
+    def settle_after_failure(self, *, on_all: bool) -> Exception | None:
+        """Wait until what is being saved is on disk; return why it is not, None if it is. Raises nothing: the failure
+        before is what the user has to hear of.
+
+        on_all: whether all ranks have failed alike, so that all wait, **collective**; else rank 0 waits alone, since
+        the others may be in a collective of another name.
+        """
+        try:
+            if on_all:
+                self.settle()
+            else:
+                self._wait()
+        except Exception as error:
+            return error
+        return None
+
     def point_best(self, step: int) -> None:
         """Make ``best`` the checkpoint of a step, once it is on disk. **Collective.**"""
         self.settle()
