@@ -40,6 +40,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIR = "tensorboard"
+PREDICTIONS_FILE = "predict_results.txt"  # of the final model, for the test rows
 PROFILE_DIR = "profile"
 CHECKPOINT_PREFIX = "checkpoint-"
 BEST_LINK = "best"

@@ -13,15 +13,13 @@ from ringtune.train.best import Best
 from ringtune.train.board import Board
 from ringtune.train.checkpoint import MODEL_FILE, weights_file
 from ringtune.train.config import TrainConfig
-from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, TENSORBOARD_DIR
+from ringtune.train.contract import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FILE, TENSORBOARD_DIR
 from ringtune.train.device import GIB
 from ringtune.train.final import MERGED_DIR
 from ringtune.train.metrics import MetricsFile
 from ringtune.train.progress import Progress
 from ringtune.train.slices import ColumnScores, defined_only
 from ringtune.train.step import StepPlan, StepResult
-
-PREDICTIONS_FILE = "predict_results.txt"
 
 
 class Journal:

@@ -19,6 +19,7 @@ from ringtune.train.contract import (
     FINISHED_FILE,
     MANIFEST_FILE,
     METRICS_FILE,
+    PREDICTIONS_FILE,
     UsageError,
     holds_run,
 )
@@ -217,9 +218,13 @@ def sign(folder: Path, config: TrainConfig, opening: Opening, report: Callable[[
     """
     found, best = opening.checkpoint, opening.best
     is_here = found is not None and found.resolve().parent == folder.resolve()
-    final.withdraw(folder)
     if not is_here and (found is None or config.overwrite_output_dir):
         rundir.clear(folder)
+    final.withdraw(folder)
+    if (folder / PREDICTIONS_FILE).exists():  # else it would stand beside another model than it is of
+        publish.remove(folder / PREDICTIONS_FILE)
+        if not config.do_predict:
+            report(f"{folder}: {PREDICTIONS_FILE} removed: a final model is written anew, and --do_predict is false")
     aside = rundir.set_aside(folder, opening.step if is_here else 0, opening.damaged)
     if aside is not None:
         names = ", ".join(sorted(each.name for each in aside.glob(f"{CHECKPOINT_PREFIX}*")))

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ringtune.train import disk
 from ringtune.train.contract import LEFT_BEHIND, MANIFEST_FILE
@@ -177,6 +177,14 @@ def verify_folder(
         if is_read and file_sha256(path / name) != sha256:
             return f"{name} is not what was written: its sha256 differs"
     return None
+
+
+def is_as_written(path: Path, entry: Any) -> bool:
+    """Return whether a file is there as an entry of a manifest has it."""
+    try:
+        return path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
+    except (OSError, TypeError, KeyError):
+        return False
 
 
 def remove(path: Path) -> None:

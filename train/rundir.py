@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import socket
 from collections.abc import Collection, Mapping
@@ -17,7 +18,9 @@ from ringtune.train.contract import (
     CONFIG_FILE,
     HOLDER_FILE,
     LOCK_FILE,
+    MANIFEST_FILE,
     METRICS_FILE,
+    PREDICTIONS_FILE,
     PROFILE_DIR,
     SET_ASIDE_PREFIX,
     TASK_FILE,
@@ -27,11 +30,15 @@ from ringtune.train.contract import (
 
 
 def clear(folder: Path) -> None:
-    """Remove what ringtune wrote into a run directory, and nothing else, when its final model is withdrawn.
+    """Withdraw the final model of a run directory and remove what ringtune wrote there, and nothing else.
     **Rank 0 only**, under the lock.
 
     The settings stay until those of the new run replace them: wherever this is killed, the folder is still a run's.
     """
+    small = _small_files(folder)  # as long as there are manifests to know them by
+    final.withdraw(folder)
+    for path in small:
+        publish.remove(path)
     for _, path in checkpoint.list_checkpoints(folder):
         checkpoint.remove_at_once(path)
     publish.remove_left_behind(folder)
@@ -41,8 +48,27 @@ def clear(folder: Path) -> None:
 
 def _cleared(folder: Path) -> list[Path]:
     """Return what `clear` removes beside checkpoints and what killed writers left, there or not."""
-    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, PROFILE_DIR, TASK_FILE, *final.WEIGHTS]
+    others = [BEST_LINK, METRICS_FILE, TENSORBOARD_DIR, PROFILE_DIR, PREDICTIONS_FILE, TASK_FILE, *final.WEIGHTS]
     return [*folder.glob(f"{SET_ASIDE_PREFIX}*"), *(folder / name for name in others)]
+
+
+def _small_files(folder: Path) -> list[Path]:
+    """Return the files beside the weights of a final model that are as ringtune wrote them.
+
+    Which files a tokenizer has differs by family: one that the new model does not have would be loaded with it. Those
+    of a final model that is not whole, or was withdrawn, are known by the checkpoints, which have the same.
+    """
+    kept = (CONFIG_FILE, *final.WEIGHTS)
+    found: list[Path] = []
+    for source in (folder, *(path for _, path in checkpoint.list_checkpoints(folder))):
+        try:
+            entries = json.loads((source / MANIFEST_FILE).read_bytes())
+        except (OSError, ValueError):
+            continue
+        named = entries if isinstance(entries, dict) else {}  # else it is damaged
+        names = [name for name in named if name == Path(name).name and name not in kept]
+        found += [folder / name for name in names if publish.is_as_written(folder / name, named[name])]
+    return list(dict.fromkeys(found))
 
 
 def refuse_to_clear(folder: Path, models: Mapping[str, str | None], rows: Mapping[str, str | None]) -> None:
@@ -51,7 +77,8 @@ def refuse_to_clear(folder: Path, models: Mapping[str, str | None], rows: Mappin
 
     models, rows: what the user named, by flag.
     """
-    ours = {path.resolve() for path in (*_cleared(folder), *(path for _, path in checkpoint.list_checkpoints(folder)))}
+    checkpoints = [path for _, path in checkpoint.list_checkpoints(folder)]
+    ours = {path.resolve() for path in (*_cleared(folder), *_small_files(folder), *checkpoints)}
     for flag, value in {**models, **rows}.items():
         for entry in files.entries_of(value) if value else ():
             path = Path(entry).resolve()

@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from ringtune.train import glue, publish, rundir, series
+from ringtune.train import final, glue, opening, publish, rundir, series
+from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError, as_usage, holds_run, read_records
 from ringtune.train.metrics import MetricsFile
 
@@ -43,6 +45,56 @@ def test_clearing_removes_what_is_ours_and_nothing_else(tmp_path):
     rundir.clear(tmp_path)
     # The settings are replaced by those of the new run, not removed: until then the folder is still a run's.
     assert sorted(each.name for each in tmp_path.iterdir()) == ["config.yaml", "notes.txt"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_clearing_removes_tokenizer_files_of_whatever_family_and_none_that_was_put_there_since(tmp_path, finished):
+    ours = {name: name.encode() for name in ("vocab.txt", "bpe.codes", "added_tokens.json", "tokenizer.json")}
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    (tmp_path / "checkpoint-1").mkdir()
+    source = tmp_path if finished else tmp_path / "checkpoint-1"  # killed while it wrote its final model
+    if finished:
+        final.write(tmp_path, memoryview(b"w"), ours, {"step": 1})
+    else:
+        for name, content in ours.items():
+            (tmp_path / name).write_bytes(content)
+        entries = {name: publish.entry_of(content) for name, content in ours.items()}
+        entries["../notes"] = publish.entry_of(b"")
+        (source / "manifest.json").write_bytes(publish.manifest_bytes(entries))
+    (tmp_path / "predict_results.txt").write_text("")
+    (tmp_path / "bpe.codes").write_text("of the user")
+    (tmp_path / "merges.txt").write_text("of the user")
+    (tmp_path.parent / "notes").write_text("")
+    with pytest.raises(UsageError, match="--test_file .*predict_results.txt: --overwrite_output_dir removes it"):
+        rundir.refuse_to_clear(tmp_path, {}, {"--test_file": str(tmp_path / "predict_results.txt")})
+    with pytest.raises(UsageError, match="--train_file .*vocab.txt: --overwrite_output_dir removes it"):
+        rundir.refuse_to_clear(tmp_path, {}, {"--train_file": str(tmp_path / "vocab.txt")})
+    rundir.clear(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["bpe.codes", "config.yaml", "merges.txt"]
+    assert (tmp_path.parent / "notes").exists()
+
+
+@pytest.mark.parametrize("damage", ["[]", "{", '{"vocab.txt": 1}', '{"vocab.txt": {"bytes": 1}}'])
+def test_clearing_takes_a_damaged_manifest(tmp_path, damage):
+    for name in ("config.yaml", "vocab.txt", "model.safetensors"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "manifest.json").write_text(damage)
+    rundir.clear(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["config.yaml", "vocab.txt"]
+
+
+@pytest.mark.parametrize("predicts", [True, False])
+def test_a_run_that_goes_on_removes_the_predictions_of_the_model_before_and_says_so(tmp_path, predicts):
+    found, reported = tmp_path / "checkpoint-1", []
+    found.mkdir()
+    for name in ("config.yaml", "tokenizer.json", "predict_results.txt"):
+        (tmp_path / name).write_text("")
+    config = TrainConfig(model_name_or_path="m", train_file="t.csv", do_predict=predicts)
+    going_on = SimpleNamespace(checkpoint=found, best=None, step=1, damaged=())
+    opening.sign(tmp_path, config, going_on, reported.append)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["checkpoint-1", "config.yaml", "tokenizer.json"]
+    told = f"{tmp_path}: predict_results.txt removed: a final model is written anew, and --do_predict is false"
+    assert reported == [] if predicts else reported == [told]
 
 
 def test_clearing_is_refused_where_it_would_remove_what_the_new_run_reads(tmp_path, monkeypatch):
