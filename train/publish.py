@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +30,17 @@ _FILE_NAME = re.compile(r"([a-z]+(?:-\d+)?)\.([0-9a-f]{64})\.arrow")
 
 def unique_suffix() -> str:
     """Return a word that no other writer uses, on this host or another one."""
-    return f"{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.{uuid.uuid4().hex[:8]}"
+    process = "-".join(filter(None, (str(os.getpid()), _namespace())))
+    return f"{socket.gethostname()}.{process}.{threading.get_ident()}.{uuid.uuid4().hex[:8]}"
+
+
+def _namespace() -> str:
+    """Return what tells this process's numbers of processes from those of another container, which may have the same
+    host name; "" where the system does not say it."""
+    try:
+        return str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        return ""
 
 
 # Folders
@@ -211,17 +221,32 @@ def remove_left_behind(folder: Path, of: str = "") -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed writers left in a folder that others may write to now: by processes of this host that are
-    gone, and by those of other hosts if it is older than a day."""
-    for path in filter(_is_abandoned, left_behind(folder)):
-        remove(path)
+    """Remove what killed writers left in a folder that others may write to now: by processes of this host and
+    container that are gone, and by those that cannot be seen from here if it is older than a day."""
+    for path in left_behind(folder):
+        with suppress(FileNotFoundError):  # its writer has just published it, or another one removed it
+            if _is_abandoned(path):
+                remove(path)
 
 
 def _is_abandoned(path: Path) -> bool:
-    before_pid, pid, *_ = path.name.rsplit(".", 4)  # as `unique_suffix` makes them
-    if before_pid.endswith(f".{socket.gethostname()}") and pid.isdigit():
-        return not Path(f"/proc/{pid}").exists()
+    before_process, process, *_ = path.name.rsplit(".", 4)  # as `unique_suffix` makes them
+    pid, _, namespace = process.partition("-")  # that of an earlier version of ringtune has no namespace
+    is_seen = before_process.endswith(f".{socket.gethostname()}") and namespace and namespace == _namespace()
+    if is_seen and pid.isdigit():
+        return not _is_alive(int(pid))
     return time.time() - path.stat().st_mtime > A_DAY_S
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process of this container is there. /proc may hide those of other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 # Files

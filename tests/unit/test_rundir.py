@@ -176,13 +176,43 @@ def test_only_what_nobody_writes_any_more_is_removed_from_a_folder_of_many(tmp_p
     me, host = os.getpid(), socket.gethostname()
     gone = subprocess.Popen(["true"])
     gone.wait()
-    for pid, name in ((me, host), (gone.pid, host), (1, "elsewhere"), (2, "elsewhere")):
-        (tmp_path / f".key.{name}.{pid}.7.0123abcd.tmp").mkdir()
+    ours = os.stat("/proc/self/ns/pid").st_ino
+    for process, name in (
+        (f"{me}-{ours}", host),
+        (f"1-{ours}", host),
+        (f"{gone.pid}-{ours}", host),
+        (f"{gone.pid}-{ours + 1}", host),  # another container, which has the host's network
+        (gone.pid, host),  # an earlier version, in whatever container
+        (f"{2**80}-{ours}", host),
+        (f"1-{ours}", "elsewhere"),
+        (f"2-{ours}", "elsewhere"),
+    ):
+        (tmp_path / f".key.{name}.{process}.7.0123abcd.tmp").mkdir()
     (tmp_path / "key").mkdir()
-    os.utime(tmp_path / ".key.elsewhere.2.7.0123abcd.tmp", (0, 0))
+    os.utime(tmp_path / f".key.elsewhere.2-{ours}.7.0123abcd.tmp", (0, 0))
+    everything = {each.name for each in tmp_path.iterdir()}
     publish.remove_abandoned(tmp_path)
-    left = {f".key.{host}.{me}.7.0123abcd.tmp", ".key.elsewhere.1.7.0123abcd.tmp", "key"}
+    removed = {f".key.{host}.{gone.pid}-{ours}.7.0123abcd.tmp", f".key.elsewhere.2-{ours}.7.0123abcd.tmp"}
+    assert everything - {each.name for each in tmp_path.iterdir()} == removed
+
+
+def test_what_is_published_meanwhile_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "left_behind", lambda folder: [folder / ".key.elsewhere.1.7.0123abcd.tmp"])
+    publish.remove_abandoned(tmp_path)
+
+
+def test_a_killed_writer_of_this_container_is_recognised_by_what_it_left(tmp_path, monkeypatch):
+    code = f"import os; from pathlib import Path; from ringtune.train import publish; target = Path({str(tmp_path)!r})"
+    kill = "publish.new_folder(target / 'key').__enter__(); publish.temporary_file(target, 'f').touch(); os._exit(9)"
+    subprocess.run([sys.executable, "-c", f"{code}; {kill}"], check=False)
+    left = {each.name for each in tmp_path.iterdir()}
+    assert len(left) == 2
+    monkeypatch.setattr(publish, "_namespace", lambda: "")  # a system that has none
+    publish.remove_abandoned(tmp_path)
     assert {each.name for each in tmp_path.iterdir()} == left
+    monkeypatch.undo()
+    publish.remove_abandoned(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_the_user_can_fix_is_a_usage_error_and_any_other_error_stays_itself(tmp_path):
