@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from ringtune.train.best import Best
 from ringtune.train.checkpoint import RunState
 from ringtune.train.config import TrainConfig
 from ringtune.train.contract import UsageError
 from ringtune.train.schedule import learning_rate
+from ringtune.train.tokens import is_digest_of
 
 
-def refuse_other_data(state: RunState, data_digest: str, tokenizer_digest: str, where: str) -> None:
+def refuse_other_data(state: RunState, data_digest: str, tokenizer: Any, where: str) -> None:
     """Raise UsageError if rows or tokenizer are not what the run started with."""
-    now = {"data": data_digest, "tokenizer": tokenizer_digest}
-    for name, saved in (("data", state.data_digest), ("tokenizer", state.tokenizer_digest)):
-        if now[name] != saved:
+    are_same = {
+        "data": state.data_digest == data_digest,
+        "tokenizer": is_digest_of(state.tokenizer_digest, tokenizer),
+    }
+    for name, is_same in are_same.items():
+        if not is_same:
             raise UsageError(
                 where,
                 f"the {name} is not what it was when the run started",

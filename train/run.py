@@ -244,7 +244,7 @@ def _assemble(inputs: Inputs, opening: Opening, comm: Comm, stop: StopFlag, devi
 def _restore(network: torch.nn.Module, inputs: Inputs, found: Path) -> checkpoint.Loaded:
     """Put the weights of a checkpoint back and return it. Raises UsageError for one of other rows or another model."""
     snapshot = checkpoint.load_checkpoint(found)
-    resumed.refuse_other_data(snapshot.state, inputs.tables.digest, tokenizer_digest(inputs.tokenizer), str(found))
+    resumed.refuse_other_data(snapshot.state, inputs.tables.digest, inputs.tokenizer, str(found))
     adapter.require_saved(network, found)
     model.restore_model(network, snapshot.model, str(found))
     return snapshot

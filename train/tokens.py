@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ringtune.train import slow_tokenizer
 from ringtune.train.contract import UsageError
 
 IDS, TYPES = "input_ids", "token_type_ids"
@@ -17,6 +18,16 @@ IDS, TYPES = "input_ids", "token_type_ids"
 
 def tokenizer_digest(tokenizer: Any) -> str:
     """Return a sha256 of everything that decides how the tokenizer cuts and numbers text."""
+    return _digest(tokenizer, has_rules=True)
+
+
+def is_digest_of(digest: str, tokenizer: Any) -> bool:
+    """Return whether a digest of a checkpoint is the tokenizer's: as it is now, or as an earlier version of ringtune
+    has it, which left out by what rules a slow one cuts."""
+    return digest in (tokenizer_digest(tokenizer), _digest(tokenizer, has_rules=False))
+
+
+def _digest(tokenizer: Any, *, has_rules: bool) -> str:
     digest = hashlib.sha256(type(tokenizer).__name__.encode())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -27,6 +38,8 @@ def tokenizer_digest(tokenizer: Any) -> str:
         digest.update(json.dumps(content, sort_keys=True).encode())
     else:
         digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
+        if has_rules:
+            digest.update(slow_tokenizer.rules(tokenizer))
     digest.update(
         json.dumps({name: str(each) for name, each in tokenizer.special_tokens_map.items()}, sort_keys=True).encode()
     )
