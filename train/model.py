@@ -18,6 +18,7 @@ from ringtune.train import (
     head,
     init_from,
     model_tokens,
+    saved_tokenizer,
     weights,
 )
 from ringtune.train.adapter_folder import PREFIX, AdapterFolder
@@ -270,11 +271,11 @@ def restore_model(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: 
 
 def pretrained_files(model: nn.Module, tokenizer: Any) -> dict[str, bytes]:
     """Return what ``from_pretrained`` needs beside the weights: the files of the configuration, or of the adapter, and
-    the tokenizer's."""
+    the tokenizer's. Raises UsageError for a tokenizer that cannot be saved."""
     mine = adapter.of(model)
     files = config_files(model) if mine is None else mine.files()
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        saved_tokenizer.write(tokenizer, Path(folder))
         return files | _files_in(folder)
 
 

@@ -23,7 +23,7 @@ def rules(tokenizer: Any) -> bytes:
     """
     content = {
         "settings": {**_settings(tokenizer), **{name: getattr(tokenizer, name, None) for name in _OF_ALL}},
-        "merges": _merges(tokenizer),
+        "merges": merges(tokenizer),
         "models": _models(tokenizer),
         "added": _added_tokens(tokenizer),
         "emoji": getattr(tokenizer, "demojizer", None) is not None,  # BERTweet's needs a package, and goes without it
@@ -44,8 +44,8 @@ def _settings(tokenizer: Any) -> dict[str, Any]:
     return found
 
 
-def _merges(tokenizer: Any) -> list[Any]:
-    """Return the merges of byte-pair encoding in their order, however their file is written."""
+def merges(tokenizer: Any) -> list[Any]:
+    """Return the merges of byte-pair encoding in their order, however their file is written; [] if there are none."""
     ranks = getattr(tokenizer, "bpe_ranks", None)
     return sorted(ranks, key=ranks.__getitem__) if isinstance(ranks, dict) else []
 

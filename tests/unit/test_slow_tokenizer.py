@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 import tiny
-from ringtune.train import resumed, tokens
+import torch
+from ringtune.train import model, resumed, tokens
 from ringtune.train.checkpoint import Best, RunState
 from ringtune.train.contract import UsageError
 from transformers import BertJapaneseTokenizer, BertweetTokenizer, PhobertTokenizer
@@ -58,6 +59,21 @@ def test_another_rule_gives_another_digest(tmp_path):
     ]
     assert several[5].tokenize("lower low") != several[8].tokenize("lower low")
     assert len(set(map(tokens.tokenizer_digest, several))) == len(several)
+
+
+def test_a_tokenizer_that_transformers_saves_otherwise_is_saved_as_it_was_loaded(tmp_path, monkeypatch):
+    made = pairs(BertweetTokenizer, tmp_path / "made", *MERGES, normalization=True)
+    (tmp_path / "saved").mkdir()
+    monkeypatch.setattr(model, "config_files", lambda network: {"config.json": b"{}"})
+    for name, content in model.pretrained_files(torch.nn.Linear(1, 1), made).items():
+        (tmp_path / "saved" / name).write_bytes(content)
+    loaded = BertweetTokenizer.from_pretrained(tmp_path / "saved")
+    assert loaded.tokenize("lower low") == made.tokenize("lower low") == ["lo@@", "w@@", "er", "low"]
+    assert tokens.tokenizer_digest(loaded) == tokens.tokenizer_digest(made)
+    for each in (tmp_path / "made").iterdir():
+        each.unlink()
+    with pytest.raises(UsageError, match="its BertweetTokenizer cuts text otherwise when it is saved and loaded again"):
+        model.pretrained_files(torch.nn.Linear(1, 1), made)
 
 
 def state(digest):
