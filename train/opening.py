@@ -221,10 +221,7 @@ def sign(folder: Path, config: TrainConfig, opening: Opening, report: Callable[[
     if not is_here and (found is None or config.overwrite_output_dir):
         rundir.clear(folder)
     final.withdraw(folder)
-    if (folder / PREDICTIONS_FILE).exists():  # else it would stand beside another model than it is of
-        publish.remove(folder / PREDICTIONS_FILE)
-        if not config.do_predict:
-            report(f"{folder}: {PREDICTIONS_FILE} removed: a final model is written anew, and --do_predict is false")
+    publish.remove(folder / PREDICTIONS_FILE)  # the next model's are written before it, unless the run is pruned
     aside = rundir.set_aside(folder, opening.step if is_here else 0, opening.damaged)
     if aside is not None:
         names = ", ".join(sorted(each.name for each in aside.glob(f"{CHECKPOINT_PREFIX}*")))

@@ -83,18 +83,14 @@ def test_clearing_takes_a_damaged_manifest(tmp_path, damage):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["config.yaml", "vocab.txt"]
 
 
-@pytest.mark.parametrize("predicts", [True, False])
-def test_a_run_that_goes_on_removes_the_predictions_of_the_model_before_and_says_so(tmp_path, predicts):
-    found, reported = tmp_path / "checkpoint-1", []
+def test_a_run_that_goes_on_removes_the_predictions_of_the_model_before(tmp_path):
+    found = tmp_path / "checkpoint-1"
     found.mkdir()
     for name in ("config.yaml", "tokenizer.json", "predict_results.txt"):
         (tmp_path / name).write_text("")
-    config = TrainConfig(model_name_or_path="m", train_file="t.csv", do_predict=predicts)
-    going_on = SimpleNamespace(checkpoint=found, best=None, step=1, damaged=())
-    opening.sign(tmp_path, config, going_on, reported.append)
+    config = TrainConfig(model_name_or_path="m", train_file="t.csv")
+    opening.sign(tmp_path, config, SimpleNamespace(checkpoint=found, best=None, step=1, damaged=()), print)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["checkpoint-1", "config.yaml", "tokenizer.json"]
-    told = f"{tmp_path}: predict_results.txt removed: a final model is written anew, and --do_predict is false"
-    assert reported == [] if predicts else reported == [told]
 
 
 def test_clearing_is_refused_where_it_would_remove_what_the_new_run_reads(tmp_path, monkeypatch):
