@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ringtune.launch import control
+from ringtune.launch import control, signals
 from ringtune.launch.blame import Ending, Verdict, judge
 from ringtune.launch.environment import is_gpu_choice
 from ringtune.launch.launcher_process import END_GRACE_S, LauncherProcess
@@ -202,18 +202,15 @@ class Job:
     # Requests to stop, failures and time limits
 
     def _watch_signals(self) -> None:
-        """Turn signals into bytes on a socket, so that the loop sees them."""
-        wakeup, self.wakeup_sender = socket.socketpair()
-        wakeup.setblocking(False)
-        self.wakeup_sender.setblocking(False)
-        signal.set_wakeup_fd(self.wakeup_sender.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+        wakeup, self.wakeup_sender = signals.watch(numbers)
         self.selector.register(wakeup, selectors.EVENT_READ, self._handle_signals)
 
     def _handle_signals(self, wakeup: socket.socket) -> None:
         """Pass a signal on to every rank; the second request to end terminates the ranks at once."""
         for number in wakeup.recv(4096):
+            if number == signal.SIGHUP and self.stop_requested_at is not None:
+                continue  # a terminal that closes sends more than one, and nobody asks a second time by it
             if number != signal.SIGUSR1:
                 self.num_stop_signals += 1
                 self.stop_signal = number
@@ -224,7 +221,7 @@ class Job:
             elif self.num_stop_signals > 1:
                 self._terminate(time.monotonic() - TERM_GRACE_S)  # SIGKILL follows without delay
             else:
-                self._send_all(signal=number)
+                self._send_all(signal=signals.for_ranks(number))
 
     def _abort(self, failure: str) -> None:
         """End a launch that failed before any rank has started."""
@@ -279,7 +276,7 @@ class Job:
         if self.launcher.output and (self.launch_failure or verdict.exit_code):
             lines.append(f"output of {self.plan.launcher}:")
             lines += [f"  {line}" for line in self.launcher.output[-KEPT_LINES:]]
-        print(*lines, sep="\n", file=sys.stderr)
+        self.rank_output.printer.print("\n".join(lines), sys.stderr)
         return verdict.exit_code
 
     def _verdict(self) -> Verdict:
@@ -291,7 +288,8 @@ class Job:
 
     def _is_stopped(self) -> bool:
         """Return whether ranks ended by the signal that asked the job to stop."""
-        codes = {-self.stop_signal, 128 + self.stop_signal}
+        number = signals.for_ranks(self.stop_signal)
+        codes = {-number, 128 + number}
         return self.num_stop_signals > 0 and any(state.ending.exit_code in codes for state in self.states)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from ringtune.launch import control, cores, slurm_job
+from ringtune.launch import control, cores, signals, slurm_job
 from ringtune.train.contract import (
     CONTROL_VARIABLE,
     EXIT_USAGE,
@@ -171,14 +171,8 @@ class Keeper:
                 self.exit_sent = self.exit_sent or self.process is None
 
     def _watch_signals(self) -> None:
-        """Turn signals into bytes on a socket, so that the loop sees the end of the rank and requests to stop."""
-        self.wakeup, wakeup_sender = socket.socketpair()
-        self.wakeup.setblocking(False)
-        wakeup_sender.setblocking(False)
-        signal.set_wakeup_fd(wakeup_sender.fileno())
-        self.wakeup_sender = wakeup_sender
-        for number in (*FORWARDED, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
+        """Watch for the end of the rank and requests to stop."""
+        self.wakeup, self.wakeup_sender = signals.watch((*FORWARDED, signal.SIGCHLD))
         self.selector.register(self.wakeup, selectors.EVENT_READ, self._handle_signals)
 
     def _handle_signals(self, wakeup: socket.socket) -> None:
@@ -186,7 +180,7 @@ class Keeper:
             if number == signal.SIGCHLD:
                 self._check_rank()
             else:
-                self._signal(number)
+                self._signal(signals.for_ranks(number))
 
     # The rank
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringtune.launch.blame import TRACEBACK, is_consequence
+from ringtune.launch.printer import Printer
 from ringtune.launch.rank_state import RankState
 from ringtune.train.contract import ORDERLY, UsageError
 
@@ -20,6 +21,7 @@ class RankOutput:
 
     def __init__(self, states: Sequence[RankState], output_dir: Path | None, *, tagged: bool) -> None:
         self.states, self.output_dir, self.tagged = states, output_dir, tagged
+        self.printer = Printer()
         self.width = len(str(len(states) - 1))  # of the largest rank
         self.stalled: list[str] = []  # the latest report of Horovod's stall inspector
 
@@ -92,7 +94,7 @@ class RankOutput:
 
     def _print(self, state: RankState, stream: str, text: str) -> None:
         tag = f"[{state.ending.slot.rank:>{self.width}}] " if self.tagged else ""
-        print(f"{tag}{text}", file=sys.stdout if stream == "out" else sys.stderr, flush=True)
+        self.printer.print(f"{tag}{text}", sys.stdout if stream == "out" else sys.stderr)
 
     def _note_stall(self, text: str) -> None:
         if text.strip() == "Missing ranks:":
