@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from ringtune.launch import control, cores, signals, slurm_job
@@ -227,8 +226,13 @@ class Keeper:
         for line in lines:
             self.channel.send(**{name: line.decode("utf-8", errors="replace")})
 
+    def _is_running(self) -> bool:
+        """Return whether the rank runs. It is not reaped by that: until then no other process gets its number."""
+        assert self.process is not None
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
     def _check_rank(self) -> None:
-        if self.process is None or self.exit_sent or self.process.poll() is None:
+        if self.process is None or self.exit_sent or self._is_running():
             return
         for name, stream in (("out", self.process.stdout), ("err", self.process.stderr)):
             assert stream is not None
@@ -238,22 +242,22 @@ class Keeper:
             except BlockingIOError:
                 pass  # a grandchild holds the pipe; what the rank itself wrote has been read
             self._send_lines(name, b"", whole=True)
-        self.channel.send(exit=self.process.returncode)
-        self.exit_sent = True
         self._signal(signal.SIGKILL)  # processes that the rank left running in its group
+        self.channel.send(exit=self.process.wait())
+        self.exit_sent = True
 
     def _signal(self, number: int) -> None:
         if self.process is None:
             self.released = self.exit_sent = True  # nothing was started yet
-            return
-        with suppress(ProcessLookupError):  # all of the group are gone
+        elif not self.exit_sent:  # else the rank has been reaped, and another group may have its number
             os.killpg(self.process.pid, number)
 
     def _end_rank(self) -> None:
-        if self.process is not None:
+        if self.process is not None and not self.exit_sent:
             self._signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):  # SIGKILL follows
-                self.process.wait(KILL_AFTER_S)
+            deadline = time.monotonic() + KILL_AFTER_S
+            while self._is_running() and time.monotonic() < deadline:
+                time.sleep(0.05)
             self._signal(signal.SIGKILL)
 
     def _own_address(self) -> str:
