@@ -8,12 +8,15 @@ counts as dead, so that a cut cable or a killed launcher leaves nothing running.
 
 from __future__ import annotations
 
+import array
 import fcntl
+import ipaddress
 import json
 import secrets
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ringtune.train.contract import UsageError
@@ -156,14 +159,35 @@ def is_this_machine(host: str) -> bool:
 
 
 def interface_of(address: str) -> str:
-    """Return the network interface that has an IPv4 address, "lo" if none has it (netdevice(7), SIOCGIFADDR)."""
+    """Return the network interface that has an address: "lo" for a loopback address, "" if none is known to have it.
+
+    That a host has another address at its loopback interface does not let others reach it by that interface.
+    """
+    try:
+        own = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    if own.is_loopback:
+        return "lo"
+    try:
+        found = _ipv4_interfaces() if own.version == 4 else _ipv6_interfaces()
+    except OSError:
+        return ""
+    return next((name for packed, name in found if packed == own.packed and name != "lo"), "")
+
+
+def _ipv4_interfaces() -> list[tuple[bytes, str]]:
+    """Return all IPv4 addresses of this machine and their interfaces (netdevice(7), SIOCGIFCONF)."""
+    room = array.array("B", bytes(1 << 16))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                found = socket.inet_ntoa(fcntl.ioctl(probe.fileno(), 0x8915, request)[20:24])
-            except OSError:
-                continue  # an interface without an address
-            if found == address:
-                return name
-    return "lo"
+        answer = fcntl.ioctl(probe.fileno(), 0x8912, struct.pack("iP", len(room), room.buffer_info()[0]))
+    length, _ = struct.unpack("iP", answer)
+    entries = [room[start : start + 40].tobytes() for start in range(0, length, 40)]
+    # A further address may be listed under a label of its own, such as eth0:1.
+    return [(entry[20:24], entry[:16].split(b"\0")[0].decode().partition(":")[0]) for entry in entries]
+
+
+def _ipv6_interfaces() -> list[tuple[bytes, str]]:
+    """Return all IPv6 addresses of this machine and their interfaces (proc(5))."""
+    lines = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+    return [(bytes.fromhex(words[0]), words[-1]) for words in lines]

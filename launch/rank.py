@@ -48,12 +48,13 @@ def network_variables(own: RankPlacement, environ: Mapping[str, str], own_addres
     """Return the variables by which Gloo and NCCL use the network that reaches the launcher.
 
     By themselves they may choose one that other hosts do not reach, a container's bridge for example. An interface that
-    NCCL is to take by its whole name has a = before it (NCCL's manual, ``NCCL_SOCKET_IFNAME``).
+    NCCL is to take by its whole name has a = before it (NCCL's manual, ``NCCL_SOCKET_IFNAME``). There are none where
+    the interface is not found: a wrong one would keep the hosts apart.
     """
     if own.local_size == own.size and environ.get("HOROVOD_CONTROLLER") != "gloo":
         return {}
     interface = control.interface_of(own_address())
-    return {"HOROVOD_GLOO_IFACE": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
+    return {"HOROVOD_GLOO_IFACE": interface, "NCCL_SOCKET_IFNAME": f"={interface}"} if interface else {}
 
 
 def placement(environ: Mapping[str, str]) -> RankPlacement:
