@@ -110,6 +110,7 @@ class Job:
         if self.rendezvous is not None:
             self.rendezvous.stop()
         self.launcher.end()
+        self.rank_output.printer.close()  # last, as it may wait for a reader
 
     # The supervisors
 
@@ -236,6 +237,7 @@ class Job:
     def _check_times(self, now: float) -> None:
         if not self.started and not self.launch_failure:
             self._check_start(now)
+        self.rank_output.printer.check()
         if self.failed_at is None:  # else a traceback may be a consequence of it
             self.rank_output.release_survived(now)
         for state in self.states:

@@ -1,4 +1,4 @@
-"""A terminal that is closed asks a job to stop; nohup keeps it from doing so. A shell starts the ranks here."""
+"""A terminal that is closed asks a job to stop; nohup keeps it from doing so."""
 
 from __future__ import annotations
 
@@ -6,24 +6,11 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from shell_job import start
 
-CODE = """
-import os, sys
-from ringtune.launch.job import Job
-from ringtune.launch.plan import Command, LaunchPlan, Timeouts
-from ringtune.launch.hosts import Host
-from ringtune.launch.ranks import assign
-slots = tuple(assign([Host("localhost", 2)], 2))
-plan = LaunchPlan(slots, "here", "mpirun", "mpi", (), dict(os.environ), is_local=True)
-names = "HOROVOD_RANK=$rank HOROVOD_SIZE=2 HOROVOD_LOCAL_RANK=$rank HOROVOD_LOCAL_SIZE=2"
-rank = f"env {names} {sys.executable} -m ringtune.launch.rank -- sh -c '{sys.argv[1]}'"
-command = Command(("/bin/sh", "-c", f"for rank in 0 1; do {rank} & done; wait"))
-sys.exit(Job(plan, command, "127.0.0.1", timeouts=Timeouts(), bound=False, output_dir=None).run())
-"""
 #: Saves when it is asked to stop.
 SAVES = (
     'exec 2>&-; trap "echo saved; touch %(folder)s/saved-$RANK; exit 75" TERM; trap "exit 1" HUP; '
@@ -31,24 +18,6 @@ SAVES = (
 )
 FOREVER = "while :; do sleep 0.1; done"
 UNTIL_END = "until [ -e %s/end ]; do sleep 0.1; done; echo ended"
-
-
-def start(program: str, hang_up: signal.Handlers = signal.SIG_DFL, **streams) -> subprocess.Popen[str]:
-    """Start a job whose two ranks run a program of the shell, with what a hang-up does to it.
-
-    SIGUSR1 is ignored, as where a batch step of ringtune-slurm starts it.
-    """
-
-    def prepare() -> None:
-        signal.signal(signal.SIGHUP, hang_up)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-    return subprocess.Popen(
-        [sys.executable, "-c", CODE, program],
-        text=True,
-        preexec_fn=prepare,
-        **({"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | streams),
-    )
 
 
 def hear(process: subprocess.Popen[str]) -> None:
