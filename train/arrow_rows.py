@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from ringtune.train import arrow_values, word_rows
 from ringtune.train.columns import Columns
 from ringtune.train.contract import UsageError
+from ringtune.train.question_rows import columns_beside
 from ringtune.train.shapes import CHOICES, TEXT, WORDS
 from ringtune.train.source import (
     ROWS_AT_ONCE,
@@ -41,6 +42,7 @@ def open_table(path: Path, kind: str, where: str, digest: str) -> Source:
 
     def batches(columns: Columns) -> Iterator[pa.RecordBatch]:
         wanted = list(dict.fromkeys((*columns.text, *columns.labels, *columns.kept, *columns.sliced)))
+        wanted += [name for name in columns_beside(schema, columns) if name not in wanted]
         try:
             if kind == "parquet":
                 with pq.ParquetFile(path) as file:
@@ -226,7 +228,8 @@ def _word_batch(
     batch: pa.RecordBatch, first: int, place: Place, columns: Columns, class_names: tuple[str, ...]
 ) -> pa.RecordBatch:
     """Return rows of words, of texts with entities, of choices, or of questions, as `source.row_batches` does."""
-    wanted = dict.fromkeys((*columns.text, columns.label, *columns.sliced))
+    beside = columns_beside(batch.schema, columns)
+    wanted = dict.fromkeys((*columns.text, columns.label, *columns.sliced, *beside))
     values = {name: arrow_values.values(batch.column(name)) for name in wanted if name is not None}
     if class_names and columns.label is not None:
         named = _named_one if columns.form == CHOICES else _named

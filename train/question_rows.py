@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from ringtune.train.arrow_values import is_text, plain_type
 from ringtune.train.columns import Columns
 from ringtune.train.json_rows import Row, shown
-from ringtune.train.shapes import ANSWER_NAMES
+from ringtune.train.shapes import ANSWER_NAMES, ANSWERS
 from ringtune.train.texts import what_is_wrong_with
 
 MOST_CHARACTERS = 1 << 24  # of a context: places in it are kept as float32, which is exact up to here
 _ANSWERS = pa.list_(pa.struct([("text", pa.string()), ("start", pa.int64())]))
 _TEXT, _START = ANSWER_NAMES
+_ID, _IMPOSSIBLE = "id", "is_impossible"
 
 
 class _Wrong(Exception):
@@ -43,9 +45,19 @@ def read(rows: Sequence[Row], columns: Columns) -> tuple[list[Row], dict[str, pa
     return texts, {"label": pa.array(labels, _ANSWERS)} if columns.label is not None else {}
 
 
+def columns_beside(schema: pa.Schema, columns: Columns) -> tuple[str, ...]:
+    """Return the columns of a table that `read` takes beside those of texts and answers, if it has them. **Pure.**"""
+    kinds = {_ID: lambda kind: is_text(kind) or pa.types.is_integer(kind), _IMPOSSIBLE: pa.types.is_boolean}
+    return tuple(
+        name
+        for name, is_kind in kinds.items()
+        if columns.form == ANSWERS and schema.names.count(name) == 1 and is_kind(plain_type(schema.field(name).type))
+    )
+
+
 def _of_question(values: Mapping[str, Any]) -> str:
     """Return which question it is by its id, for a message; "" if it has none."""
-    return f"question {shown(values['id'])}: " if isinstance(values.get("id"), (str, int)) else ""
+    return f"question {shown(values[_ID])}: " if isinstance(values.get(_ID), (str, int)) else ""
 
 
 def _answers(values: Mapping[str, Any], columns: Columns) -> list[dict[str, Any]] | None:
@@ -58,8 +70,8 @@ def _answers(values: Mapping[str, Any], columns: Columns) -> list[dict[str, Any]
     if name is None or values.get(name) is None:
         return None
     pairs = _pairs(values[name], name)
-    if pairs and values.get("is_impossible") is True:
-        raise _Wrong(f"it has is_impossible, and answers in column {name[:40]!r}")
+    if pairs and values.get(_IMPOSSIBLE) is True:
+        raise _Wrong(f"it has {_IMPOSSIBLE}, and answers in column {name[:40]!r}")
     return [_answer(text, start, context) for text, start in pairs]
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 import questions
@@ -240,3 +241,27 @@ def test_windows_that_share_nothing_are_other_rows_than_those_of_the_default(tmp
     content = lines({**GOOD, "context": context, "answers": {"text": ["good"], "answer_start": [0]}}, GOOD)
     default, none = load(tmp_path, content, name="t.jsonl"), load(tmp_path, content, name="t.jsonl", doc_stride=0)
     assert default.digest != none.digest and default.train.num_features > none.train.num_features
+
+
+@pytest.mark.parametrize("kind", ["t.jsonl", "t.parquet", "t.arrow", "set"])
+def test_every_format_refuses_answers_that_are_impossible_and_names_the_question(tmp_path, kind):
+    import datasets
+
+    rows = [{**GOOD, "is_impossible": False}, {**GOOD, "id": "q2", "is_impossible": True}]
+    path = tmp_path / kind
+    if kind == "t.jsonl":
+        path.write_text(lines(*rows))
+    elif kind == "t.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "t.arrow":
+        pa.feather.write_feather(pa.Table.from_pylist(rows), path)
+    else:
+        datasets.Dataset.from_list(rows).save_to_disk(str(path))
+    with pytest.raises(UsageError, match=f"2: {Q2}it has is_impossible, and answers in column 'answers'"):
+        train(tmp_path, path)
+
+
+def test_an_id_that_is_no_text_or_number_of_a_table_is_not_read(tmp_path):
+    rows = [{**GOOD, "id": {"a": 1}, "is_impossible": "yes"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    assert train(tmp_path, tmp_path / "t.parquet").train.num_features == 1
