@@ -7,6 +7,7 @@ or ``[0, 5, "PER"]`` whose characters are counted from 0, ``end`` being the one 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,7 +90,15 @@ def _tags(value: Any, name: str, num_words: int) -> list[str] | None:
         raise Wrong(f"column {name[:40]!r} holds {shown(value)}, not a list of tags")
     if len(value) != num_words:
         raise Wrong(f"there are {num_words} words and {len(value)} tags")
-    return [str(each).encode("utf-8", "replace").decode() for each in value]
+    tags = list(map(str, value))
+    wrong = next(filter(_is_not_utf8, tags), None)
+    if wrong is not None:  # two of them with a question mark each would be one
+        raise Wrong(f"the tag {shown(wrong)} in column {name[:40]!r} is not UTF-8")
+    return tags
+
+
+def _is_not_utf8(text: str) -> bool:
+    return re.search("[\ud800-\udfff]", text) is not None
 
 
 def _spans(values: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
@@ -124,7 +133,7 @@ def _span(value: Any, num_characters: int) -> tuple[int, int, str]:
         raise Wrong(
             f"the entity {_shown((start, end, label))} is out of range: the text has {num_characters} characters"
         )
-    if not label.strip() or "\ud800" <= max(label) <= "\udfff":
+    if not label.strip() or _is_not_utf8(label):
         raise Wrong(f"the entity {start}:{end} has the label {shown(label)}")
     return start, end, label.strip()
 
