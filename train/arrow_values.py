@@ -94,13 +94,32 @@ def _held(scalar: pa.Scalar) -> Any:
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """Return a run-end-encoded column as one of its values, which Arrow can take rows of; any other as it is."""
-    return pc.run_end_decode(column) if pa.types.is_run_end_encoded(column.type) else column
+    """Return a column as one that Arrow can take rows of, if it is one that it cannot; any other as it is.
+
+    Of run ends the values; of views of texts within lists and structs, texts.
+    """
+    column = pc.run_end_decode(column) if pa.types.is_run_end_encoded(column.type) else column
+    kind = plain_type(column.type)
+    return column if kind == column.type else column.cast(kind)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of what `plain` returns. **Pure.**"""
-    return kind.value_type if pa.types.is_run_end_encoded(kind) else kind
+    kind = kind.value_type if pa.types.is_run_end_encoded(kind) else kind
+    return kind if pa.types.is_string_view(kind) else _without_views(kind)
+
+
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_struct(kind):
+        return pa.struct([each.with_type(_without_views(each.type)) for each in kind])
+    if not is_list(kind):
+        return kind
+    inner = kind.value_field.with_type(_without_views(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner, kind.list_size)
+    return pa.large_list(inner) if pa.types.is_large_list(kind) else pa.list_(inner)
 
 
 def cleaned(column: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 from ringtune.train import words
+from ringtune.train.arrow_values import is_list, is_text
 from ringtune.train.columns import Columns
 from ringtune.train.json_rows import Row, shown
 from ringtune.train.shapes import ANSWER_NAMES, ANSWERS, SPANS, WORDS
@@ -29,14 +30,14 @@ def shape_of_type(kind: pa.DataType) -> str:
     """Return what a column of an Arrow table may be, as `shapes.shape_of`. **Pure.**"""
     if pa.types.is_struct(kind):
         return ANSWERS if set(ANSWER_NAMES) <= {each.name for each in kind} else ""
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not is_list(kind):
         return ""
     value = kind.value_type
     if pa.types.is_struct(value):
         names = {each.name for each in value}
         return ANSWERS if set(ANSWER_NAMES) <= names else SPANS if {"start", "end"} <= names else ""
-    is_word = pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_integer(value)
-    return WORDS if is_word else ""
+    number = value.value_type if pa.types.is_dictionary(value) else value
+    return WORDS if is_text(value) or pa.types.is_integer(number) else ""
 
 
 def read(rows: Sequence[Row], columns: Columns) -> tuple[list[Row], dict[str, pa.Array]]:

@@ -141,6 +141,33 @@ def test_run_ends_are_read_as_their_values(tmp_path):
         read_x(tmp_path, pa.StructArray.from_arrays([runs], ["a"]), label=None, kept=("x",))
 
 
+VIEW = pa.string_view()
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([["a"], None, ["b", None]], pa.list_(VIEW)),
+        ([["a"], None, ["b", None]], pa.large_list(VIEW)),
+        ([["a", "b"], None, ["c", None]], pa.list_(VIEW, 2)),
+        ([[["a"]], None, [["b"], None]], pa.list_(pa.list_(VIEW))),
+        ([{"l": "a", "n": 1}, None], pa.struct([("l", VIEW), ("n", pa.int64())])),
+        ([[{"l": "a", "n": 1}], None], pa.list_(pa.struct([("l", VIEW), ("n", pa.int64())]))),
+    ],
+)
+def test_views_of_texts_in_lists_are_read_and_kept(tmp_path, rows, kind):
+    batch = read_x(tmp_path, pa.array(rows, kind), label=None, kept=("x",))
+    assert batch.column("kept/x").take(list(range(len(rows)))).to_pylist() == rows
+    source = arrow_rows.open_table(tmp_path / "rows.arrow", "arrow", "rows.arrow", "")
+    assert source.types["x"] == batch.schema.field("kept/x").type
+    writer.refuse_unwritable(batch, ".parquet", "rows.arrow")
+
+
+def test_bytes_that_are_no_text_are_kept_in_views_too():
+    plain = arrow_values.plain(in_lists(BAD.cast(VIEW)))
+    assert arrow_values.values(plain) == [[each] for each in SHOWN]
+
+
 def test_what_parquet_cannot_hold_is_refused_before_it_is_predicted(tmp_path):
     for column, words in (
         (pa.array([{}], pa.struct([])), "struct<>, which Parquet cannot hold"),

@@ -154,6 +154,29 @@ def test_every_format_gives_the_same_features(tmp_path):
     assert content_of(spans) == content_of(first) and spans.task.columns.form == "spans"
 
 
+def lists_of(inner: pa.DataType) -> pa.Array:
+    """Return two lists of texts, of two each."""
+    texts = pa.array(["the", "film", "plot", "the"])
+    texts = texts.dictionary_encode() if pa.types.is_dictionary(inner) else texts.cast(inner)
+    return pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), texts)
+
+
+@pytest.mark.parametrize("kind", ["string_view", "large_string", "dictionary", "fixed_size_list"])
+def test_lists_of_words_of_every_kind_that_arrow_has_are_words(tmp_path, kind):
+    inner = {"string_view": pa.string_view(), "dictionary": pa.dictionary(pa.int32(), pa.string())}
+    tokens = lists_of(inner.get(kind, pa.large_string()))
+    if kind == "fixed_size_list":
+        tokens = pa.FixedSizeListArray.from_arrays(tokens.flatten(), 2)
+    tags_column = pa.array([["O", "B-X"], ["B-Y", "O"]])
+    table = pa.table({"tokens": tokens, "tags": tags_column})
+    with pa.ipc.new_file(tmp_path / "t.arrow", table.schema) as stream:
+        stream.write_table(table)
+    pq.write_table(table, tmp_path / "t.parquet")
+    for name in ("t.arrow", "t.parquet"):
+        found = train(tmp_path, tmp_path / name)
+        assert found.task.types == ("X", "Y") and found.train.num_features == 2
+
+
 def test_texts_with_entities_and_a_label_of_their_own_are_classified_by_it(tmp_path):
     rows = [{**json.loads(TEXT), "intent": intent, "mood": 1} for intent in ("ask", "tell")]
     found = train(tmp_path, tagged_lines(tmp_path / "t.jsonl", rows), label_column_name="intent")
