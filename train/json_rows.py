@@ -13,6 +13,7 @@ from ringtune.train import squad_json
 from ringtune.train.compression import open_binary
 from ringtune.train.contract import UsageError
 from ringtune.train.csv_rule import LONGEST_FIELD
+from ringtune.train.repeated_keys import Twice, with_keys_once
 
 BYTES_PER_READ = 1 << 20
 MOST_BYTES = 2 << 30  # of a file that is one object, which is read as a whole
@@ -85,6 +86,8 @@ class JsonFile:
     def _list(self, field: str) -> list[Any]:
         value: Any = self._whole()
         for name in field.split("."):
+            if isinstance(value, Twice) and name in value.own:
+                raise UsageError(self.where, f"it has the key {shown(name)} twice", legal="each key once")
             value = value.get(name) if isinstance(value, dict) else None
         if not isinstance(value, list):
             raise UsageError(f"--data_field {field}", f"there is no list of that name in {self.where}")
@@ -165,27 +168,11 @@ def _json_object(raw: bytes) -> tuple[Mapping[str, Any], str | None]:
     return _checked_object(value)
 
 
-class _Twice(dict):
-    """An object with a key that stands in it twice; of its values it holds the last, as Python's own reader does."""
-
-    key = ""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    result = _Twice(found)
-    names = [name for name, _ in pairs]
-    result.key = next(name for name in found if names.count(name) > 1)
-    return result
-
-
-_parse = functools.partial(json.loads, object_pairs_hook=_object)
+_parse = functools.partial(json.loads, object_pairs_hook=with_keys_once)
 
 
 def _checked_object(value: Any) -> tuple[Mapping[str, Any], str | None]:
-    if isinstance(value, _Twice):
+    if isinstance(value, Twice):
         return value, f"it has the key {shown(value.key)} twice"
     return (value, None) if isinstance(value, dict) else ({}, f"it is {shown(value)}, not a JSON object")
 
@@ -196,7 +183,7 @@ class _Array:
     def __init__(self, stream: TextIO, where: str) -> None:
         self.stream, self.where = stream, where
         self.text, self.position = "", 0  # what is read, and how much of it is done with
-        self.decoder = json.JSONDecoder(object_pairs_hook=_object)
+        self.decoder = json.JSONDecoder(object_pairs_hook=with_keys_once)
 
     def __iter__(self) -> Iterator[Any]:
         self._next_character()  # [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ringtune.train.repeated_keys import Twice
+
 #: What stands for a question that is none: the columns are those of others.
 _BROKEN: Mapping[str, Any] = {"question": None, "context": None, "answers": {"text": [], "answer_start": []}}
 _OF_QUESTION = ("id", "question", "answers", "is_impossible")
@@ -35,11 +37,11 @@ def questions(articles: list[Any]) -> Iterator[tuple[Mapping[str, Any], str | No
 def _row(question: Any, paragraph: Mapping[str, Any], article: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     if not isinstance(question, dict):
         return dict(_BROKEN), f"the question {repr(question)[:60]} is no JSON object"
-    twice = next(filter(None, (getattr(each, "key", "") for each in (question, paragraph, article))), "")
-    if twice:  # of an object that `json_rows` read
-        return dict(
-            _BROKEN
-        ), f"question {repr(question.get('id'))[:60]}: it, or what it is in, has the key {twice[:40]!r} twice"
+    keys = [question.key] if isinstance(question, Twice) else []  # also within it; of what it is in, not in the others
+    keys += [key for each in (paragraph, article) if isinstance(each, Twice) for key in each.own]
+    if keys:
+        wrong = f"it, or what it is in, has the key {keys[0][:40]!r} twice"
+        return dict(_BROKEN), f"question {repr(question.get('id'))[:60]}: {wrong}"
     row = {"title": article.get("title"), "context": paragraph.get("context")}
     row |= {name: question[name] for name in _OF_QUESTION if name in question}
     if row.get("is_impossible") is not True:
