@@ -144,20 +144,26 @@ def _shown(span: tuple[int, int, str]) -> str:
 
 
 def _tags_of(text: str, spans: Sequence[tuple[int, int, str]]) -> tuple[list[str], int]:
-    """Return the IOB2 tag of each word of a text, and how many entities were widened to whole words."""
+    """Return the IOB2 tag of each word of a text, and how many entities were widened to whole words.
+
+    spans: sorted; none overlaps another, so that each begins at or behind the last word of the one before.
+    """
     bounds = words.find(text)
     tags = ["O"] * len(bounds)
-    widened = 0
+    widened = first = 0
     for start, end, label in spans:
-        inside = [word for word, (first, behind) in enumerate(bounds) if first < end and behind > start]
-        if not inside:
+        while first < len(bounds) and bounds[first][1] <= start:
+            first += 1
+        behind = first
+        while behind < len(bounds) and bounds[behind][0] < end:
+            behind += 1
+        if behind == first:
             raise Wrong(f"there is no word in the entity {_shown((start, end, label))}")
-        if tags[inside[0]] != "O":
+        if tags[first] != "O":
             raise Wrong(f"two entities are in one word, {_shown((start, end, label))} being the second")
-        tags[inside[0]] = f"B-{label}"
-        for word in inside[1:]:
-            tags[word] = f"I-{label}"
+        tags[first:behind] = [f"B-{label}", *[f"I-{label}"] * (behind - first - 1)]
         spare = text[start:end]
         start, end = end - len(spare.lstrip()), start + len(spare.rstrip())
-        widened += (bounds[inside[0]][0], bounds[inside[-1]][1]) != (start, end)
+        widened += (bounds[first][0], bounds[behind - 1][1]) != (start, end)
+        first = behind - 1  # the next one may begin in the last word
     return tags, widened
