@@ -12,32 +12,8 @@ from dataclasses import dataclass
 from ringtune.train.contract import UsageError
 from ringtune.train.label_sets import LabelSets
 from ringtune.train.shapes import ANSWERS, CHOICES, SPANS, TEXT, WORDS
+from ringtune.train.text_names import GLUE_COLUMNS, PAIRS, SINGLES
 
-#: Columns of the GLUE tasks (Wang et al. 2019), as the data set `nyu-mll/glue` names them.
-GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
-    "cola": ("sentence",),
-    "sst2": ("sentence",),
-    "mrpc": ("sentence1", "sentence2"),
-    "stsb": ("sentence1", "sentence2"),
-    "qqp": ("question1", "question2"),
-    "mnli": ("premise", "hypothesis"),
-    "qnli": ("question", "sentence"),
-    "rte": ("sentence1", "sentence2"),
-    "wnli": ("sentence1", "sentence2"),
-}
-#: Names that data sets of pairs use, in the order in which a model reads them; GLUE's first.
-PAIRS = (
-    *sorted({each for each in GLUE_COLUMNS.values() if len(each) == 2}),
-    ("text", "text_pair"),
-    ("text1", "text2"),
-    ("text_a", "text_b"),
-    ("sentence_a", "sentence_b"),
-    ("query", "passage"),
-    ("query", "document"),
-    ("question", "context"),
-)
-#: Names that data sets of single texts use.
-SINGLES = ("text", "sentence", "content", "review", "document", "comment", "tweet", "body")
 #: What a row of each form has, for the line that reports the columns.
 _FORMS = {
     TEXT: ("text", "label"),

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ringtune.train import results, series, sweep
-from ringtune.train.columns import GLUE_COLUMNS, require_glue_task, split_names
+from ringtune.train.columns import require_glue_task, split_names
 from ringtune.train.config import COMMAND
 from ringtune.train.contract import EXIT_FINISHED, EXIT_USAGE, UsageError, refuse_file
 from ringtune.train.flags import translate
+from ringtune.train.text_names import GLUE_COLUMNS
 
 NAME = "glue"
 FIRST_SEED = 42

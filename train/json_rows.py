@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from ringtune.train import squad_json
+from ringtune.train import squad_json, text_names
 from ringtune.train.compression import open_binary
 from ringtune.train.contract import UsageError
 from ringtune.train.csv_rule import LONGEST_FIELD
@@ -66,6 +66,7 @@ class JsonFile:
             return asked
         found = [name for name, value in whole.items() if _is_list_of_objects(value)]
         if len(found) == 1:
+            self._refuse_a_row(whole, found[0])
             return found[0]
         names = ", ".join(str(name)[:40] for name in list(whole)[:8])
         if not found and whole and all(isinstance(value, (dict, list)) for value in whole.values()):
@@ -82,6 +83,19 @@ class JsonFile:
             legal="rows in one field",
             todo="--data_field NAME",
         )
+
+    def _refuse_a_row(self, whole: Mapping[str, Any], field: str) -> None:
+        """Raise UsageError for an object that may as well be the only row: it has a text beside its list."""
+        names = text_names.of_a_row(whole)
+        if names:
+            raise UsageError(
+                self.where,
+                f"it is one object with a text ({', '.join(names)}) and a list of objects ({field[:40]}): is it a row, "
+                "or has it rows",
+                legal="rows in one field, or a row a line",
+                todo=f"--data_field {field[:40]} if that list holds the rows; "
+                "if it is one row, name the file .jsonl and write it on one line",
+            )
 
     def _list(self, field: str) -> list[Any]:
         value: Any = self._whole()

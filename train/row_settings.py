@@ -54,7 +54,8 @@ class RowSettings:
     csv_quoting: Literal["auto", "minimal", "none"] = "auto"
     """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
     data_field: str | None = None
-    """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
+    """Field of a .json file that is one object, which holds the rows; default: its only list of objects, if no
+    text stands beside it."""
     task: Literal["token_classification", "question_answering", "multiple_choice", "ordinal", "masked_lm"] | None = None
     """What to learn, where the rows do not say it: token_classification, a tag for each word, also of .txt and .tsv
     files of columns; question_answering, the part of a context that answers a question; multiple_choice, which of a

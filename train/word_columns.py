@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ringtune.train.columns import SINGLES, Columns, shown_name, shown_names
+from ringtune.train.columns import Columns, shown_name, shown_names
 from ringtune.train.contract import UsageError
 from ringtune.train.shapes import SPANS, WORDS
+from ringtune.train.text_names import SINGLES
 
 WORD_NAMES = ("tokens", "words")
 TAG_NAMES = ("ner_tags", "tags", "labels")

@@ -88,3 +88,23 @@ def test_a_json_file_with_an_object_a_line_is_still_read_by_line(tmp_path):
     assert source.files[0].unit == ":"
     with pytest.raises(UsageError, match="t.json:3: it is not JSON"):
         load(tmp_path, LINES + "{broken\n", name="t.json")
+
+
+ROW = {"id": 7, "text": "fine", "comments": [{"text": "c1", "label": "up"}, {"text": "c2", "label": "down"}]}
+QUESTION = {"question": "who", "context": "Ann", "answers": [{"text": "Ann", "answer_start": 0}]}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(("row", "names", "field"), [(ROW, "text", "comments"), (QUESTION, "question, context", "ans")])
+def test_an_object_that_may_be_the_only_row_is_not_read_as_a_table_of_its_list(tmp_path, indent, row, names, field):
+    message = rf"t.json: it is one object with a text \({names}\) and a list of objects \({field}.*--data_field {field}"
+    with pytest.raises(UsageError, match=f"{message}.* if it is one row, name the file .jsonl") as caught:
+        load(tmp_path, json.dumps(row, indent=indent), name="t.json")
+    assert len(str(caught.value)) < 500
+
+
+def test_an_object_that_may_be_a_row_is_read_as_either_when_that_is_said(tmp_path):
+    assert load(tmp_path, json.dumps(ROW), name="t.json", data_field="comments").train.num_features == 2
+    assert load(tmp_path, json.dumps(QUESTION), name="t.jsonl").train.num_features == 1
+    noted = {"comment": "of films", "name": "films", **OBJECT}
+    assert load(tmp_path, json.dumps(noted), name="t.json").train.num_features == 2

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 from ringtune.train import glue, results
-from ringtune.train.columns import GLUE_COLUMNS
 from ringtune.train.results import Row
+from ringtune.train.text_names import GLUE_COLUMNS
 
 SEARCH = ("--search", "optuna", "--trials", "4", "--sweep", "learning_rate=1e-5..1e-3:log")
 

@@ -41,7 +41,8 @@ class PredictConfig:
     csv_quoting: Literal["auto", "minimal", "none"] = "auto"
     """minimal: quotes enclose fields of a .csv or .tsv file. none: they are characters. auto: what the file allows."""
     data_field: str | None = None
-    """Field of a .json file that is one object, which holds the rows; default: its only list of objects."""
+    """Field of a .json file that is one object, which holds the rows; default: its only list of objects, if no
+    text stands beside it."""
     dataset_config_name: str | None = None
     """Configuration of the data set."""
     dataset_split: str | None = None
