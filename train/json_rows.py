@@ -38,9 +38,10 @@ class JsonFile:
             begin = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         self.is_array = begin == b"[" and not (kind == "jsonl" and _has_a_list_a_line(path))
         if data_field or (kind == "json" and begin == b"{" and not _holds_lines(path)):
-            self.field = self._field(data_field)
+            whole = self._whole()
+            self.field = data_field or self._field(whole)
             self.notes = (f"its rows are those of the field {self.field!r} (--data_field)",) * (not data_field)
-            self.is_squad = squad_json.holds_articles(self._list(self.field))
+            self.is_squad = squad_json.holds_articles(self._list(whole))
             if self.is_squad:
                 self.notes = ("a file of SQuAD: a row is a question",)
 
@@ -52,18 +53,14 @@ class JsonFile:
     def rows(self) -> Iterator[Row]:
         """Give the rows."""
         if self.is_squad:
-            found = squad_json.questions(self._list(self.field))
+            found = squad_json.questions(self._list(self._whole()))
             return ((number, values, error) for number, (values, error) in enumerate(found, start=1))
         if self.field:
-            return ((number, *_checked_object(each)) for number, each in enumerate(self._list(self.field), start=1))
+            return ((number, *_checked_object(each)) for number, each in enumerate(self._list(self._whole()), start=1))
         return _json_array(self.path, self.where) if self.is_array else _json_lines(self.path)
 
-    def _field(self, asked: str | None) -> str:
-        """Return the name of the field that holds the rows."""
-        whole = self._whole()
-        if asked:
-            self._list(asked)
-            return asked
+    def _field(self, whole: Mapping[str, Any]) -> str:
+        """Return the name of the only field that can hold the rows of an object."""
         found = [name for name, value in whole.items() if _is_list_of_objects(value)]
         if len(found) == 1:
             self._refuse_a_row(whole, found[0])
@@ -97,17 +94,18 @@ class JsonFile:
                 "if it is one row, name the file .jsonl and write it on one line",
             )
 
-    def _list(self, field: str) -> list[Any]:
-        value: Any = self._whole()
-        for name in field.split("."):
+    def _list(self, whole: Mapping[str, Any]) -> list[Any]:
+        """Return the rows."""
+        value: Any = whole
+        for name in self.field.split("."):
             if isinstance(value, Twice) and name in value.own:
                 raise UsageError(self.where, f"it has the key {shown(name)} twice", legal="each key once")
             value = value.get(name) if isinstance(value, dict) else None
         if not isinstance(value, list):
-            raise UsageError(f"--data_field {field}", f"there is no list of that name in {self.where}")
+            raise UsageError(f"--data_field {self.field}", f"there is no list of that name in {self.where}")
         return value
 
-    def _whole(self) -> dict[str, Any]:
+    def _whole(self) -> Mapping[str, Any]:
         if self.path.stat().st_size > MOST_BYTES:
             raise UsageError(self.where, "it is one object of more than 2 GiB", todo="write an object a line (.jsonl)")
         with open_binary(self.path) as stream:

@@ -10,7 +10,7 @@ import lzma
 import pyarrow as pa
 import pytest
 from preparing import load, settings_of
-from ringtune.train import data
+from ringtune.train import data, json_rows
 from ringtune.train.contract import UsageError
 
 LINES = '{"text": "fine", "label": "up"}\n{"text": "bad", "label": "down"}\n'
@@ -108,3 +108,15 @@ def test_an_object_that_may_be_a_row_is_read_as_either_when_that_is_said(tmp_pat
     assert load(tmp_path, json.dumps(QUESTION), name="t.jsonl").train.num_features == 1
     noted = {"comment": "of films", "name": "films", **OBJECT}
     assert load(tmp_path, json.dumps(noted), name="t.json").train.num_features == 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"data_field": "data"}])
+def test_an_object_of_many_lines_is_parsed_once_when_it_is_opened(tmp_path, monkeypatch, settings):
+    parsed = []
+    parse = json_rows._parse
+    monkeypatch.setattr(json_rows, "_parse", lambda text: [parsed.append(text), parse(text)][1])
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(OBJECT, indent=1))
+    file = json_rows.JsonFile(path, "json", "t.json", settings.get("data_field"))
+    assert sum(len(each) == path.stat().st_size for each in parsed) == 1
+    assert [values["text"] for _, values, _ in file.rows()] == ["fine", "bad"]
