@@ -19,6 +19,8 @@ from ringtune.train.step import Stepper
 from ringtune.train.stop import StopFlag
 from ringtune.train.tensor_file import TensorFile
 
+FAILURE_PATIENCE_S = 5  # for what a failed rank 0 is saving; the job is to end within seconds
+
 
 class Saver:
     """The checkpoints of one run. On all ranks but rank 0, what is not collective does nothing."""
@@ -107,10 +109,10 @@ class Saver:
     def _rotate(self, step: int, best: int) -> None:
         checkpoint.rotate(self.folder, self.keep, {self._path(step), self._path(best)})
 
-    def _wait(self) -> None:
+    def _wait(self, limit_s: float | None = None) -> None:
         pending, self.pending = self.pending, None
         if pending is not None:
-            pending.result()
+            pending.result(limit_s)
 
     def settle(self) -> None:
         """Wait until what is being saved is on disk; a failure to save ends all ranks. **Collective.**"""
@@ -121,14 +123,16 @@ class Saver:
         """Wait until what is being saved is on disk; return why it is not, None if it is. Raises nothing: the failure
         before is what the user has to hear of.
 
-        on_all: whether all ranks have failed alike, so that all wait, **collective**; else rank 0 waits alone, since
-        the others may be in a collective of another name.
+        on_all: whether all ranks have failed alike, so that all wait, **collective**; else rank 0 waits alone, and not
+        for long: the others may be in a collective that it never enters.
         """
         try:
             if on_all:
                 self.settle()
             else:
-                self._wait()
+                self._wait(FAILURE_PATIENCE_S)
+        except TimeoutError:
+            return TimeoutError(f"it was not on disk after {FAILURE_PATIENCE_S} s")
         except Exception as error:
             return error
         return None

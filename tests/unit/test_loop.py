@@ -27,7 +27,8 @@ class SlowSaver(Saver):
         if self.comm.rank == 0:
             self.pending = SimpleNamespace(result=self.write)
 
-    def write(self):
+    def write(self, limit_s):
+        assert limit_s is None or limit_s < 10  # no other rank hears of the failure until then
         if self.error:
             raise self.error
         self.events.append("written")
@@ -67,3 +68,8 @@ def test_any_other_error_of_rank_0_waits_without_the_others(error):
 def test_a_save_that_fails_as_well_is_told_and_hides_no_error(error):
     *_, told, left = fail(error, save_error=OSError("No space left"))
     assert (told, left) == ("the checkpoint that was being saved is lost: No space left", "left")
+
+
+def test_a_save_that_takes_too_long_is_told():
+    *_, told, left = fail(RuntimeError("x"), save_error=TimeoutError())
+    assert (told, left) == ("the checkpoint that was being saved is lost: it was not on disk after 5 s", "left")
