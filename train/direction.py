@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,10 +53,19 @@ def refuse_other_function(saved: Mapping[str, Any], config: Any) -> None:
     """
     before = deciding_function(saved.get("metrics"), saved.get("metric_for_best_model"))
     now = deciding_function(config.metrics, config.metric_for_best_model)
-    if before is not None and now is not None and before != now:
+    if before is not None and now is not None and not _is_same(before, now):
         raise UsageError(
             f"--metrics {config.metrics}",
             f"{now} would decide which model is best; in the run to be resumed {before} does",
             legal="the same function",
             todo=f"name {before}, or start a new run with another --output_dir",
         )
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Return whether two names are of one function. What a relative name began at may be another folder now."""
+    (one_file, _, one_name), (other_file, _, other_name) = one.rpartition(":"), other.rpartition(":")
+    files = [os.path.normpath(each) for each in (one_file, other_file)]
+    if os.path.isabs(files[0]) != os.path.isabs(files[1]):
+        files = [os.path.basename(each) for each in files]
+    return one_name == other_name and files[0] == files[1]

@@ -248,6 +248,10 @@ def test_a_run_goes_on_with_the_function_that_decided_before():
     with pytest.raises(UsageError, match=r"new.py:cost would decide .*mine.py:cost does; the same function"):
         config.refuse_changes(saved, parsed(*decides, "--metrics", "new.py:cost"))
     config.refuse_changes(dataclasses.asdict(parsed()), parsed("--metrics", "new.py:cost"))  # it decides nothing
+    for same in ("./mine.py:cost", "/home/me/mine.py:cost"):
+        config.refuse_changes(saved, parsed(*decides, "--metrics", same))
+    with pytest.raises(UsageError, match="other/mine.py:cost would decide"):
+        config.refuse_changes(saved, parsed(*decides, "--metrics", "other/mine.py:cost"))
 
 
 def test_a_run_without_a_best_model_says_that_it_left_the_last_one():
