@@ -132,6 +132,10 @@ def test_a_data_set_is_known_by_its_rows_and_features_alone(tmp_path):
     joined = concatenate_datasets([rows.select(range(9)), rows.select(range(9, 20000))])
     same = [Dataset.from_dict(columns), joined, rows.map(lambda row: row, new_fingerprint="another")]
     assert {digest(each, f"same-{number}") for number, each in enumerate(same)} == {first}
+    odd = Dataset.from_dict({"text": ["a"] * 16, "ok": [None, True] * 8, "number": [None, *range(15)]})
+    alike = Dataset.from_dict({"text": ["a"] * 3, "ok": [None, True, None], "number": [None, 0, 1]})
+    assert digest(odd.select(range(3)), "part") == arrow_rows.open_data_set(alike, "d").digest
+    assert arrow_rows.open_data_set(odd.select(range(3)), "d").digest == arrow_rows.open_data_set(alike, "d").digest
     names = [rows.cast_column("label", ClassLabel(names=each)) for each in (["down", "up"], ["up", "down"])]
     others = [Dataset.from_dict({**columns, "text": ["a", "b", None, "c"] * 5000}), rows.select(range(19999)), *names]
     assert len({first, *(digest(each, f"other-{number}") for number, each in enumerate(others))}) == 5
