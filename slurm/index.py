@@ -75,7 +75,7 @@ def _runs_of(job_id: str, folder: Path) -> list[Path]:
     if not (folder / SLURM_DIR / SWEEP_FILE).exists():
         return [folder]
     others = sorted(path.parents[1] for path in folder.glob(f"*/{SLURM_DIR}/{EVENTS_FILE}"))
-    return [run for run in dict.fromkeys([*runs_below(folder), *others]) if _had(run, job_id)]
+    return [run for run in dict.fromkeys([*_listed(folder), *others]) if _had(run, job_id)]
 
 
 def _had(run: Path, job_id: str) -> bool:
@@ -88,4 +88,13 @@ def latest() -> list[Path]:
     kept = [each for each in folder.iterdir() if not each.name.startswith(".")] if folder.is_dir() else []
     links = sorted(kept, key=lambda each: -each.lstat().st_mtime)
     targets = dict.fromkeys(each.resolve() for each in links if each.is_symlink() and each.exists())
-    return [run for target in list(targets)[:RECENT] for run in runs_below(target)]
+    return [run for target in list(targets)[:RECENT] for run in _listed(target)]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return the runs of a folder, none where its list is damaged, which is reported: others are not hidden by it."""
+    try:
+        return runs_below(folder)
+    except UsageError as error:
+        print(f"ringtune-slurm: {error}", file=sys.stderr)
+        return []

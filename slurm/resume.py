@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +48,7 @@ def _tasks(left: Sequence[int], path: Path, asked: Sequence[str]) -> tuple[list[
     """
     if not asked:
         return list(left), "".join(script.directives(path).get("array", "").partition("%")[1:])
-    named, limit = job_array.parse(asked[-1], len(_names(path)))
+    named, limit = job_array.parse(asked[-1], len(records.runs_below(path.parents[1])))
     tasks = [task for task in left if named is None or task in named]
     others = sorted({*(named or ())} - {*tasks})
     if not tasks:
@@ -66,9 +64,9 @@ def _refuse_others(runs: Sequence[Path], submissions: Sequence[Mapping[str, Any]
     """Raise UsageError for a run that the script of the others does not train: a later submission replaced the script,
     or the run has one of its own."""
     path = Path(next((each for each in submissions if each["task"] is not None), submissions[0])["script"])
-    names = _names(path)
+    trained = records.runs_below(path.parents[1])
     for run, submission in zip(runs, submissions, strict=True):
-        task, name = submission["task"], os.path.basename(os.path.normpath(run))
+        task = submission["task"]
         if submission["script"] != str(path):
             raise UsageError(
                 str(run),
@@ -76,22 +74,15 @@ def _refuse_others(runs: Sequence[Path], submissions: Sequence[Mapping[str, Any]
                 legal=f"runs of one script, {path}",
                 todo=f"ringtune-slurm resume {run}, then the others",
             )
-        if task is not None and names[task : task + 1] != [name]:
-            other = f"task {task} of it is {names[task]} now" if task < len(names) else f"it has no task {task} now"
+        own = trained[task] if task is not None and task < len(trained) else None
+        if task is not None and (own is None or own.resolve() != run.resolve()):  # a link may name it
+            other = f"it has no task {task} now" if own is None else f"task {task} of it is {own.name} now"
             raise UsageError(
                 str(run),
                 f"a later submission replaced {path}: {other}",
                 legal="a run of the sweep that its folder was submitted for last",
-                todo=f"submit its sweep again, ringtune-slurm submit --sweep ...: {name} goes on from its checkpoint",
+                todo="submit its sweep again, ringtune-slurm submit --sweep ...: it goes on from its checkpoint",
             )
-
-
-def _names(path: Path) -> list[str]:
-    """Return the runs of a sweep's script by task, [] if it is of no sweep, or a submission of it was killed."""
-    try:
-        return list(json.loads(path.with_name(records.SWEEP_FILE).read_text(encoding="utf-8"))["runs"])
-    except (FileNotFoundError, ValueError):
-        return []
 
 
 def _over(runs: Sequence[Path]) -> list[Path]:

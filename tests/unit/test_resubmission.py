@@ -159,11 +159,29 @@ def test_a_dry_run_names_the_runs_that_would_be_submitted(slurm, tmp_path, capsy
     assert [line.rpartition("/")[2] for line in told.splitlines() if "would be" in line] == ["seed=2", "seed=4"]
 
 
+def test_a_run_that_a_link_names_is_resumed(slurm, tmp_path):
+    send(tmp_path / "F", "seed=1..2")
+    (tmp_path / "best").symlink_to(tmp_path / "F" / "seed=2")
+    assert ask("resume", tmp_path / "best") == 0 and slurm.submitted[-1] == ["--array=1"]
+
+
+@pytest.mark.parametrize("content", ['{"axes": ', "{}", "[]"])
+def test_a_damaged_list_of_runs_hides_no_others(slurm, tmp_path, capsys, content):
+    send(tmp_path / "F", "seed=1..2")
+    send(tmp_path / "other")
+    (tmp_path / "F" / "slurm" / "sweep.json").write_text(content)
+    assert ask("status") == 0
+    told = capsys.readouterr()
+    assert "other" in told.out and f"{tmp_path}/F/slurm/sweep.json: it is no list of runs" in told.err
+    assert ask("status", "1") == 0 and "seed=2" in capsys.readouterr().out
+    assert ask("resume", tmp_path / "F" / "seed=1") == 2 and "Traceback" not in capsys.readouterr().err
+
+
 def test_a_list_of_runs_that_a_kill_tore_is_written_anew(slurm, tmp_path, capsys):
     folder = tmp_path / "F"
     send(folder, "seed=1..2")
     (folder / "slurm" / "sweep.json").write_text('{"axes": ')
-    assert ask("resume", folder / "seed=1") == 2 and "submit its sweep again" in capsys.readouterr().err
+    assert ask("resume", folder / "seed=1") == 2 and "submit the sweep again" in capsys.readouterr().err
     for command in ("resume", "status"):
         assert ask(command, folder) == 2
         assert f"{folder}/slurm/sweep.json: it is no list of runs" in capsys.readouterr().err
