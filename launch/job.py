@@ -110,7 +110,6 @@ class Job:
         if self.rendezvous is not None:
             self.rendezvous.stop()
         self.launcher.end()
-        self.rank_output.printer.close()  # last, as it may wait for a reader
 
     # The supervisors
 
@@ -267,7 +266,7 @@ class Job:
         verdict = self._verdict()
         if self.output_dir is not None:
             (self.output_dir / VERDICT_FILE).write_text(json.dumps(asdict(verdict)) + "\n", encoding="utf-8")
-        sys.stdout.flush()
+        signals.unwatch()  # only a reader may still be waited for, and a signal is to end that
         self.rank_output.print_held(stopped=self._is_stopped())
         if not verdict.headline:
             return verdict.exit_code

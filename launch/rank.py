@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from ringtune.launch import control, cores, signals, slurm_job
@@ -251,7 +252,8 @@ class Keeper:
         if self.process is None:
             self.released = self.exit_sent = True  # nothing was started yet
         elif not self.exit_sent:  # else the rank has been reaped, and another group may have its number
-            os.killpg(self.process.pid, number)
+            with suppress(PermissionError):  # a rank of another user, by sudo, is not ours to end
+                os.killpg(self.process.pid, number)
 
     def _end_rank(self) -> None:
         if self.process is not None and not self.exit_sent:

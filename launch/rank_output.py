@@ -77,10 +77,11 @@ class RankOutput:
                 state.ending.stderr_lines = state.ending.stderr_lines[-KEPT_LINES:]
 
     def print_held(self, *, stopped: bool) -> None:
-        """Print at the end what was held of ranks that no traceback has ended.
+        """Print at the end what is still to be printed, and what was held of ranks that no traceback has ended.
 
         stopped: whether the job was asked to; that ranks were, or that others ended before, is not printed.
         """
+        self.printer.close()
         for state in self.states:
             ending = state.ending
             survived = stopped or ending.was_terminated or ending.exit_code in ORDERLY

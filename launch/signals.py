@@ -23,6 +23,13 @@ def watch(numbers: Iterable[int]) -> tuple[socket.socket, socket.socket]:
     return wakeup, sender
 
 
+def unwatch() -> None:
+    """Let requests to end do so again by themselves, but for a hang-up that is ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def for_ranks(number: int) -> int:
     """Return the signal by which ranks hear of one: of a hang-up, by which programs end at once, SIGTERM. **Pure.**"""
     return signal.SIGTERM if number == signal.SIGHUP else number

@@ -43,7 +43,7 @@ def test_a_hang_up_is_named_where_the_ranks_do_not_save():
 
 
 def test_a_job_under_nohup_goes_on(tmp_path):
-    process = start(SAVES % {"folder": tmp_path, "then": UNTIL_END % tmp_path}, signal.SIG_IGN)
+    process = start(SAVES % {"folder": tmp_path, "then": UNTIL_END % tmp_path}, hang_up=signal.SIG_IGN)
     hear(process)
     process.send_signal(signal.SIGHUP)
     (tmp_path / "end").touch()
@@ -63,7 +63,7 @@ def test_a_terminal_that_is_gone_is_no_failure_of_the_job(tmp_path, hang_up):
     """Whether the job is asked to stop by it or not, printing fails from then on."""
     ours, theirs = pty.openpty()
     program = SAVES % {"folder": tmp_path, "then": UNTIL_END % tmp_path}
-    process = start(program, hang_up, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = start(program, hang_up=hang_up, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     heard = b""
     while heard.count(b"ready") < 2:

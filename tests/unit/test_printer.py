@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from ringtune.launch.job import VERDICT_FILE
 from shell_job import start
 
 NUM_LINES = 20_000
@@ -48,6 +51,20 @@ def test_that_the_reader_has_gone_is_told_to_whoever_prints(most_waiting):
     process.stdout.close()
     assert process.wait(20) and "BrokenPipeError" in process.stderr.read()
     process.stderr.close()
+
+
+def test_the_verdict_is_kept_before_a_reader_is_waited_for_and_a_signal_ends_the_wait(tmp_path):
+    process = start("seq -f %090g 20000", tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / VERDICT_FILE).exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    assert json.loads((tmp_path / VERDICT_FILE).read_text())["exit_code"] == 0
+    time.sleep(0.5)
+    assert process.poll() is None  # it waits for a reader
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+    process.stdout.close()
 
 
 @pytest.mark.long

@@ -66,3 +66,18 @@ def test_a_rank_that_ends_since_the_launcher_is_gone_is_not_reaped_before_its_gr
     keeper, signalled = keeper
     keeper._end_rank()
     assert signalled == [signal.SIGTERM, signal.SIGKILL]
+
+
+def test_a_rank_of_another_user_that_has_ended_is_told(keeper, monkeypatch):
+    """As sudo makes it: its group is not ours to signal."""
+    keeper, signalled = keeper
+    keeper._signal(signal.SIGKILL)
+    os.waitid(os.P_PID, keeper.process.pid, ENDED)
+
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rank.os, "killpg", refuse)
+        keeper._check_rank()
+    assert keeper.channel.sent[-1] == {"exit": -signal.SIGKILL} and signalled == [signal.SIGKILL]
